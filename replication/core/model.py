@@ -1,0 +1,254 @@
+"""The words of replication as frozen data: versions, entries, batches, cursors, frames.
+
+This file knows shapes only. What may follow what is in link.py; bytes are made in codec.py (rows)
+and replication/wire.py (frames).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+__all__ = [
+    "PROTOCOL_MAX",
+    "PROTOCOL_MIN",
+    "SCHEMA_VERSION",
+    "AnswerPart",
+    "Batch",
+    "Cancel",
+    "Credit",
+    "Cursor",
+    "Form",
+    "Frame",
+    "Goodbye",
+    "Hello",
+    "Lane",
+    "LogEntry",
+    "Mark",
+    "Operation",
+    "Receipt",
+    "Refusal",
+    "Request",
+    "RowChange",
+    "StreamEpoch",
+    "Value",
+    "Version",
+]
+
+PROTOCOL_MIN = 1
+PROTOCOL_MAX = 1
+SCHEMA_VERSION = 1
+
+Value = str | int | float | bool | None
+"""A cell: what JSON has, without nesting. Dates are ISO text."""
+
+
+class Lane(IntEnum):
+    """A replication lane; smaller is served first. The numbers are those of the wire."""
+
+    CONTROL = 1
+    CARE = 2
+    IDENTITY = 3
+    BULK = 4
+
+
+class Form(StrEnum):
+    """How much of a row it is."""
+
+    FULL = "full"
+    DEIDENTIFIED = "deidentified"
+    INDEX = "index"
+
+
+class Operation(StrEnum):
+    """What a change does. A delete is a version like any other, with its row kept as tombstone."""
+
+    PUT = "put"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """Version of one row: greater in author_epoch, or equal and greater in number, is newer."""
+
+    author_epoch: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row at one version.
+
+    `values` holds the table's own columns, clear; columns this node does not know are kept and
+    passed on. `recorded_at` is ISO 8601 UTC by the author's clock and decides nothing.
+    """
+
+    table: str
+    row_id: str
+    resident_id: str
+    version: Version
+    operation: Operation
+    author_node: str
+    home_node: str
+    home_epoch: int
+    schema_version: int
+    recorded_at: str
+    form: Form
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """An entry of a node's change log: the rows of one (transaction, lane, home_node, form).
+
+    `sequence` is this node's own number for it (0 on the wire); `origin_*` name the transaction
+    that first committed it. `origin_sequence` is 0 where withheld. `rows` is the encoded,
+    unsealed list of row changes; sealing is the store's affair.
+    """
+
+    sequence: int
+    origin_node: str
+    origin_epoch: int
+    origin_sequence: int
+    lane: Lane
+    home_node: str
+    form: Form
+    codec: int
+    schema_version: int
+    committed_at_ms: int
+    row_count: int
+    rows: bytes
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StreamEpoch:
+    """One life of a (link, lane): the store epochs of both ends."""
+
+    sender: int
+    receiver: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a receiver has applied a lane of a link. number 0: nothing of this stream yet."""
+
+    lane: Lane
+    stream_epoch: StreamEpoch
+    number: int
+    covers_to: int
+    running_hash: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A piece of the sender's log for one lane; covers (covers_from, covers_to]."""
+
+    lane: Lane
+    stream_epoch: StreamEpoch
+    number: int
+    previous: int
+    covers_from: int
+    covers_to: int
+    coalesced: bool
+    digest: bytes
+    entries: tuple[LogEntry, ...]
+    row_count: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The receiver's cursor after a batch (refused == ""), or where it stands after refusing."""
+
+    cursor: Cursor
+    refused: str = ""
+    signature: bytes = b""
+    key_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Everything of home h up to homes[h] (ms since 1970) lies at or below at_sequence."""
+
+    homes: Mapping[str, int]
+    at_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First frame of each side."""
+
+    node_id: str
+    protocol_min: int
+    protocol_max: int
+    schema: int
+    store_epoch: int
+    store_incarnation: str
+    peer_store_epoch_seen: int
+    config_epoch: int
+    cursors: tuple[Cursor, ...] = ()
+    features: tuple[str, ...] = ()
+    clock_ms: int = 0
+    signing_certificate: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a link cannot be."""
+
+    code: str
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question over the link. `route`: node ids still to pass through, nearest first."""
+
+    id: int
+    route: tuple[str, ...]
+    method: str
+    remaining_ms: int
+    manifest: bytes = b""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPart:
+    """A piece of an answer; digest (last part only) is SHA-256 over all bodies in order."""
+
+    id: int
+    n: int
+    last: bool
+    status: str = ""
+    reason: str = ""
+    digest: bytes = b""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The asker no longer wants the answer."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """The asker has room for `bytes` more of the answer."""
+
+    id: int
+    bytes: int = field(default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """An orderly end."""
+
+    reason: str = ""
+
+
+Frame = (
+    Hello | Refusal | Batch | Receipt | Mark | Request | AnswerPart | Cancel | Credit | Goodbye
+)
