@@ -1,0 +1,141 @@
+"""Errors of the node itself, and the one table that says how an error leaves the process.
+
+    NodeError
+    ├── SettingsError           a file of the data folder is wrong
+    ├── DataFolderInUseError    another process holds it
+    ├── PortInUseError
+    ├── InvalidRequestError     the caller's message
+    ├── NotFoundError           unknown, or outside the caller's scope: the two look the same
+    ├── DeniedError
+    └── DiskFullError           below the watermark: writes are refused, reads go on
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import grpc
+
+from hierarchy_config.errors import Fault, FenheError
+
+__all__ = [
+    "STATUS_BY_CODE",
+    "DataFolderInUseError",
+    "DeniedError",
+    "DiskFullError",
+    "InvalidRequestError",
+    "NodeError",
+    "NotFoundError",
+    "PortInUseError",
+    "PublicStatus",
+    "SettingsError",
+    "public_status",
+]
+
+
+class NodeError(FenheError):
+    """Base of this room's errors."""
+
+    code = "NODE_ERROR"
+
+
+class SettingsError(NodeError):
+    """A setting in the data folder is missing or wrong."""
+
+    code = "SETTINGS_INVALID"
+    fault = Fault.OPERATOR
+    default_hint = "Correct the named file and start the node again."
+
+
+class DataFolderInUseError(NodeError):
+    """A second process was started on a data folder that a node holds."""
+
+    code = "DATA_FOLDER_IN_USE"
+    fault = Fault.OPERATOR
+    default_hint = "Stop the other process first; one data folder serves one node."
+
+
+class PortInUseError(NodeError):
+    """Another program listens on the node's address."""
+
+    code = "PORT_IN_USE"
+    fault = Fault.OPERATOR
+    default_hint = "Choose another port in node.yaml (listen), or stop the other program."
+
+
+class InvalidRequestError(NodeError):
+    """The caller's message breaks a rule; nothing was stored."""
+
+    code = "INVALID_REQUEST"
+    fault = Fault.CALLER
+
+
+class NotFoundError(NodeError):
+    """No such thing, or not for this caller: the two are told apart nowhere."""
+
+    code = "NOT_FOUND"
+    fault = Fault.CALLER
+
+
+class DeniedError(NodeError):
+    """The caller may not use this method."""
+
+    code = "DENIED"
+    fault = Fault.CALLER
+    default_hint = "Use credentials of a kind that the method allows (docs/cli.md)."
+
+
+class DiskFullError(NodeError):
+    """Free space is below the profile's watermark."""
+
+    code = "DISK_FULL"
+    fault = Fault.OPERATOR
+    retryable = True
+    default_hint = "Free space on the data folder's disk; reads go on, writes resume by themselves."
+
+
+@dataclass(frozen=True, slots=True)
+class PublicStatus:
+    """How an error looks from outside: gRPC status, HTTP status."""
+
+    grpc: grpc.StatusCode
+    http: int
+
+
+_INVALID: PublicStatus = PublicStatus(grpc.StatusCode.INVALID_ARGUMENT, 400)
+_PRECONDITION = PublicStatus(grpc.StatusCode.FAILED_PRECONDITION, 409)
+_UNAVAILABLE = PublicStatus(grpc.StatusCode.UNAVAILABLE, 503)
+_DENIED = PublicStatus(grpc.StatusCode.PERMISSION_DENIED, 403)
+_INTERNAL = PublicStatus(grpc.StatusCode.INTERNAL, 500)
+
+STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
+    {
+        "INVALID_REQUEST": _INVALID,
+        "NOT_FOUND": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
+        "DENIED": _DENIED,
+        "PEER_IDENTITY": PublicStatus(grpc.StatusCode.UNAUTHENTICATED, 401),
+        "DISK_FULL": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
+        "EXTRA_MISSING": _PRECONDITION,
+        "RAY_UNAVAILABLE": _UNAVAILABLE,
+        "REQUEST_ID_REUSED": PublicStatus(grpc.StatusCode.ALREADY_EXISTS, 409),
+        "DUPLICATE_IDENTIFIER": PublicStatus(grpc.StatusCode.ALREADY_EXISTS, 409),
+        "NOT_AUTHOR": _PRECONDITION,
+        "UNKNOWN_RESIDENT": _PRECONDITION,
+    }
+)
+"""Codes with a status of their own; the others follow the fault (public_status)."""
+
+_BY_FAULT = MappingProxyType(
+    {
+        Fault.CALLER: _INVALID,
+        Fault.PEER: _UNAVAILABLE,
+        Fault.OPERATOR: _PRECONDITION,
+        Fault.HERE: _INTERNAL,
+    }
+)
+
+
+def public_status(error: FenheError) -> PublicStatus:
+    """The status an error leaves the process with."""
+    return STATUS_BY_CODE.get(error.code, _BY_FAULT[error.fault])
