@@ -1,0 +1,244 @@
+"""Questions and answers over a link, in both directions, beside the replication lanes.
+
+Owns the open requests of one live stream: numbering, credit, cutting answers into parts, deadlines
+and cancelling. Knows neither what is asked nor how frames travel. Lives and dies with its stream:
+a dropped stream fails every open question with LINK_DOWN, and the asker decides what that means.
+
+Flow control: an answerer may send 1 MiB unasked; after that it waits for credit, which the asker
+grants as it takes parts in. So one large answer never fills a slow line's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from hierarchy_config.errors import Fault, FenheError
+from replication.core.model import AnswerPart, Cancel, Credit, Request
+from replication.errors import RemoteProtocolError, ReplicationError
+
+__all__ = [
+    "ANSWER_BYTES_MAX",
+    "Answerer",
+    "AskError",
+    "AskRefusedError",
+    "AskTimeoutError",
+    "Channel",
+    "LinkDownError",
+]
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+PART_BYTES: Final = 128 * 1024
+CREDIT_BYTES: Final = 1024 * 1024
+OPEN_REQUESTS_MAX: Final = 64
+
+ChannelFrame = Request | AnswerPart | Cancel | Credit
+
+
+class AskError(ReplicationError):
+    """A question over a link got no answer."""
+
+    code = "ASK_FAILED"
+    fault = Fault.PEER
+    retryable = True
+
+
+class LinkDownError(AskError):
+    """There is no live link to the node, or it broke before the answer was complete."""
+
+    code = "LINK_DOWN"
+    default_hint = "The node dials by itself when it is back; see its link in `fenhe node status`."
+
+
+class AskTimeoutError(AskError):
+    """The time for the answer ran out."""
+
+    code = "ASK_TIMEOUT"
+    default_hint = "Ask with a longer timeout, or look at the load of the node named."
+
+
+class AskRefusedError(AskError):
+    """The other end answered with a refusal; `status` is its stable code."""
+
+    code = "ASK_REFUSED"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason or status)
+        self.status = status
+
+
+Answerer = Callable[[Request], Awaitable[bytes]]
+"""Answers a peer's request with a body; a FenheError it raises becomes a refusal."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A question of ours on its way."""
+
+    done: asyncio.Future[bytes]
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Serving:
+    """A question of the peer's that is being answered."""
+
+    task: asyncio.Task[None] | None = None
+    credit: int = CREDIT_BYTES
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Channel:
+    """The request side of one live stream."""
+
+    def __init__(
+        self, send: Callable[[ChannelFrame], None], answer: Answerer, *, peer: str
+    ) -> None:
+        """`send` queues a frame; it must not block and may be called until close."""
+        self._send = send
+        self._answer = answer
+        self._peer = peer
+        self._next_id = 1
+        self._open: dict[int, _Open] = {}
+        self._serving: dict[int, _Serving] = {}
+        self._closed = False
+
+    async def ask(
+        self,
+        method: str,
+        body: bytes,
+        *,
+        remaining_ms: int,
+        route: tuple[str, ...] = (),
+        manifest: bytes = b"",
+    ) -> bytes:
+        """Ask the peer, or through it the node at the end of `route`, and wait for the answer.
+
+        Raises:
+            LinkDownError: The stream is gone or goes before the answer is complete.
+            AskTimeoutError: Nothing complete within remaining_ms; the peer is told to stop.
+            AskRefusedError: The peer refused.
+        """
+        if self._closed:
+            raise LinkDownError(f"no link to {self._peer}")
+        if len(self._open) >= OPEN_REQUESTS_MAX:
+            raise AskRefusedError("OVERLOADED", f"too many open questions to {self._peer}")
+        number = self._next_id
+        self._next_id += 1
+        waiting = _Open(asyncio.get_running_loop().create_future())
+        self._open[number] = waiting
+        self._send(Request(number, route, method, remaining_ms, manifest, body))
+        try:
+            return await asyncio.wait_for(waiting.done, remaining_ms / 1000)
+        except TimeoutError:
+            self._cancel(number)
+            raise AskTimeoutError(
+                f"{self._peer} gave no answer within {remaining_ms} ms"
+            ) from None
+        except asyncio.CancelledError:
+            self._cancel(number)
+            raise
+        finally:
+            self._open.pop(number, None)
+
+    def handle(self, frame: ChannelFrame) -> None:
+        """Take a frame of the peer in. Never blocks.
+
+        Raises:
+            RemoteProtocolError: The peer broke the rules of numbering, size or credit.
+        """
+        match frame:
+            case Request():
+                self._serve(frame)
+            case AnswerPart():
+                self._take_part(frame)
+            case Cancel():
+                serving = self._serving.pop(frame.id, None)
+                if serving is not None and serving.task is not None:
+                    serving.task.cancel()
+            case Credit():
+                granted = self._serving.get(frame.id)
+                if granted is not None:
+                    granted.credit += frame.bytes
+                    granted.more.set()
+
+    def close(self) -> None:
+        """End every open question, ours and the peer's."""
+        self._closed = True
+        for waiting in self._open.values():
+            if not waiting.done.done():
+                waiting.done.set_exception(LinkDownError(f"the link to {self._peer} broke"))
+        for serving in self._serving.values():
+            if serving.task is not None:
+                serving.task.cancel()
+        self._serving.clear()
+
+    def _cancel(self, number: int) -> None:
+        if not self._closed:
+            self._send(Cancel(number))
+
+    def _take_part(self, part: AnswerPart) -> None:
+        waiting = self._open.get(part.id)
+        if waiting is None or waiting.done.done():
+            return  # the question was given up; the peer has been told
+        if part.n != len(waiting.parts) + 1:
+            raise RemoteProtocolError(f"answer part {part.n} came out of order")
+        waiting.parts.append(part.body)
+        waiting.size += len(part.body)
+        if waiting.size > ANSWER_BYTES_MAX:
+            raise RemoteProtocolError("an answer is over the size limit")
+        if not part.last:
+            self._send(Credit(part.id, len(part.body)))
+            return
+        if part.status:
+            waiting.done.set_exception(AskRefusedError(part.status, part.reason))
+            return
+        body = b"".join(waiting.parts)
+        if hashlib.sha256(body).digest() != part.digest:
+            raise RemoteProtocolError("an answer has another digest than it says")
+        waiting.done.set_result(body)
+
+    def _serve(self, request: Request) -> None:
+        if request.id in self._serving:
+            raise RemoteProtocolError(f"request {request.id} is open already")
+        if len(self._serving) >= OPEN_REQUESTS_MAX:
+            self._refuse(request.id, "OVERLOADED", "too many open questions; ask again later")
+            return
+        serving = _Serving()
+        self._serving[request.id] = serving
+        serving.task = asyncio.get_running_loop().create_task(self._run(request, serving))
+
+    async def _run(self, request: Request, serving: _Serving) -> None:
+        try:
+            body = await asyncio.wait_for(
+                self._answer(request), max(request.remaining_ms, 1) / 1000
+            )
+            await self._send_answer(request.id, body, serving)
+        except TimeoutError:
+            self._refuse(request.id, "ASK_TIMEOUT", "the time for the answer ran out")
+        except AskRefusedError as refused:
+            self._refuse(request.id, refused.status, refused.message)
+        except FenheError as error:
+            self._refuse(request.id, error.code, error.message)
+        finally:
+            self._serving.pop(request.id, None)
+
+    async def _send_answer(self, number: int, body: bytes, serving: _Serving) -> None:
+        pieces = [body[i : i + PART_BYTES] for i in range(0, len(body), PART_BYTES)] or [b""]
+        for n, piece in enumerate(pieces, 1):
+            while serving.credit < len(piece):
+                serving.more.clear()
+                await serving.more.wait()
+            serving.credit -= len(piece)
+            last = n == len(pieces)
+            digest = hashlib.sha256(body).digest() if last else b""
+            self._send(AnswerPart(number, n, last, digest=digest, body=piece))
+
+    def _refuse(self, number: int, status: str, reason: str) -> None:
+        if not self._closed:
+            self._send(AnswerPart(number, 1, last=True, status=status, reason=reason))

@@ -1,0 +1,306 @@
+"""Runs one live link: the core's effects on one side, a frame stream and a store on the other.
+
+Owns the tasks of one stream: reading frames, writing frames, database work in threads, ticks. All
+decisions are the core's (replication/core/link.py); all durable state is the store's. When the
+stream ends, for whatever reason, nothing here survives: the next stream starts from the store.
+
+Frames go out in two queues: replication in the core's order, questions and answers beside it. A
+question is never behind more than one batch, and a flood of answers never starves the lanes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, assert_never
+
+import protos.fenhe.replication.v1.replication_pb2 as pb
+from hierarchy_config.errors import FenheError
+from replication.channel import Answerer, Channel
+from replication.core.link import (
+    ApplyBatch,
+    Close,
+    Effect,
+    LinkConfig,
+    LinkEnd,
+    LinkUp,
+    ReadLog,
+    SaveDelivered,
+    SaveMark,
+    Send,
+)
+from replication.core.model import (
+    AnswerPart,
+    Batch,
+    Cancel,
+    Credit,
+    Cursor,
+    Frame,
+    Goodbye,
+    Hello,
+    Lane,
+    LogEntry,
+    Mark,
+    Receipt,
+    Refusal,
+    Request,
+)
+from replication.wire import decode_frame, encode_frame
+
+__all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
+
+TICK_S: Final = 1.0
+
+
+class FrameStream(Protocol):
+    """Either end of the gRPC stream."""
+
+    async def read(self) -> pb.Frame | None:
+        """The next frame; None when the peer ended the stream."""
+
+    async def write(self, frame: pb.Frame) -> None:
+        """Send one frame; returns when there is room for more."""
+
+
+class LinkStore(Protocol):
+    """Durable state of links. Every method blocks and is called in a thread."""
+
+    def read(
+        self, peer: str, lane: Lane, after: int, bytes_max: int
+    ) -> tuple[Sequence[LogEntry], int]:
+        """Entries of the log for this peer after a sequence, and how far the log was scanned."""
+
+    def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
+        """Apply rows and save the cursor in one durable transaction; a FenheError refuses it."""
+
+    def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None:
+        """Remember what the peer has confirmed."""
+
+    def save_mark(self, peer: str, mark: Mark) -> None:
+        """Remember how fresh the copies of the peer's homes are."""
+
+    def save_peer(self, peer: str, hello: Hello) -> None:
+        """Remember the peer's store epoch and incarnation."""
+
+    def mark_for(self, peer: str) -> Mark:
+        """How fresh the homes are that this node has copies of, own home included."""
+
+
+class RunnerClock(Protocol):
+    """Time that never goes back, for rates and timeouts."""
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since some fixed moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnded:
+    """Why a stream is over."""
+
+    code: str
+    reason: str
+    hint: str = ""
+
+
+class LinkRunner:
+    """One live stream of a link. `run` returns when it is over; make a new one per connection."""
+
+    def __init__(  # noqa: PLR0913 -- the seams of a link, all keyword-only
+        self,
+        config: LinkConfig,
+        *,
+        inbound: Mapping[Lane, Cursor],
+        outbound: Mapping[Lane, Cursor],
+        stream: FrameStream,
+        store: LinkStore,
+        answer: Answerer,
+        threads: Executor,
+        clock: RunnerClock,
+        sign: Callable[[Cursor, str], tuple[bytes, str]],
+        on_up: Callable[[Hello], None] = lambda hello: None,
+    ) -> None:
+        """`sign(cursor, peer)` gives a receipt's signature and key id."""
+        self.peer = config.peer_id
+        self._core = LinkEnd(config, inbound, outbound)
+        self._stream = stream
+        self._store = store
+        self._threads = threads
+        self._clock = clock
+        self._sign = sign
+        self._on_up = on_up
+        self.channel = Channel(self._queue_channel, answer, peer=config.peer_id)
+        self._lane_frames: deque[Frame] = deque()
+        self._channel_frames: deque[Frame] = deque()
+        self._to_write = asyncio.Event()
+        self._deliveries: dict[Lane, tuple[Cursor, Receipt | None]] = {}
+        self._to_save = asyncio.Event()
+        self._ended: asyncio.Future[LinkEnded] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._up = False
+        self.last_heard_ms = 0
+
+    async def run(self, head: int, mark_interval_s: float = 2.0) -> LinkEnded:
+        """Serve the stream until it ends; `head` is the log's sequence at the start."""
+        try:
+            self._perform(self._core.start(self._now()))
+            self._perform(self._core.log_advanced(head, self._now()))
+            for work in (
+                self._read_frames(),
+                self._write_frames(),
+                self._save_deliveries(),
+                self._tick(),
+                self._send_marks(mark_interval_s),
+            ):
+                self._start(work)
+            return await asyncio.shield(self._ended)
+        finally:
+            self.channel.close()
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def log_advanced(self, head: int) -> None:
+        """The node's log reached `head`: there may be something to send."""
+        if not self._ended.done():
+            self._perform(self._core.log_advanced(head, self._now()))
+
+    def end(self, code: str, reason: str) -> None:
+        """Say goodbye and finish."""
+        self._lane_frames.append(Goodbye(reason))
+        self._to_write.set()
+        self._finish(LinkEnded(code, reason))
+
+    @property
+    def is_up(self) -> bool:
+        """True once the peer's Hello was accepted."""
+        return self._up and not self._ended.done()
+
+    def _now(self) -> int:
+        return self._clock.monotonic_ms()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, FenheError):
+            self._finish(LinkEnded(error.code, error.message, error.hint))
+        elif error is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _finish(self, end: LinkEnded) -> None:
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects in order; what blocks goes to a thread and comes back by itself."""
+        for effect in effects:
+            match effect:
+                case Send(frame):
+                    self._queue(frame)
+                case ReadLog():
+                    self._start(self._read_log(effect))
+                case ApplyBatch():
+                    self._start(self._apply(effect))
+                case SaveDelivered(cursor, receipt):
+                    self._deliveries[cursor.lane] = (cursor, receipt)
+                    self._to_save.set()
+                case SaveMark(mark):
+                    self._start(self._in_thread(self._store.save_mark, self.peer, mark))
+                case LinkUp(hello):
+                    self._up = True
+                    self._start(self._in_thread(self._store.save_peer, self.peer, hello))
+                    self._on_up(hello)
+                case Close(code, reason, hint):
+                    self._finish(LinkEnded(code, reason, hint))
+                case _:
+                    assert_never(effect)
+
+    def _queue(self, frame: Frame) -> None:
+        if isinstance(frame, Receipt) and not frame.refused:
+            signature, key_id = self._sign(frame.cursor, self.peer)
+            frame = replace(frame, signature=signature, key_id=key_id)
+        self._lane_frames.append(frame)
+        self._to_write.set()
+
+    def _queue_channel(self, frame: Request | AnswerPart | Cancel | Credit) -> None:
+        self._channel_frames.append(frame)
+        self._to_write.set()
+
+    async def _in_thread(self, work: Callable[..., object], *args: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+    async def _read_log(self, effect: ReadLog) -> None:
+        loop = asyncio.get_running_loop()
+        entries, scanned_to = await loop.run_in_executor(
+            self._threads, self._store.read, self.peer, effect.lane, effect.after, effect.bytes_max
+        )
+        self._perform(self._core.entries_read(effect.lane, entries, scanned_to, self._now()))
+
+    async def _apply(self, effect: ApplyBatch) -> None:
+        lane = effect.batch.lane
+        try:
+            await self._in_thread(self._store.apply, self.peer, effect.batch, effect.cursor_after)
+        except FenheError as error:
+            self._perform(self._core.batch_failed(lane, error.code, self._now()))
+        else:
+            self._perform(self._core.batch_applied(lane, effect.cursor_after, self._now()))
+
+    async def _read_frames(self) -> None:
+        while True:
+            message = await self._stream.read()
+            if message is None:
+                self._finish(LinkEnded("LINK_DOWN", "the peer ended the stream"))
+                return
+            self.last_heard_ms = self._now()
+            frame = decode_frame(message)
+            match frame:
+                case Request() | AnswerPart() | Cancel() | Credit():
+                    self.channel.handle(frame)
+                case Hello() | Refusal() | Batch() | Receipt() | Mark() | Goodbye():
+                    self._perform(self._core.receive(frame, self._now()))
+                case _:
+                    assert_never(frame)
+
+    async def _write_frames(self) -> None:
+        """Alternate between the queues; Refusal and Goodbye are flushed before the end shows."""
+        while True:
+            await self._to_write.wait()
+            self._to_write.clear()
+            while self._lane_frames or self._channel_frames:
+                if self._channel_frames and self._up:
+                    await self._stream.write(encode_frame(self._channel_frames.popleft()))
+                if self._lane_frames:
+                    await self._stream.write(encode_frame(self._lane_frames.popleft()))
+                elif not self._up:
+                    break
+
+    async def _save_deliveries(self) -> None:
+        """Save the newest cursor of each lane; those in between need no row of their own."""
+        while True:
+            await self._to_save.wait()
+            self._to_save.clear()
+            pending, self._deliveries = self._deliveries, {}
+            for cursor, receipt in pending.values():
+                await self._in_thread(self._store.save_delivered, self.peer, cursor, receipt)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._perform(self._core.tick(self._now()))
+
+    async def _send_marks(self, interval_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(interval_s)
+            if self.is_up:
+                mark = await loop.run_in_executor(self._threads, self._store.mark_for, self.peer)
+                self._perform(self._core.marks_ready(mark, self._now()))
