@@ -1,0 +1,107 @@
+"""Errors of the security room.
+
+SecurityError
+├── SealBrokenError           a sealed value was altered, moved, or sealed under another key
+├── DataKeyUnknownError       the key it names is not among this node's data keys
+├── SuiteUnknownError         no such suite of algorithms
+├── KeyFileError
+│   ├── KeyFileExposedError   others on the machine can read it
+│   └── KeyFileExistsError    a key is never written over
+├── PeerIdentityError         a certificate does not say who its holder is
+├── SignatureInvalidError     a detached signature, or its chain, does not hold
+└── CertificateUnusableError  this node's own certificate: another's, expired, not its key's
+"""
+
+from __future__ import annotations
+
+from hierarchy_config.errors import Fault
+from node.errors import NodeError
+
+__all__ = [
+    "CertificateUnusableError",
+    "DataKeyUnknownError",
+    "KeyFileError",
+    "KeyFileExistsError",
+    "KeyFileExposedError",
+    "PeerIdentityError",
+    "SealBrokenError",
+    "SecurityError",
+    "SignatureInvalidError",
+    "SuiteUnknownError",
+]
+
+
+class SecurityError(NodeError):
+    """Base of this room's errors."""
+
+    code = "SECURITY_ERROR"
+
+
+class SealBrokenError(SecurityError):
+    """A sealed value does not open: altered, moved to another place, or under another key."""
+
+    code = "SEAL_BROKEN"
+    default_hint = (
+        "The stored value was altered or moved. Keep the database as it is, compare it with a"
+        " backup, and let the parent re-send the row."
+    )
+
+
+class DataKeyUnknownError(SecurityError):
+    """A sealed value names a data key that this node does not have."""
+
+    code = "DATA_KEY_UNKNOWN"
+    default_hint = "Restore the table data_keys and keys/node.key from the same backup."
+
+
+class SuiteUnknownError(SecurityError):
+    """A suite of algorithms was named that this program does not have."""
+
+    code = "SUITE_UNKNOWN"
+    fault = Fault.OPERATOR
+    default_hint = "The suites are `intl` and `gm`."
+
+
+class KeyFileError(SecurityError):
+    """A key file is missing or is not what it should be."""
+
+    code = "KEY_FILE"
+    fault = Fault.OPERATOR
+    default_hint = "Restore the file from the node's backup; a new key opens nothing old."
+
+
+class KeyFileExposedError(KeyFileError):
+    """A key file can be read or changed by others on the machine."""
+
+    code = "KEY_FILE_EXPOSED"
+
+
+class KeyFileExistsError(KeyFileError):
+    """A key was to be created where one is: what it sealed would be lost."""
+
+    code = "KEY_FILE_EXISTS"
+    default_hint = "Use another folder, or delete this one first if nothing in it is needed."
+
+
+class PeerIdentityError(SecurityError):
+    """The peer's certificate does not say unambiguously which member of the region it is."""
+
+    code = "PEER_IDENTITY"
+    fault = Fault.PEER
+    default_hint = "Let the node that issued the certificate issue a new one."
+
+
+class SignatureInvalidError(SecurityError):
+    """A detached signature or the chain of its certificate does not hold."""
+
+    code = "SIGNATURE_INVALID"
+    fault = Fault.PEER
+    default_hint = "Compare the clocks and the root certificates of both nodes."
+
+
+class CertificateUnusableError(SecurityError):
+    """This node's own certificate cannot be used."""
+
+    code = "CERTIFICATE_UNUSABLE"
+    fault = Fault.OPERATOR
+    default_hint = "Let the parent node issue a new certificate for this node."
