@@ -1,0 +1,90 @@
+"""node.yaml: what one installed node is and where its parts lie.
+
+The file is the only source of settings of a running node; nothing below node/app.py reads the
+environment. `fenhe node init` writes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from node.errors import SettingsError
+
+__all__ = ["NodePaths", "NodeSettings", "load_settings", "save_settings"]
+
+SETTINGS_FILE: Final = "node.yaml"
+_ADDRESS = r"^[A-Za-z0-9_.\-\[\]:]+:\d{1,5}$"
+
+
+class NodeSettings(BaseModel):
+    """The keys of node.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    node_id: Annotated[str, Field(pattern=r"^\d{4,12}$")]
+    """Division code of this node; must stand in the region file."""
+    region: str = "region.yaml"
+    """Region file, relative to the data folder."""
+    profile: str = "profile.yaml"
+    """Hardware profile: a file of the data folder, or the name of a shipped one."""
+    listen: Annotated[str, Field(pattern=_ADDRESS)]
+    """Address of the gRPC server, host:port; port 0 lets the system choose."""
+    database: str = "sqlite:///store.db"
+    """SQLAlchemy URL; a relative SQLite path lies in the data folder."""
+    parent_endpoint: Annotated[str, Field(pattern=_ADDRESS)] | None = None
+    """Where the parent is reached, host:port; absent: as the region file says."""
+    metrics_listen: Annotated[str, Field(pattern=_ADDRESS)] | None = None
+    """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    """Least level that is logged."""
+
+
+class NodePaths:
+    """Where things lie in a data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data = data_dir
+        self.settings = data_dir / SETTINGS_FILE
+        self.keys = data_dir / "keys"
+        self.certs = data_dir / "certs"
+        self.columnar = data_dir / "columnar"
+        self.lock = data_dir / "lock"
+        self.run = data_dir / "run.json"
+        self.log = data_dir / "node.log"
+
+
+def load_settings(data_dir: Path) -> NodeSettings:
+    """Read and check node.yaml.
+
+    Raises:
+        SettingsError: The file is missing or wrong; every fault is named.
+    """
+    path = data_dir / SETTINGS_FILE
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path} is missing", hint="Make the data folder with `fenhe node init` first."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    try:
+        return NodeSettings.model_validate(raw)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        )
+        raise SettingsError(f"{path}: {faults}") from error
+
+
+def save_settings(data_dir: Path, settings: NodeSettings) -> None:
+    """Write node.yaml; keys that stand at their default are left out."""
+    values = settings.model_dump(exclude_defaults=True)
+    (data_dir / SETTINGS_FILE).write_text(
+        yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
