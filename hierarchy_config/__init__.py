@@ -1,0 +1,67 @@
+"""Who is above whom, what is copied up, and the thresholds of answers.
+
+Owns the model of the hierarchy, the region file that describes it, the shipped division tables and
+the directory in which nodes are found. Promises that a Hierarchy in hand is one sound tree of one
+configuration epoch. Never dials a node and knows nothing of records.
+"""
+
+from __future__ import annotations
+
+from hierarchy_config.divisions import load_divisions, shipped_divisions
+from hierarchy_config.errors import Fault, FenheError, HierarchyError
+from hierarchy_config.hierarchy import (
+    Hierarchy,
+    HierarchyShapeError,
+    NodeNotBelowError,
+    NodeUnknownError,
+    slice_hierarchy,
+    with_endpoints,
+)
+from hierarchy_config.model import (
+    REPLICATED_TABLES,
+    CareLevel,
+    CopyForm,
+    CopyRule,
+    Division,
+    NodeEntry,
+    NodeId,
+    Thresholds,
+)
+from hierarchy_config.region_file import (
+    RegionFault,
+    RegionFileError,
+    dump_region,
+    load_region,
+    parse_region,
+    region_text,
+    shipped_region,
+)
+
+__all__ = [
+    "REPLICATED_TABLES",
+    "CareLevel",
+    "CopyForm",
+    "CopyRule",
+    "Division",
+    "Fault",
+    "FenheError",
+    "Hierarchy",
+    "HierarchyError",
+    "HierarchyShapeError",
+    "NodeEntry",
+    "NodeId",
+    "NodeNotBelowError",
+    "NodeUnknownError",
+    "RegionFault",
+    "RegionFileError",
+    "Thresholds",
+    "dump_region",
+    "load_divisions",
+    "load_region",
+    "parse_region",
+    "region_text",
+    "shipped_divisions",
+    "shipped_region",
+    "slice_hierarchy",
+    "with_endpoints",
+]
