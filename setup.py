@@ -73,8 +73,6 @@ DEV = [
     "types-protobuf>=7.35.1",
     "types-pymysql>=1.2",
     "types-pyyaml>=6.0.12",
-    # `pip install -e .` without build isolation, so that the lock file decides this too.
-    "setuptools>=77",
 ]
 
 PACKAGE_DATA = [
@@ -95,7 +93,7 @@ def proto_files(root: Path = ROOT) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in (root / "protos").rglob("*.proto"))
 
 
-class BuildProtos(Command):
+class BuildProtos(Command):  # type: ignore[misc]  # setuptools ships no types
     """Generate the Python code and its stubs beside each .proto."""
 
     description = "generate protos/**/*_pb2*.py[i] from the .proto files"
