@@ -7,6 +7,7 @@ configuration epoch. Never dials a node and knows nothing of records.
 
 from __future__ import annotations
 
+from hierarchy_config.config_file import ConfigFault
 from hierarchy_config.divisions import load_divisions, shipped_divisions
 from hierarchy_config.errors import Fault, FenheError, HierarchyError
 from hierarchy_config.hierarchy import (
@@ -28,7 +29,6 @@ from hierarchy_config.model import (
     Thresholds,
 )
 from hierarchy_config.region_file import (
-    RegionFault,
     RegionFileError,
     dump_region,
     load_region,
@@ -40,6 +40,7 @@ from hierarchy_config.region_file import (
 __all__ = [
     "REPLICATED_TABLES",
     "CareLevel",
+    "ConfigFault",
     "CopyForm",
     "CopyRule",
     "Division",
@@ -52,7 +53,6 @@ __all__ = [
     "NodeId",
     "NodeNotBelowError",
     "NodeUnknownError",
-    "RegionFault",
     "RegionFileError",
     "Thresholds",
     "dump_region",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from hierarchy_config.config_file import Report
 from hierarchy_config.model import CareLevel, Division, NodeEntry, NodeId, prefixes_of_code
 from hierarchy_config.region_model import Located, NodeModel, RegionModel
-from hierarchy_config.yaml_reader import Report
 
 __all__ = ["entry_of", "find_faults", "nearest"]
 

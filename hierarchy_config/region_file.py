@@ -16,23 +16,28 @@ A parent that is not named is the nearest ancestor that the file has. A level th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from hierarchy_config.config_file import (
+    ConfigFault,
+    FaultList,
+    Report,
+    read_text,
+    read_yaml,
+    report_shape,
+)
 from hierarchy_config.divisions import shipped_divisions
 from hierarchy_config.errors import HierarchyError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import CopyRule, Division, NodeEntry, NodeId, Thresholds
 from hierarchy_config.region_checks import entry_of, find_faults, nearest
-from hierarchy_config.region_model import Located, NodeModel, RegionModel, ThresholdsModel
-from hierarchy_config.yaml_reader import Report, read_yaml
+from hierarchy_config.region_model import Located, NodeModel, RegionModel
 
 __all__ = [
-    "RegionFault",
     "RegionFileError",
     "dump_region",
     "load_region",
@@ -44,26 +49,13 @@ __all__ = [
 _REGIONS: Final = Path(__file__).parent / "regions"
 
 
-@dataclass(frozen=True, slots=True)
-class RegionFault:
-    """One thing wrong with a region file: where, what stands there, what was expected."""
-
-    file: str
-    key: str
-    value: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.key}: {self.value}: expected {self.expected}"
-
-
 class RegionFileError(HierarchyError):
     """A region file is not one; `faults` holds all that is wrong with it."""
 
     code = "REGION_FILE_INVALID"
     default_hint = "Correct each line named above, then run `fenhe hierarchy validate FILE`."
 
-    def __init__(self, faults: tuple[RegionFault, ...]) -> None:
+    def __init__(self, faults: tuple[ConfigFault, ...]) -> None:
         self.faults = faults
         super().__init__("\n".join(str(fault) for fault in faults))
 
@@ -80,13 +72,10 @@ def load_region(path: Path | str) -> Hierarchy:
         RegionFileError: With every fault of the file, not only the first.
     """
     source = Path(path)
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise RegionFileError(
-            (RegionFault(str(source), "(file)", str(reason), "a readable YAML file in UTF-8"),)
-        ) from error
+    faults = FaultList(str(source))
+    text = read_text(source, faults.report)
+    if text is None:
+        raise RegionFileError(faults.all())
     return parse_region(text, file=str(source))
 
 
@@ -96,25 +85,16 @@ def parse_region(text: str, *, file: str = "(text)") -> Hierarchy:
     Raises:
         RegionFileError: With every fault of the text.
     """
-    faults: list[RegionFault] = []
-
-    def report(key: str, value: object, expected: str) -> None:
-        faults.append(RegionFault(file, key, _shown(value), expected))
-
-    document = read_yaml(text, report)
+    faults = FaultList(file)
+    document = read_yaml(text, faults.report)
     if document is not None:
-        model = _region_model(document, report)
+        model = _region_model(document, faults.report)
         divisions = shipped_divisions(model.divisions)
-        nodes = _located(document, divisions, report)
-        find_faults(model, nodes, divisions, report)
-        if not faults:
+        nodes = _located(document, divisions, faults.report)
+        find_faults(model, nodes, divisions, faults.report)
+        if not faults.all():
             return _hierarchy(model, nodes, divisions)
-    raise RegionFileError(tuple(faults))
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+    raise RegionFileError(faults.all())
 
 
 # --- shape: what each key may hold ---------------------------------------------------------------
@@ -126,35 +106,8 @@ def _region_model(document: Mapping[str, Any], report: Report) -> RegionModel:
     try:
         return RegionModel.model_validate(header)
     except ValidationError as error:
-        faulty = set(_report_shape(error, "", report))
+        faulty = report_shape(error, RegionModel, report)
     return RegionModel.model_construct_without(header, faulty)
-
-
-def _report_shape(error: ValidationError, prefix: str, report: Report) -> list[str]:
-    """Report each error of a model under its key; return the top-level keys at fault."""
-    keys: list[str] = []
-    for each in error.errors(include_url=False):
-        location = [part for part in each["loc"] if part != "[key]"]
-        key = prefix
-        for part in location:
-            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-        value = "(missing)" if each["type"] == "missing" else each["input"]
-        report(key, value, _expected(each["type"], each["msg"], location, in_node=bool(prefix)))
-        keys.append(str(location[0]) if location else "")
-    return keys
-
-
-def _expected(kind: str, message: str, location: list[int | str], *, in_node: bool) -> str:
-    if kind == "missing":
-        return "a value: this key is required"
-    if kind in ("model_type", "dict_type"):
-        return "a mapping of keys to values"
-    if kind == "extra_forbidden":
-        known: type[BaseModel] = NodeModel if in_node else RegionModel
-        if location[0] == "thresholds":
-            known = ThresholdsModel
-        return "a known key (" + ", ".join(known.model_fields) + ")"
-    return message.removeprefix("Value error, ")
 
 
 def _located(
@@ -194,7 +147,7 @@ def _node_model(key: str, raw: object, report: Report) -> NodeModel | None:
     try:
         return NodeModel.model_validate(raw)
     except ValidationError as error:
-        faulty = set(_report_shape(error, key, report))
+        faulty = report_shape(error, NodeModel, report, prefix=key)
     if not isinstance(raw, dict) or "id" in faulty or "id" not in raw:
         return None
     return NodeModel.model_validate({name: v for name, v in raw.items() if str(name) not in faulty})
