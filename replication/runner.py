@@ -11,10 +11,11 @@ question is never behind more than one batch, and a flood of answers never starv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, assert_never
 
 import protos.fenhe.replication.v1.replication_pb2 as pb
@@ -53,6 +54,7 @@ from replication.wire import decode_frame, encode_frame
 __all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
 
 TICK_S: Final = 1.0
+FLUSH_S: Final = 2.0
 
 
 class FrameStream(Protocol):
@@ -108,7 +110,7 @@ class LinkEnded:
 class LinkRunner:
     """One live stream of a link. `run` returns when it is over; make a new one per connection."""
 
-    def __init__(  # noqa: PLR0913 -- the seams of a link, all keyword-only
+    def __init__(
         self,
         config: LinkConfig,
         *,
@@ -119,17 +121,15 @@ class LinkRunner:
         answer: Answerer,
         threads: Executor,
         clock: RunnerClock,
-        sign: Callable[[Cursor, str], tuple[bytes, str]],
-        on_up: Callable[[Hello], None] = lambda hello: None,
+        on_up: Callable[[Hello], None],
     ) -> None:
-        """`sign(cursor, peer)` gives a receipt's signature and key id."""
+        """`on_up` is called once the peer's Hello is accepted and remembered."""
         self.peer = config.peer_id
         self._core = LinkEnd(config, inbound, outbound)
         self._stream = stream
         self._store = store
         self._threads = threads
         self._clock = clock
-        self._sign = sign
         self._on_up = on_up
         self.channel = Channel(self._queue_channel, answer, peer=config.peer_id)
         self._lane_frames: deque[Frame] = deque()
@@ -139,14 +139,18 @@ class LinkRunner:
         self._to_save = asyncio.Event()
         self._ended: asyncio.Future[LinkEnded] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._effects: deque[Effect] = deque()
+        self._paused = False
+        self._writing = False
+        self._head: Callable[[], int] = lambda: 0
         self._up = False
         self.last_heard_ms = 0
 
-    async def run(self, head: int, mark_interval_s: float = 2.0) -> LinkEnded:
-        """Serve the stream until it ends; `head` is the log's sequence at the start."""
+    async def run(self, head: Callable[[], int], mark_interval_s: float = 2.0) -> LinkEnded:
+        """Serve the stream until it ends; `head` tells the log's newest sequence."""
+        self._head = head
         try:
             self._perform(self._core.start(self._now()))
-            self._perform(self._core.log_advanced(head, self._now()))
             for work in (
                 self._read_frames(),
                 self._write_frames(),
@@ -155,7 +159,9 @@ class LinkRunner:
                 self._send_marks(mark_interval_s),
             ):
                 self._start(work)
-            return await asyncio.shield(self._ended)
+            ended = await asyncio.shield(self._ended)
+            await self._flush()
+            return ended
         finally:
             self.channel.close()
             for task in tuple(self._tasks):
@@ -200,34 +206,51 @@ class LinkRunner:
         if not self._ended.done():
             self._ended.set_result(end)
 
+    async def _flush(self) -> None:
+        """Give last words (Refusal, Goodbye) a moment to leave."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                while self._lane_frames or self._writing:
+                    await asyncio.sleep(0.01)
+
     def _perform(self, effects: Sequence[Effect]) -> None:
         """Carry out effects in order; what blocks goes to a thread and comes back by itself."""
-        for effect in effects:
-            match effect:
-                case Send(frame):
-                    self._queue(frame)
-                case ReadLog():
-                    self._start(self._read_log(effect))
-                case ApplyBatch():
-                    self._start(self._apply(effect))
-                case SaveDelivered(cursor, receipt):
-                    self._deliveries[cursor.lane] = (cursor, receipt)
-                    self._to_save.set()
-                case SaveMark(mark):
-                    self._start(self._in_thread(self._store.save_mark, self.peer, mark))
-                case LinkUp(hello):
-                    self._up = True
-                    self._start(self._in_thread(self._store.save_peer, self.peer, hello))
-                    self._on_up(hello)
-                case Close(code, reason, hint):
-                    self._finish(LinkEnded(code, reason, hint))
-                case _:
-                    assert_never(effect)
+        self._effects.extend(effects)
+        while self._effects and not self._paused:
+            self._carry_out(self._effects.popleft())
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(frame):
+                self._queue(frame)
+            case ReadLog():
+                self._start(self._read_log(effect))
+            case ApplyBatch():
+                self._start(self._apply(effect))
+            case SaveDelivered(cursor, receipt):
+                self._deliveries[cursor.lane] = (cursor, receipt)
+                self._to_save.set()
+            case SaveMark(mark):
+                self._start(self._in_thread(self._store.save_mark, self.peer, mark))
+            case LinkUp(hello):
+                # What follows must find the peer's epoch on disk, so later effects wait.
+                self._paused = True
+                self._start(self._go_up(hello))
+            case Close(code, reason, hint):
+                self._finish(LinkEnded(code, reason, hint))
+            case _:
+                assert_never(effect)
+
+    async def _go_up(self, hello: Hello) -> None:
+        await self._in_thread(self._store.save_peer, self.peer, hello)
+        self._up = True
+        self._paused = False
+        self._to_write.set()
+        self._on_up(hello)
+        self._perform(())
+        self.log_advanced(self._head())
 
     def _queue(self, frame: Frame) -> None:
-        if isinstance(frame, Receipt) and not frame.refused:
-            signature, key_id = self._sign(frame.cursor, self.peer)
-            frame = replace(frame, signature=signature, key_id=key_id)
         self._lane_frames.append(frame)
         self._to_write.set()
 
@@ -271,17 +294,17 @@ class LinkRunner:
                     assert_never(frame)
 
     async def _write_frames(self) -> None:
-        """Alternate between the queues; Refusal and Goodbye are flushed before the end shows."""
+        """Alternate between the queues; questions wait until the peer's Hello is accepted."""
         while True:
             await self._to_write.wait()
             self._to_write.clear()
-            while self._lane_frames or self._channel_frames:
+            self._writing = True
+            while self._lane_frames or (self._channel_frames and self._up):
                 if self._channel_frames and self._up:
                     await self._stream.write(encode_frame(self._channel_frames.popleft()))
                 if self._lane_frames:
                     await self._stream.write(encode_frame(self._lane_frames.popleft()))
-                elif not self._up:
-                    break
+            self._writing = False
 
     async def _save_deliveries(self) -> None:
         """Save the newest cursor of each lane; those in between need no row of their own."""

@@ -1,0 +1,152 @@
+"""Durable state of this node's links, as replication/runner.py asks for it.
+
+A thin joint: rows and log are node/storage's, cursors and marks replication/changelog's. What one
+method here changes is one transaction there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock
+from node.storage import Storage
+from replication.changelog import ChangeLog, LinkState, Marks, read_transaction, write_transaction
+from replication.core.config import PeerRole
+from replication.core.model import Batch, Cursor, Hello, Lane, LogEntry, Mark, Receipt
+
+__all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMemory:
+    """What was remembered of a link before this connection."""
+
+    inbound: Mapping[Lane, Cursor]
+    outbound: Mapping[Lane, Cursor]
+    peer_store_epoch: int
+    peer_incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFigures:
+    """Log sequences: ours that the peer confirmed, the peer's applied here; entries still to go."""
+
+    delivered_to: int
+    applied_to: int
+    backlog: int
+
+
+class NodeLinkStore:
+    """replication.runner.LinkStore over this node's database."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        storage: Storage,
+        log: ChangeLog,
+        links: LinkState,
+        marks: Marks,
+        *,
+        node_id: NodeId,
+        hierarchy: Hierarchy,
+        clock: Clock,
+        notify: Callable[[], None],
+    ) -> None:
+        """`notify` is called after rows of a peer were applied: the log has grown."""
+        self._engine = engine
+        self._storage = storage
+        self._log = log
+        self._links = links
+        self._marks = marks
+        self._node_id = node_id
+        self._hierarchy = hierarchy
+        self._clock = clock
+        self._notify = notify
+
+    @property
+    def store_epoch(self) -> int:
+        """This node's store epoch."""
+        return self._log.store_epoch
+
+    def role(self, peer: str) -> PeerRole:
+        """What the peer is to this node."""
+        is_parent = self._hierarchy.parent(self._node_id) == peer
+        return PeerRole.PARENT if is_parent else PeerRole.CHILD
+
+    def load(self, peer: str) -> LinkMemory:
+        """Cursors and the peer's last known epoch."""
+        with read_transaction(self._engine) as connection:
+            epoch, incarnation = self._links.peer_epoch_seen(connection, peer)
+            return LinkMemory(
+                self._links.load_inbound(connection, peer),
+                self._links.load_outbound(connection, peer),
+                epoch,
+                incarnation,
+            )
+
+    def read(
+        self, peer: str, lane: Lane, after: int, bytes_max: int
+    ) -> tuple[Sequence[LogEntry], int]:
+        """Entries for this peer after a sequence, filtered and transformed by policy."""
+        return self._storage.outgoing(NodeId(peer), self.role(peer), lane, after, bytes_max)
+
+    def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
+        """Rows, relayed entries and cursor in one durable transaction."""
+        self._storage.apply_batch(NodeId(peer), self.role(peer), batch, cursor)
+        self._notify()
+
+    def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None:
+        """What the peer has confirmed; the receipt is kept as proof."""
+        signature = receipt.signature if receipt is not None else b""
+        key_id = receipt.key_id if receipt is not None else ""
+        with write_transaction(self._engine) as connection:
+            self._links.save_outbound(connection, peer, cursor, signature, key_id)
+
+    def save_mark(self, peer: str, mark: Mark) -> None:
+        """How fresh the copies are: a child speaks for its subtree, a parent for the rest."""
+        subtree = self._hierarchy.subtree(NodeId(peer))
+        from_child = self.role(peer) is PeerRole.CHILD
+        homes = {h: ms for h, ms in mark.homes.items() if from_child and h in subtree}
+        if homes:
+            with write_transaction(self._engine) as connection:
+                self._marks.save(connection, homes)
+
+    def save_peer(self, peer: str, hello: Hello) -> None:
+        """The peer's store epoch and incarnation."""
+        with write_transaction(self._engine) as connection:
+            self._links.save_peer_epoch(
+                connection, peer, hello.store_epoch, hello.store_incarnation
+            )
+
+    def mark_for(self, peer: str) -> Mark:
+        """This node's homes and how far its copies of them reach, at the log's head.
+
+        The time is taken before the head, so that everything committed by then is numbered at or
+        below it once the log holds nothing unnumbered.
+        """
+        if self.role(peer) is PeerRole.CHILD:
+            return Mark({}, 0)
+        now_ms = self._clock.now_ms()
+        with read_transaction(self._engine) as connection:
+            homes = self._marks.load(connection)
+            if not self._log.unnumbered(connection):
+                homes[self._node_id] = now_ms
+            return Mark(homes, self._log.head(connection))
+
+    def lanes(self, peer: str) -> dict[Lane, LaneFigures]:
+        """Figures of each lane, for status and metrics."""
+        with read_transaction(self._engine) as connection:
+            inbound = self._links.load_inbound(connection, peer)
+            outbound = self._links.load_outbound(connection, peer)
+            figures = {}
+            for lane in Lane:
+                delivered = outbound[lane].covers_to if lane in outbound else 0
+                applied = inbound[lane].covers_to if lane in inbound else 0
+                backlog = self._log.backlog(connection, lane, delivered)
+                figures[lane] = LaneFigures(delivered, applied, backlog)
+            return figures

@@ -1,0 +1,214 @@
+"""LinkHub: which links are up, and the way of a question through them.
+
+The child dials. A second stream of one child replaces the first, whose end then changes nothing.
+A question names its next hop; on the way down it passes node by node, each hop taking its share of
+the time left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import grpc
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock
+from node.errors import NodeError
+from node.links.streams import ClientStream, describe
+from node.logs import get_logger
+from replication.channel import AskRefusedError, LinkDownError
+from replication.core.model import Hello, Request
+from replication.runner import FrameStream, LinkEnded, LinkRunner
+
+__all__ = ["LinkHub", "LinkState", "ParentLink", "RequestHandler", "RunnerFactory"]
+
+BACKOFF_S_MIN: Final = 0.2
+BACKOFF_S_MAX: Final = 15.0
+HOP_RESERVE_MS: Final = 50
+STREAM_AGE_S_MAX: Final = 6 * 3600.0
+
+RequestHandler = Callable[[NodeId, Request], Awaitable[bytes]]
+"""Answers a question of a peer."""
+
+
+class RunnerFactory(Protocol):
+    """Makes the runner of one stream; reads the link's cursors, so it blocks on the database."""
+
+    async def __call__(
+        self,
+        peer: NodeId,
+        stream: FrameStream,
+        answer: Callable[[Request], Awaitable[bytes]],
+        on_up: Callable[[Hello], None],
+    ) -> LinkRunner: ...
+
+
+@dataclass(slots=True)
+class LinkState:
+    """What is known of one link, for status and metrics."""
+
+    peer: NodeId
+    role: str
+    runner: LinkRunner | None = None
+    last_heard_ms: int = 0
+    last_error: str = ""
+    connects: int = 0
+
+    @property
+    def connected(self) -> bool:
+        """True while a stream is up and its Hello was accepted."""
+        return self.runner is not None and self.runner.is_up
+
+
+@dataclass(slots=True)
+class ParentLink:
+    """Where and how the parent is dialled."""
+
+    node_id: NodeId
+    open_channel: Callable[[], grpc.aio.Channel]
+    stub: Callable[[grpc.aio.Channel], Any]
+
+
+@dataclass
+class LinkHub:
+    """All links of this node."""
+
+    node_id: NodeId
+    hierarchy: Hierarchy
+    make_runner: RunnerFactory
+    clock: Clock
+    jitter: Callable[[], float]
+    handlers: Mapping[str, RequestHandler] = field(default_factory=dict)
+    head: Callable[[], int] = lambda: 0
+    _states: dict[NodeId, LinkState] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._log = get_logger("links")
+        parent = self.hierarchy.parent(self.node_id)
+        if parent is not None:
+            self._states[parent] = LinkState(parent, "parent")
+        for child in self.hierarchy.children(self.node_id):
+            self._states[child] = LinkState(child, "child")
+
+    @property
+    def states(self) -> Mapping[NodeId, LinkState]:
+        """One state for each neighbour, connected or not."""
+        return self._states
+
+    def log_advanced(self, head: int) -> None:
+        """Tell every live stream that the log has moved."""
+        for state in self._states.values():
+            if state.runner is not None:
+                state.runner.log_advanced(head)
+
+    async def ask(
+        self, to: NodeId, method: str, body: bytes, *, remaining_ms: int, manifest: bytes = b""
+    ) -> bytes:
+        """Ask a node above or below. Errors: those of Channel.ask."""
+        hops = self._hops(to)
+        return await self._ask_over(hops[0], method, body, remaining_ms, manifest, hops[1:])
+
+    async def serve_child(self, child: NodeId, stream: FrameStream) -> LinkEnded:
+        """Run the stream that a child has just opened, until it ends."""
+        return await self._run(self._states[child], stream)
+
+    async def dial_parent(self, parent: ParentLink) -> None:
+        """Keep the link to the parent up until cancelled."""
+        state = self._states[parent.node_id]
+        failures = 0
+        while True:
+            channel = parent.open_channel()
+            try:
+                call = parent.stub(channel).Connect()
+                ended = await self._run(state, ClientStream(call))
+                call.cancel()
+            except (grpc.aio.AioRpcError, LinkDownError) as error:
+                text = describe(error) if isinstance(error, grpc.aio.AioRpcError) else str(error)
+                ended = LinkEnded("LINK_DOWN", text)
+            finally:
+                await channel.close()
+            failures = 0 if ended.code == "STREAM_AGE" or state.connects else failures + 1
+            state.connects = 0
+            wait = min(BACKOFF_S_MIN * 2**failures, BACKOFF_S_MAX)
+            await asyncio.sleep(wait * (0.5 + self.jitter()))
+
+    def end_all(self, reason: str) -> None:
+        """Say goodbye on every stream."""
+        for state in self._states.values():
+            if state.runner is not None:
+                state.runner.end("STOPPING", reason)
+
+    async def _run(self, state: LinkState, stream: FrameStream) -> LinkEnded:
+        def went_up(hello: Hello) -> None:
+            state.connects += 1
+            state.last_error = ""
+            self._log.info("link up", peer=state.peer, role=state.role, epoch=hello.store_epoch)
+
+        async def answer(request: Request) -> bytes:
+            return await self._answer(state.peer, request)
+
+        runner = await self.make_runner(state.peer, stream, answer, went_up)
+        if state.runner is not None:
+            state.runner.end("REPLACED", "a newer stream of the same node replaced this one")
+        state.runner = runner
+        age = asyncio.get_running_loop().call_later(
+            STREAM_AGE_S_MAX, runner.end, "STREAM_AGE", "the stream's age limit"
+        )
+        try:
+            ended = await runner.run(self.head)
+        finally:
+            age.cancel()
+            if state.runner is runner:
+                state.runner = None
+        if ended.code != "REPLACED":
+            state.last_error = f"{ended.code}: {ended.reason}"
+            if ended.hint:
+                state.last_error += f" ({ended.hint})"
+        self._log.info(
+            "link down", peer=state.peer, code=ended.code, reason=ended.reason, hint=ended.hint
+        )
+        return ended
+
+    def _hops(self, to: NodeId) -> tuple[NodeId, ...]:
+        """The nodes a question passes, nearest first, `to` last."""
+        if to == self.hierarchy.parent(self.node_id):
+            return (to,)
+        if to != self.node_id and self.hierarchy.is_in_subtree(to, self.node_id):
+            up = self.hierarchy.path_to_root(to)
+            return tuple(reversed(up[: up.index(self.node_id)]))
+        raise NodeError(f"{to} is neither below this node nor its parent")
+
+    async def _ask_over(  # noqa: PLR0913 -- the fields of one request
+        self,
+        hop: NodeId,
+        method: str,
+        body: bytes,
+        remaining_ms: int,
+        manifest: bytes,
+        route: tuple[str, ...],
+    ) -> bytes:
+        state = self._states[hop]
+        if state.runner is None or not state.runner.is_up:
+            raise LinkDownError(f"{hop} is not connected")
+        return await state.runner.channel.ask(
+            method, body, remaining_ms=remaining_ms, route=tuple(route), manifest=manifest
+        )
+
+    async def _answer(self, peer: NodeId, request: Request) -> bytes:
+        """Answer a peer's question here, or pass it on down its route."""
+        remaining = request.remaining_ms - HOP_RESERVE_MS
+        if request.route:
+            hop = NodeId(request.route[0])
+            if hop not in self.hierarchy.children(self.node_id):
+                raise AskRefusedError("NO_ROUTE", f"{hop} is not a child of {self.node_id}")
+            return await self._ask_over(
+                hop, request.method, request.body, remaining, request.manifest, request.route[1:]
+            )
+        handler = self.handlers.get(request.method)
+        if handler is None:
+            raise AskRefusedError("UNKNOWN_METHOD", f"{request.method} is not known here")
+        return await handler(peer, request)

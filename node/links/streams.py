@@ -1,0 +1,72 @@
+"""The two ends of the gRPC stream as a FrameStream.
+
+grpc.aio answers read() with EOF at the end and with None for a message it cannot decode; the two
+are told apart here, because the second is the peer's fault and not the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+import protos.fenhe.replication.v1.replication_pb2 as pb
+from replication.channel import LinkDownError
+from replication.errors import RemoteProtocolError
+
+__all__ = ["ClientStream", "ServerStream"]
+
+
+class ServerStream:
+    """The parent's end."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    async def read(self) -> pb.Frame | None:
+        """The next frame; None at the end."""
+        return _frame(await self._context.read())
+
+    async def write(self, frame: pb.Frame) -> None:
+        """Send one frame."""
+        try:
+            await self._context.write(frame)
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError) as error:
+            raise LinkDownError("the child's stream is gone") from error
+
+
+class ClientStream:
+    """The child's end."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def read(self) -> pb.Frame | None:
+        """The next frame; None at the end."""
+        try:
+            return _frame(await self._call.read())
+        except grpc.aio.AioRpcError as error:
+            raise LinkDownError(describe(error)) from error
+
+    async def write(self, frame: pb.Frame) -> None:
+        """Send one frame."""
+        try:
+            await self._call.write(frame)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError) as error:
+            text = describe(error) if isinstance(error, grpc.aio.AioRpcError) else "stream is gone"
+            raise LinkDownError(text) from error
+
+
+def describe(error: grpc.aio.AioRpcError) -> str:
+    """One line for an operator: the status and the first sentence of its detail."""
+    detail = (error.details() or "").split("\n", 1)[0][:200]
+    return f"{error.code().name}: {detail}"
+
+
+def _frame(message: Any) -> pb.Frame | None:
+    if message is grpc.aio.EOF:
+        return None
+    if message is None:
+        raise RemoteProtocolError("a frame could not be decoded")
+    frame: pb.Frame = message
+    return frame

@@ -1,0 +1,186 @@
+"""ResidentService and RecordService: a clinic's system writes and reads here.
+
+Owns the order of a write: watermark, size, form, storage, pulse. A bundle with a fault is refused
+whole, with the fault of each row; nothing of it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+import protos.fenhe.care.v1.care_pb2 as care
+import protos.fenhe.empi.v1.empi_pb2 as empi
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock, today
+from node.errors import DiskFullError, InvalidRequestError, NotFoundError
+from node.records.checks import Fault, check_bundle
+from node.records.model import Bundle
+from node.records.normalise import normalise_bundle
+from node.services.interceptor import current_call
+from node.services.wire import bundle_in, record_out, resident_in, resident_out
+from node.storage import BundleResult, Storage
+
+__all__ = [
+    "BUNDLE_BYTES_MAX",
+    "BundleRefusedError",
+    "CareDesk",
+    "RecordServicer",
+    "ResidentServicer",
+]
+
+BUNDLE_BYTES_MAX: Final = 1024 * 1024
+FAULTS_SHOWN_MAX: Final = 100
+PAGE_DEFAULT: Final = 100
+PAGE_MAX: Final = 500
+
+
+class BundleRefusedError(InvalidRequestError):
+    """A bundle has faults; `wire_details` carries each with its place. Nothing was stored."""
+
+    code = "BUNDLE_REFUSED"
+    default_hint = "Correct the rows named and send the bundle again with the same request_id."
+
+    def __init__(self, faults: list[Fault]) -> None:
+        shown = faults[:FAULTS_SHOWN_MAX]
+        first = "; ".join(f"{f.field}: {f.code}: {f.expected}" for f in shown[:5])
+        super().__init__(f"{len(faults)} fault(s): {first}")
+        self.wire_details = care.BundleFaults(
+            faults=[care.Fault(field=f.field, code=f.code, expected=f.expected) for f in shown]
+        )
+
+
+@dataclass(frozen=True)
+class CareDesk:
+    """What both services share: the way of a bundle into the store and of a read out of it."""
+
+    node_id: NodeId
+    hierarchy: Hierarchy
+    storage: Storage
+    threads: Executor
+    clock: Clock
+    notify: Callable[[], None]
+    disk_is_full: Callable[[], bool]
+
+    async def put(self, bundle: Bundle, size: int) -> BundleResult:
+        """Check and store a bundle; returns once it is durable."""
+        if self.disk_is_full():
+            raise DiskFullError("free space is below this node's watermark; nothing was stored")
+        if size > BUNDLE_BYTES_MAX:
+            raise BundleRefusedError(
+                [Fault("bundle", "BUNDLE_TOO_LARGE", f"at most {BUNDLE_BYTES_MAX} bytes")]
+            )
+        caller = current_call().caller
+        clean = normalise_bundle(bundle)
+        faults = check_bundle(
+            clean, hierarchy=self.hierarchy, node_id=self.node_id, today=today(self.clock)
+        )
+        if faults:
+            raise BundleRefusedError(faults)
+        result: BundleResult = await self.run(self.storage.put_bundle, caller, clean)
+        self.notify()
+        return result
+
+    async def run(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run blocking work in the node's database threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work, *args)
+
+
+class ResidentServicer:
+    """fenhe.empi.v1.ResidentService."""
+
+    def __init__(self, desk: CareDesk) -> None:
+        self._desk = desk
+
+    async def Register(
+        self, request: empi.RegisterRequest, context: grpc.aio.ServicerContext
+    ) -> empi.RegisterResponse:
+        """Register residents whose home is this node."""
+        residents = tuple(resident_in(resident) for resident in request.residents)
+        bundle = Bundle(request.request_id, residents=residents)
+        result = await self._desk.put(bundle, request.ByteSize())
+        return empi.RegisterResponse(
+            resident_ids=result.resident_ids, repeated_request=result.repeated
+        )
+
+    async def Get(
+        self, request: empi.GetResidentRequest, context: grpc.aio.ServicerContext
+    ) -> empi.Resident:
+        """One resident, if the caller may see him."""
+        desk = self._desk
+        caller = current_call().caller
+        found = await desk.run(desk.storage.resident, caller, request.resident_id)
+        if found is None:
+            raise NotFoundError("no such resident here")
+        return resident_out(found)
+
+    async def Find(
+        self, request: empi.FindResidentRequest, context: grpc.aio.ServicerContext
+    ) -> empi.FindResidentResponse:
+        """The resident who carries an identifier."""
+        desk = self._desk
+        identifier = request.identifier
+        if not identifier.system or not identifier.value:
+            raise InvalidRequestError("identifier.system and identifier.value are required")
+        caller = current_call().caller
+        found = await desk.run(
+            desk.storage.find_resident, caller, identifier.system, identifier.value
+        )
+        resident = None if found is None else resident_out(found)
+        return empi.FindResidentResponse(resident=resident)
+
+
+class RecordServicer:
+    """fenhe.care.v1.RecordService."""
+
+    def __init__(self, desk: CareDesk) -> None:
+        self._desk = desk
+
+    async def PutBundle(
+        self, request: care.PutBundleRequest, context: grpc.aio.ServicerContext
+    ) -> care.PutBundleResponse:
+        """Store a bundle, whole or not at all."""
+        result = await self._desk.put(bundle_in(request), request.ByteSize())
+        return care.PutBundleResponse(
+            resident_ids=result.resident_ids,
+            record_ids=result.record_ids,
+            acknowledged=result.acknowledged,
+            repeated_request=result.repeated,
+        )
+
+    async def Get(
+        self, request: care.GetRecordRequest, context: grpc.aio.ServicerContext
+    ) -> care.Record:
+        """One record, if the caller may see it."""
+        desk = self._desk
+        caller = current_call().caller
+        found = await desk.run(desk.storage.record, caller, request.record_id)
+        if found is None:
+            raise NotFoundError("no such record here")
+        return record_out(found)
+
+    async def Timeline(
+        self, request: care.TimelineRequest, context: grpc.aio.ServicerContext
+    ) -> care.TimelineResponse:
+        """A resident's records, newest first."""
+        desk = self._desk
+        size = request.page.size or PAGE_DEFAULT
+        if size > PAGE_MAX:
+            raise InvalidRequestError(f"page.size may be at most {PAGE_MAX}")
+        caller = current_call().caller
+
+        def read() -> Any:
+            return desk.storage.timeline(
+                caller, request.resident_id, size=size, token=request.page.token
+            )
+
+        page = await desk.run(read)
+        return care.TimelineResponse(
+            records=[record_out(record) for record in page.records], next_token=page.next_token
+        )

@@ -1,0 +1,171 @@
+"""What every call passes: who is calling, may he, and how an error leaves.
+
+One interceptor, outermost. It identifies the peer by its certificate, asks the method table
+(node/security/methods.py), hands the Caller to the handler, and turns every exception into a
+status of the catalogue. What is unknown becomes INTERNAL with a reference number: its text stays
+in this node's log. Public reads depend on it: no handler checks identities itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from hierarchy_config.errors import FenheError
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.errors import DeniedError, public_status
+from node.logs import get_logger
+from node.security.caller import Caller, CallerKind, caller_for
+from node.security.identity import PeerIdentity, identify_peer
+from node.security.methods import MethodRule, rule_for
+
+__all__ = ["CallContext", "GuardInterceptor", "current_call"]
+
+_CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Who makes the call that is being handled."""
+
+    caller: Caller
+    identity: PeerIdentity
+
+
+def current_call() -> CallContext:
+    """The call being handled in this task; a LookupError outside of one is a defect."""
+    return _CALL.get()
+
+
+class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Identity, permission and errors of every method."""
+
+    def __init__(
+        self, node_id: NodeId, hierarchy: Hierarchy, incident: Callable[[], str], count: CallCounter
+    ) -> None:
+        """`incident` makes reference numbers; `count(method, status)` feeds the metrics."""
+        self._node_id = node_id
+        self._hierarchy = hierarchy
+        self._incident = incident
+        self._count = count
+        self._log = get_logger("rpc")
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Wrap the method's handler; an unknown method is left to gRPC's UNIMPLEMENTED."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = handler_call_details.method
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._plain(method, handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streaming(method, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._plain(method, handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _plain(self, method: str, inner: Any) -> Any:
+        async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            async with self._guard(method, context):
+                result = inner(request, context)
+                if hasattr(result, "__aiter__"):
+                    async for message in result:
+                        await context.write(message)
+                    return None
+                return await result
+
+        return handle
+
+    def _streaming(self, method: str, inner: Any) -> Any:
+        async def handle(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            async with self._guard(method, context):
+                async for message in inner(request, context):
+                    yield message
+
+        return handle
+
+    @contextlib.asynccontextmanager
+    async def _guard(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        try:
+            _CALL.set(self._admit(method, context))
+            yield
+        except FenheError as error:
+            self._count(method, error.code)
+            await _abort(context, error)
+        except (grpc.aio.AbortError, grpc.aio.UsageError):
+            raise
+        except Exception as error:
+            incident = self._incident()
+            self._count(method, "INTERNAL")
+            self._log.error("unexpected error", method=method, incident=incident, exc_info=error)
+            await context.abort(
+                grpc.StatusCode.INTERNAL,
+                f"Internal error, reference {incident}. Give this number to the node's operator.",
+            )
+        else:
+            self._count(method, "OK")
+
+    def _admit(self, method: str, context: grpc.aio.ServicerContext) -> CallContext:
+        identity = identify_peer(context.auth_context(), self._hierarchy)
+        rule = rule_for(method)
+        if rule is None or identity.kind not in rule.kinds:
+            raise DeniedError(f"{method} may not be called by a {identity.kind.value} certificate")
+        self._check_place(identity, rule, method)
+        caller = caller_for(
+            identity.kind, identity.principal, identity.node_id, self._hierarchy, method
+        )
+        return CallContext(caller, identity)
+
+    def _check_place(self, identity: PeerIdentity, rule: MethodRule, method: str) -> None:
+        if identity.kind is not CallerKind.NODE and identity.node_id != self._node_id:
+            raise DeniedError(
+                f"these credentials are of node {identity.node_id}; this is {self._node_id}",
+                hint="Connect to the node that issued the credentials.",
+            )
+        if rule.child_only and self._hierarchy.parent(identity.node_id) != self._node_id:
+            raise DeniedError(
+                f"{identity.node_id} is not a child of {self._node_id} in the hierarchy",
+                hint="Compare both nodes' region files; the child may stand under another parent.",
+            )
+
+
+CallCounter = Callable[[str, str], None]
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: FenheError) -> None:
+    """End the call with the error's status, its code and hint, and its details if it has any."""
+    status = public_status(error).grpc
+    text = f"{error.code}: {error.message}"
+    if error.hint:
+        text += f" Next: {error.hint}"
+    trailing: tuple[tuple[str, str | bytes], ...] = (("fenhe-code", error.code),)
+    details = getattr(error, "wire_details", None)
+    if details is not None:
+        packed = AnyMessage()
+        packed.Pack(details)
+        rich = rpc_status.to_status(Status(code=status.value[0], message=text, details=[packed]))
+        trailing += tuple(rich.trailing_metadata)
+    await context.abort(status, text, trailing)

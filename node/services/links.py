@@ -1,0 +1,35 @@
+"""LinkService: where children dial in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+import protos.fenhe.replication.v1.replication_pb2 as pb
+from node.links import LinkHub, ServerStream
+from node.services.interceptor import current_call
+
+__all__ = ["LinkServicer"]
+
+
+class LinkServicer:
+    """fenhe.replication.v1.LinkService."""
+
+    def __init__(self, hub: LinkHub) -> None:
+        self._hub = hub
+
+    async def Connect(self, request_iterator: AsyncIterator[pb.Frame], context: Any) -> None:
+        """Serve one child's stream; the interceptor has checked that it is a child of this node."""
+        child = current_call().identity.node_id
+        ended = await self._hub.serve_child(child, ServerStream(context))
+        if ended.code not in _ORDERLY:
+            with contextlib.suppress(grpc.aio.UsageError):
+                await context.abort(
+                    grpc.StatusCode.FAILED_PRECONDITION, f"{ended.code}: {ended.reason}"
+                )
+
+
+_ORDERLY = frozenset({"LINK_DOWN", "GOODBYE", "STOPPING", "REPLACED", "STREAM_AGE"})

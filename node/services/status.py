@@ -1,0 +1,109 @@
+"""NodeService: what this node is, holds and is linked to. No patient data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import grpc
+
+import protos.fenhe.common.v1.common_pb2 as common
+import protos.fenhe.node.v1.node_pb2 as pb
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock, format_ms
+from node.link_store import NodeLinkStore
+from node.links import LinkHub, LinkState
+from node.storage import Storage
+
+__all__ = ["NodeServicer", "StatusSources", "program_version"]
+
+
+def program_version() -> str:
+    """The installed version of Fenhe."""
+    try:
+        return version("fenhe")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass(frozen=True)
+class StatusSources:
+    """Where the figures come from."""
+
+    node_id: NodeId
+    hierarchy: Hierarchy
+    storage: Storage
+    links: LinkHub
+    link_store: NodeLinkStore
+    threads: Executor
+    clock: Clock
+    profile_name: str
+    database: str
+    columnar_sequence: Callable[[], int]
+    started_ms: int
+
+
+class NodeServicer:
+    """fenhe.node.v1.NodeService."""
+
+    def __init__(self, sources: StatusSources) -> None:
+        self._sources = sources
+
+    async def Status(
+        self, request: pb.StatusRequest, context: grpc.aio.ServicerContext
+    ) -> pb.StatusResponse:
+        """State of the node, its store and its links."""
+        return await asyncio.get_running_loop().run_in_executor(self._sources.threads, self.collect)
+
+    def collect(self) -> pb.StatusResponse:
+        """Read the figures; blocks on the database."""
+        s = self._sources
+        entry = s.hierarchy.nodes[s.node_id]
+        counts = s.storage.counts()
+        log = s.storage.log_state()
+        return pb.StatusResponse(
+            node_id=s.node_id,
+            level=entry.level.value,
+            name=entry.name_zh,
+            version=program_version(),
+            store_epoch=s.link_store.store_epoch,
+            config_epoch=s.hierarchy.epoch,
+            database=s.database,
+            profile=s.profile_name,
+            residents=counts.residents,
+            rows=dict(counts.rows),
+            log_sequence=log.head,
+            log_unnumbered=log.unnumbered,
+            links=[self._link(state) for state in s.links.states.values()],
+            columnar_sequence=s.columnar_sequence(),
+            uptime_ms=s.clock.monotonic_ms() - s.started_ms,
+        )
+
+    def _link(self, state: LinkState) -> pb.LinkStatus:
+        s = self._sources
+        runner = state.runner
+        heard = ""
+        if runner is not None and runner.last_heard_ms:
+            ago = s.clock.monotonic_ms() - runner.last_heard_ms
+            heard = format_ms(s.clock.now_ms() - ago)
+        lanes = [
+            pb.LaneStatus(
+                lane=common.Lane.ValueType(lane.value),
+                delivered_to=figures.delivered_to,
+                applied_to=figures.applied_to,
+                backlog=figures.backlog,
+            )
+            for lane, figures in s.link_store.lanes(state.peer).items()
+        ]
+        return pb.LinkStatus(
+            peer=state.peer,
+            role=state.role,
+            connected=state.connected,
+            last_heard_at=heard,
+            lanes=lanes,
+            last_error=state.last_error,
+        )
