@@ -249,6 +249,4 @@ class Goodbye:
     reason: str = ""
 
 
-Frame = (
-    Hello | Refusal | Batch | Receipt | Mark | Request | AnswerPart | Cancel | Credit | Goodbye
-)
+Frame = Hello | Refusal | Batch | Receipt | Mark | Request | AnswerPart | Cancel | Credit | Goodbye

@@ -1,0 +1,111 @@
+"""What a LinkEnd asks its driver to do, as frozen data.
+
+Effects come out in order and are carried out in order: one that stands before another is durable
+before the other begins. This file owns the words; what leads to which effect is in link.py. It
+must never know how an effect is carried out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replication.core.model import (
+    Batch,
+    Cursor,
+    Goodbye,
+    Hello,
+    Lane,
+    Mark,
+    Receipt,
+    Refusal,
+)
+
+__all__ = [
+    "ApplyBatch",
+    "Close",
+    "Effect",
+    "LinkFrame",
+    "LinkUp",
+    "ReadLog",
+    "SaveDelivered",
+    "SaveMark",
+    "Send",
+]
+
+LinkFrame = Hello | Refusal | Batch | Receipt | Mark | Goodbye
+"""The frames a LinkEnd understands; requests and answers are another machine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put the frame on the stream, after every frame sent before it."""
+
+    frame: LinkFrame
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Read the numbered log of one lane after a sequence, filtered and transformed for this peer.
+
+    Answer with `entries_read` exactly once, with entries in log order, about `bytes_max` bytes of
+    rows (at least one entry if there is any), and `scanned_to`: the last sequence looked at.
+    """
+
+    lane: Lane
+    after: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyBatch:
+    """Apply the rows and save `cursor_after`, in one transaction.
+
+    The transaction must compare the stored cursor of (peer, lane) first: unless it stands at
+    `batch.previous` of the same stream (or, for previous 0, is of another stream or absent), it
+    answers `batch_failed(lane, "CURSOR_MOVED")`. Otherwise answer `batch_applied` after the
+    durable commit, or `batch_failed` with a stable code, exactly once.
+    """
+
+    batch: Batch
+    cursor_after: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDelivered:
+    """Persist how far the peer has durably confirmed; never backwards within a stream epoch.
+
+    `receipt` is the signed proof; None where only entries that are not for this peer were passed.
+    """
+
+    cursor: Cursor
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveMark:
+    """Persist the peer's freshness; per home the greater time stays."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """Both sides have said Hello and fit.
+
+    Persist the peer's store epoch and incarnation before the next effect, then report the log's
+    head, read from the store after this effect, by `log_advanced`.
+    """
+
+    peer_hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the stream; nothing follows. `code` is stable; `hint` is the operator's next step."""
+
+    code: str
+    reason: str
+    hint: str = ""
+
+
+Effect = Send | ReadLog | ApplyBatch | SaveDelivered | SaveMark | LinkUp | Close

@@ -1,0 +1,81 @@
+"""The Hello of a node, and whether a peer's Hello fits.
+
+Owns who may talk to whom over a link: protocol versions, identity, store epochs. Identity by
+certificate is checked before a LinkEnd exists; here only what both sides claim in words.
+"""
+
+from __future__ import annotations
+
+from replication.core.config import LinkConfig
+from replication.core.model import (
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    SCHEMA_VERSION,
+    Cursor,
+    Hello,
+    Refusal,
+)
+
+__all__ = ["hello_of", "refusal_of"]
+
+_RESTORE_HINT = (
+    "Restore that node's store with fenhe restore, which begins a new store epoch;"
+    " never copy a database back by hand."
+)
+
+
+def hello_of(config: LinkConfig, cursors: tuple[Cursor, ...]) -> Hello:
+    """The first frame of this end."""
+    return Hello(
+        node_id=config.node_id,
+        protocol_min=PROTOCOL_MIN,
+        protocol_max=PROTOCOL_MAX,
+        schema=SCHEMA_VERSION,
+        store_epoch=config.store_epoch,
+        store_incarnation=config.store_incarnation,
+        peer_store_epoch_seen=config.peer_store_epoch_seen,
+        config_epoch=config.config_epoch,
+        cursors=cursors,
+        features=config.features,
+        clock_ms=config.clock_ms,
+        signing_certificate=config.signing_certificate,
+    )
+
+
+def refusal_of(config: LinkConfig, hello: Hello) -> Refusal | None:
+    """Why this peer cannot be talked to; None if it can."""
+    if hello.node_id != config.peer_id:
+        return Refusal(
+            "WRONG_PEER",
+            f"expected node {config.peer_id}, the peer says it is {hello.node_id}",
+            "Compare parent and endpoint in the region file with the node that answers there.",
+        )
+    if hello.protocol_max < PROTOCOL_MIN:
+        return Refusal(
+            "PROTOCOL_TOO_OLD",
+            f"the peer speaks link protocol up to {hello.protocol_max}, needed is {PROTOCOL_MIN}",
+            f"Upgrade node {hello.node_id}.",
+        )
+    if hello.protocol_min > PROTOCOL_MAX:
+        return Refusal(
+            "PROTOCOL_TOO_NEW",
+            f"the peer needs link protocol {hello.protocol_min}, known here is {PROTOCOL_MAX}",
+            f"Upgrade node {config.node_id}.",
+        )
+    return _reused_epoch(config, hello)
+
+
+def _reused_epoch(config: LinkConfig, hello: Hello) -> Refusal | None:
+    seen = config.peer_store_epoch_seen
+    if hello.store_epoch < max(seen, 1):
+        reason = f"node {hello.node_id} is at store epoch {hello.store_epoch}, was at {seen}"
+    elif hello.store_epoch == seen and hello.store_incarnation != config.peer_incarnation_seen:
+        reason = f"two lives of node {hello.node_id}'s store claim store epoch {seen}"
+    elif hello.peer_store_epoch_seen > config.store_epoch:
+        reason = (
+            f"node {hello.node_id} has seen store epoch {hello.peer_store_epoch_seen} of"
+            f" {config.node_id}, which is at {config.store_epoch}"
+        )
+    else:
+        return None
+    return Refusal("STORE_EPOCH_REUSED", reason, _RESTORE_HINT)

@@ -1,0 +1,192 @@
+"""The sending half of one lane: numbers, what is unacknowledged, what receipts confirm.
+
+Owns a lane's place in the log and in its stream. Must never know when to send (link.py decides) nor
+what is in an entry. The rate meter that sizes batches lives here too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from replication.core.config import QUEUE_BATCHES_LIMIT
+from replication.core.hashing import batch_digest, running_hash
+from replication.core.model import Batch, Cursor, Lane, LogEntry, Receipt
+from replication.core.resume import ResumePoint
+
+__all__ = ["ENTRY_OVERHEAD_BYTES", "OutboundLane", "RateMeter", "ReceiptFault"]
+
+ENTRY_OVERHEAD_BYTES: Final = 64
+"""What an entry weighs beside its rows, for the window."""
+_SAVE_AFTER_ENTRIES: Final = 1000
+"""Entries passed over before the place is persisted although nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    cursor: Cursor
+    body_bytes: int
+    in_flight_bytes: int
+    sent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptFault:
+    """Why a receipt cannot be believed."""
+
+    code: str
+    reason: str
+
+
+class RateMeter:
+    """Measures what the link confirms a second, receiver's commit included.
+
+    A batch's sample is all that was in flight when it left, over the time to its receipt; so a
+    burst of late receipts cannot look like a fast link. A batch far smaller than a second's worth
+    measures latency, not rate: unless it took a second all the same, it can only raise the
+    estimate. A sample at most doubles it.
+    """
+
+    __slots__ = ("bytes_per_s",)
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self.bytes_per_s = bytes_per_s
+
+    def confirmed(self, in_flight_bytes: int, elapsed_ms: int) -> None:
+        """Take one sample."""
+        sample = in_flight_bytes * 1000 // max(1, elapsed_ms)
+        filled = in_flight_bytes * 2 >= self.bytes_per_s or elapsed_ms >= 1000
+        if not filled and sample < self.bytes_per_s:
+            return
+        self.bytes_per_s = max(1, (3 * self.bytes_per_s + min(sample, 2 * self.bytes_per_s)) // 4)
+
+
+class OutboundLane:
+    """One lane towards the peer, from a resume point on."""
+
+    def __init__(self, lane: Lane, start: ResumePoint) -> None:
+        self.lane = lane
+        self.acked = start.acked
+        self.tail = start.acked
+        self.scanned = start.scanned
+        self.reading = False
+        self.paused_until_ms = 0
+        self._sent: deque[_Sent] = deque()
+        self._saved_to = start.scanned
+        self._read_outdated = False
+        self._failures = 0
+
+    @property
+    def delivered_to(self) -> int:
+        """Log sequence up to which the peer durably holds everything of this lane for it."""
+        return self.acked.covers_to if self._sent else self.scanned
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a receipt is owed."""
+        return bool(self._sent)
+
+    @property
+    def oldest_sent_ms(self) -> int:
+        """When the oldest unacknowledged batch left; only while waiting."""
+        return self._sent[0].sent_ms
+
+    @property
+    def full(self) -> bool:
+        """Whether the lane has as many batches in flight as it may."""
+        return len(self._sent) >= QUEUE_BATCHES_LIMIT
+
+    def begin_read(self) -> None:
+        """Note that the log is being read after `scanned`."""
+        self.reading = True
+        self._read_outdated = False
+
+    def end_read(self) -> bool:
+        """Note the read's end; False if a rewind has made its answer worthless."""
+        self.reading = False
+        return not self._read_outdated
+
+    def add(
+        self,
+        entries: Sequence[LogEntry],
+        scanned_to: int,
+        *,
+        coalesced: bool,
+        in_flight: int,
+        now: int,
+    ) -> Batch:
+        """Make the next batch of the stream and remember it as unacknowledged."""
+        before = self.tail
+        digest = batch_digest(self.lane, entries)
+        self.tail = Cursor(
+            self.lane,
+            before.stream_epoch,
+            before.number + 1,
+            scanned_to,
+            running_hash(before.running_hash, digest),
+        )
+        self.scanned = scanned_to
+        body_bytes = sum(len(entry.rows) for entry in entries) + ENTRY_OVERHEAD_BYTES * len(entries)
+        self._sent.append(_Sent(self.tail, body_bytes, in_flight + body_bytes, now))
+        return Batch(
+            lane=self.lane,
+            stream_epoch=before.stream_epoch,
+            number=self.tail.number,
+            previous=before.number,
+            covers_from=before.covers_to,
+            covers_to=scanned_to,
+            coalesced=coalesced,
+            digest=digest,
+            entries=tuple(entries),
+            row_count=sum(entry.row_count for entry in entries),
+            body_bytes=body_bytes,
+        )
+
+    def confirm(
+        self, receipt: Receipt, meter: RateMeter, now: int
+    ) -> tuple[int, ReceiptFault | None]:
+        """Advance to the receipt's cursor. Returns the bytes it frees, and a fault if it lies."""
+        cursor = receipt.cursor
+        if cursor.stream_epoch != self.acked.stream_epoch or cursor.number > self.tail.number:
+            return 0, ReceiptFault("RECEIPT_UNKNOWN", "the receipt is for a batch never sent")
+        freed = 0
+        while self._sent and self._sent[0].cursor.number <= cursor.number:
+            sent = self._sent.popleft()
+            freed += sent.body_bytes
+            if sent.cursor.number < cursor.number:
+                continue
+            if sent.cursor != cursor:
+                return freed, ReceiptFault(
+                    "RECEIPT_HASH", "the receipt's hash or range is not that of the batch sent"
+                )
+            meter.confirmed(sent.in_flight_bytes, now - sent.sent_ms)
+            self.acked = cursor
+            self._saved_to = cursor.covers_to
+            self._failures = 0
+        return freed, None
+
+    def rewind(self) -> int:
+        """Forget what is unacknowledged and go on after `acked`. Returns the bytes freed."""
+        freed = sum(sent.body_bytes for sent in self._sent)
+        self._sent.clear()
+        self.tail = self.acked
+        self.scanned = self.acked.covers_to
+        self._read_outdated = True
+        return freed
+
+    def back_off(self, now: int, pause_ms_min: int, pause_ms_max: int) -> None:
+        """Pause the lane: twice as long after each refusal, until a receipt accepts."""
+        doublings = min(self._failures, 16)
+        self._failures += 1
+        self.paused_until_ms = now + min(pause_ms_min << doublings, pause_ms_max)
+
+    def passed_over(self) -> Cursor | None:
+        """The place to persist once many entries were passed that are not for this peer."""
+        reached = self.delivered_to
+        if reached - self._saved_to < _SAVE_AFTER_ENTRIES:
+            return None
+        self._saved_to = reached
+        acked = self.acked
+        return Cursor(self.lane, acked.stream_epoch, acked.number, reached, acked.running_hash)
