@@ -1,0 +1,112 @@
+"""Who the peer of a connection is: exactly what its certificate's URI says, or an error.
+
+TLS has already checked the chain when this is asked. What is left to refuse: certificates with
+several names, names of another region, and names whose DNS twin is not the one the URI implies;
+an authority confined by DNS can otherwise write any URI. `peer_identities()` of gRPC is never used:
+it mixes DNS, mail, IP and common names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.security.caller import CallerKind
+from node.security.certificates import certificate_hash
+from node.security.errors import PeerIdentityError
+from node.security.principal import parse_principal
+
+__all__ = ["PeerIdentity", "identify_certificate", "identify_peer"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerIdentity:
+    """Who holds a certificate.
+
+    `name` is empty for nodes; `certificate_hash` is SHA-256 of the certificate, hexadecimal;
+    `not_after` is in UTC: a stream is not kept open beyond it.
+    """
+
+    kind: CallerKind
+    node_id: NodeId
+    name: str
+    principal: str
+    certificate_hash: str
+    not_after: datetime
+
+
+def identify_peer(
+    auth_context: Mapping[str, Iterable[bytes]], hierarchy: Hierarchy
+) -> PeerIdentity:
+    """Identify the peer of a gRPC call from `context.auth_context()`.
+
+    Raises:
+        PeerIdentityError: No certificate, or one that does not name exactly one member of this
+            region. The message says which rule it breaks.
+    """
+    uris = tuple(auth_context.get("peer_spiffe_id", ()))
+    if len(uris) != 1:
+        raise PeerIdentityError(f"the peer shows {len(uris)} SPIFFE ids, not one")
+    pems = tuple(auth_context.get("x509_pem_cert", ()))
+    if len(pems) != 1:
+        raise PeerIdentityError(f"the peer shows {len(pems)} certificates, not one")
+    try:
+        certificate = x509.load_pem_x509_certificate(pems[0])
+    except ValueError:
+        raise PeerIdentityError("the peer's certificate cannot be read") from None
+    identity = identify_certificate(certificate, hierarchy)
+    if identity.principal.encode() != uris[0]:
+        raise PeerIdentityError("the SPIFFE id of the connection is not that of the certificate")
+    return identity
+
+
+def identify_certificate(certificate: x509.Certificate, hierarchy: Hierarchy) -> PeerIdentity:
+    """Identify the holder of a certificate whose chain and validity have been checked.
+
+    Raises:
+        PeerIdentityError: It does not carry exactly one URI and the one DNS name that the URI
+            implies in this hierarchy, and nothing else.
+    """
+    uri, dns_name = _names(certificate)
+    principal = parse_principal(uri)
+    if principal.region != hierarchy.region:
+        raise PeerIdentityError("the certificate is of another region")
+    if principal.node_id not in hierarchy.nodes:
+        raise PeerIdentityError(
+            f"node {principal.node_id} is not in this hierarchy",
+            hint="Bring both nodes to the same configuration epoch.",
+        )
+    if dns_name != principal.dns_name(hierarchy.dns_name(principal.node_id)):
+        raise PeerIdentityError("the certificate's DNS name is not the one that its URI implies")
+    return PeerIdentity(
+        kind=principal.kind,
+        node_id=principal.node_id,
+        name=principal.name,
+        principal=principal.spiffe_id,
+        certificate_hash=certificate_hash(certificate),
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, str]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        raise PeerIdentityError("the certificate carries no alternative names") from None
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        raise PeerIdentityError("the certificate's extensions cannot be read") from None
+    names = extension.value
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    dns_names = names.get_values_for_type(x509.DNSName)
+    if len(uris) != 1:
+        raise PeerIdentityError(f"the certificate carries {len(uris)} URIs, not one")
+    if len(dns_names) != 1:
+        raise PeerIdentityError(f"the certificate carries {len(dns_names)} DNS names, not one")
+    if len(list(names)) != 2:
+        raise PeerIdentityError("the certificate carries names of other kinds than URI and DNS")
+    return uris[0], dns_names[0]
