@@ -1,0 +1,110 @@
+"""The table of methods: who may call what. A method that is not in it is denied to everyone.
+
+Row scope is not decided here: the storage sees the Caller. This table decides whether the call
+reaches a handler at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, assert_never
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.errors import DeniedError
+from node.security.caller import CallerKind
+from node.security.identity import PeerIdentity
+
+__all__ = ["METHODS", "MethodRule", "Relation", "authorize"]
+
+
+class Relation(StrEnum):
+    """Where the caller's node must stand, seen from the node that is called."""
+
+    CHILD = "child"
+    """Directly below."""
+    HERE = "here"
+    """The called node itself."""
+    HERE_OR_ABOVE = "here_or_above"
+    """The called node or an ancestor: those whose subtree it lies in."""
+    ANYWHERE = "anywhere"
+    """Any node of the region."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRule:
+    """Who may call a method: kinds of callers, and where their node stands."""
+
+    kinds: frozenset[CallerKind]
+    relation: Relation
+
+
+def _rule(relation: Relation, *kinds: CallerKind) -> MethodRule:
+    return MethodRule(frozenset(kinds), relation)
+
+
+_CARE = _rule(Relation.HERE_OR_ABOVE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
+_QUESTIONS = _rule(Relation.HERE_OR_ABOVE, CallerKind.ANALYST, CallerKind.OPERATOR)
+_EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
+_REFLECTION = _rule(Relation.HERE_OR_ABOVE, CallerKind.OPERATOR, CallerKind.STAFF)
+
+METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
+    {
+        "/fenhe.empi.v1.ResidentService/Register": _CARE,
+        "/fenhe.empi.v1.ResidentService/Get": _CARE,
+        "/fenhe.empi.v1.ResidentService/Find": _CARE,
+        "/fenhe.care.v1.RecordService/PutBundle": _CARE,
+        "/fenhe.care.v1.RecordService/Get": _CARE,
+        "/fenhe.care.v1.RecordService/Timeline": _CARE,
+        "/fenhe.federation.v1.QueryService/Ask": _QUESTIONS,
+        "/fenhe.federation.v1.QueryService/Explain": _QUESTIONS,
+        # Only the executors that this node itself certified, over loopback.
+        "/fenhe.federation.v1.ExecutorService/AskSite": _rule(Relation.HERE, CallerKind.EXECUTOR),
+        # Counts of a sibling are nobody's business, so not from anywhere.
+        "/fenhe.node.v1.NodeService/Status": _rule(
+            Relation.HERE_OR_ABOVE, *(set(CallerKind) - {CallerKind.EXECUTOR})
+        ),
+        # A parent never dials, a sibling never links.
+        "/fenhe.replication.v1.LinkService/Connect": _rule(Relation.CHILD, CallerKind.NODE),
+        "/grpc.health.v1.Health/Check": _EVERYONE,
+        "/grpc.health.v1.Health/Watch": _EVERYONE,
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,
+    }
+)
+
+
+def authorize(method: str, peer: PeerIdentity, here: NodeId, hierarchy: Hierarchy) -> None:
+    """Let a call through, or raise.
+
+    Args:
+        method: Full name as gRPC gives it, "/package.Service/Method".
+        peer: The identified caller.
+        here: The node that is called.
+        hierarchy: The epoch in force.
+
+    Raises:
+        DeniedError: The method is not in the table, or not for this kind of caller, or not for
+            callers of that node.
+    """
+    rule = METHODS.get(method)
+    if rule is None or peer.kind not in rule.kinds:
+        raise DeniedError(f"{method} is not open to callers of kind {peer.kind}")
+    if not _stands(rule.relation, peer.node_id, here, hierarchy):
+        raise DeniedError(f"{method} at node {here} is not open to callers of {peer.node_id}")
+
+
+def _stands(relation: Relation, caller: NodeId, here: NodeId, hierarchy: Hierarchy) -> bool:
+    match relation:
+        case Relation.CHILD:
+            return hierarchy.parent(caller) == here
+        case Relation.HERE:
+            return caller == here
+        case Relation.HERE_OR_ABOVE:
+            return hierarchy.is_in_subtree(here, caller)
+        case Relation.ANYWHERE:
+            return caller in hierarchy.nodes
+        case _:
+            assert_never(relation)
