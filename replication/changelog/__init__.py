@@ -1,0 +1,70 @@
+"""The change log and what the links remember, on SQLite and MySQL through SQLAlchemy Core.
+
+Owns the tables that define_tables declares and every statement on them. Promises: an entry is
+atomic with the rows it stands for, numbers are contiguous and given only to what has committed, a
+cursor never goes back within a stream epoch, nothing clear lies in a payload. Opens no engine,
+starts no thread, begins no transaction except to number; knows nothing of health care.
+"""
+
+from replication.changelog.dialects import (
+    ConnectionFactory,
+    prepare_engine,
+    read_transaction,
+    upsert,
+    write_transaction,
+)
+from replication.changelog.errors import (
+    CursorWentBackError,
+    DuplicateEntryError,
+    LogNotReadyError,
+    LogPrunedError,
+    SequencerFencedError,
+)
+from replication.changelog.links import LinkState, LogReaders, Marks, PeerEpoch, StoreState
+from replication.changelog.log import ChangeLog, LogSlice, NewEntry, OriginKey, PayloadSealer
+from replication.changelog.quarantine import Quarantine, QuarantinedChange, QuarantineExit
+from replication.changelog.sequencer import (
+    CounterSequencer,
+    NumberBlock,
+    Numbering,
+    RelaySequencer,
+    Sequencer,
+    ensure_log,
+)
+from replication.changelog.tables import ChangelogTables, ascii_text, blob, define_tables
+
+__all__ = [
+    "ChangeLog",
+    "ChangelogTables",
+    "ConnectionFactory",
+    "CounterSequencer",
+    "CursorWentBackError",
+    "DuplicateEntryError",
+    "LinkState",
+    "LogNotReadyError",
+    "LogPrunedError",
+    "LogReaders",
+    "LogSlice",
+    "Marks",
+    "NewEntry",
+    "NumberBlock",
+    "Numbering",
+    "OriginKey",
+    "PayloadSealer",
+    "PeerEpoch",
+    "Quarantine",
+    "QuarantineExit",
+    "QuarantinedChange",
+    "RelaySequencer",
+    "Sequencer",
+    "SequencerFencedError",
+    "StoreState",
+    "ascii_text",
+    "blob",
+    "define_tables",
+    "ensure_log",
+    "prepare_engine",
+    "read_transaction",
+    "upsert",
+    "write_transaction",
+]

@@ -1,0 +1,344 @@
+"""The change log itself: append in the writer's transaction, read by number.
+
+Payloads are sealed here on the way in and opened on the way out, so that nothing clear lies in the
+table, its backups or the database's own logs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from replication.changelog.errors import DuplicateEntryError, LogNotReadyError, LogPrunedError
+from replication.changelog.sequencer import Numbering
+from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
+from replication.core.model import Form, Lane, LogEntry
+
+__all__ = ["ChangeLog", "LogSlice", "NewEntry", "OriginKey", "PayloadSealer", "RandomBytes"]
+
+RandomBytes = Callable[[int], bytes]
+"""n random bytes, unguessable."""
+
+_UID_BYTES: Final = 16
+_NO_LIMIT: Final = 2**63 - 1
+_KEYS_A_QUERY: Final = 500
+
+
+class PayloadSealer(Protocol):
+    """Seals and opens under this node's data key; `suite` and `key_id` go with what is sealed."""
+
+    @property
+    def suite(self) -> str:
+        """Name of the cipher suite, such as "intl"."""
+        ...
+
+    @property
+    def key_id(self) -> str:
+        """Names the key now used for sealing."""
+        ...
+
+    def seal(self, clear: bytes, aad: bytes) -> bytes:
+        """Encrypt, bound to `aad`."""
+        ...
+
+    def open(self, sealed: bytes, aad: bytes, key_id: str) -> bytes:
+        """Decrypt what was sealed under `key_id` with the same `aad`; raises if it was not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An entry to append.
+
+    `origin_sequence` None: committed here for the first time; origin epoch and sequence become this
+    log's own when it is numbered, and `origin_epoch` is not looked at. 0: relayed, withheld by the
+    sender. Otherwise relayed from (origin_node, origin_epoch, origin_sequence). `rows` is clear.
+    """
+
+    origin_node: str
+    origin_epoch: int
+    origin_sequence: int | None
+    lane: Lane
+    home_node: str
+    form: Form
+    codec: int
+    schema_version: int
+    committed_at_ms: int
+    row_count: int
+    rows: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OriginKey:
+    """What makes an apply idempotent."""
+
+    origin_node: str
+    origin_epoch: int
+    origin_sequence: int
+    form: Form
+
+
+@dataclass(frozen=True, slots=True)
+class LogSlice:
+    """Entries in order of their sequence.
+
+    The lane has nothing else in (after, scanned_to]; `head` is the end of the log when it was read.
+    """
+
+    entries: tuple[LogEntry, ...]
+    scanned_to: int
+    head: int
+
+
+class ChangeLog:
+    """One node's log. Every method works in the caller's transaction and keeps no state."""
+
+    def __init__(
+        self,
+        tables: ChangelogTables,
+        *,
+        node_id: str,
+        store_epoch: int,
+        sealer: PayloadSealer,
+        numbering: Numbering,
+        random_bytes: RandomBytes = os.urandom,
+    ) -> None:
+        self._tables = tables
+        self._node_id = node_id
+        self._store_epoch = store_epoch
+        self._sealer = sealer
+        self._numbering = numbering
+        self._random_bytes = random_bytes
+        self._insert = insert(tables.change_log)
+        self._slices = {lane: _slice_query(tables, lane) for lane in (None, *Lane)}
+
+    @property
+    def store_epoch(self) -> int:
+        """The life of the store this log was opened in."""
+        return self._store_epoch
+
+    def append(self, connection: Connection, entries: Sequence[NewEntry]) -> None:
+        """Add entries to the caller's transaction, with one INSERT.
+
+        Call it last: with a CounterSequencer no other append runs from here to the commit.
+
+        Raises:
+            DuplicateEntryError: An entry of that origin is in the log already (see `known`).
+            SequencerFencedError: The store is in another life (CounterSequencer only).
+        """
+        if not entries:
+            return
+        values = [self._values(entry) for entry in entries]
+        block = self._numbering.reserve(connection, len(values))
+        if block is not None:
+            for sequence, row in enumerate(values, start=block.first):
+                row["epoch"], row["sequence"] = block.epoch, sequence
+                if row["origin_epoch"] is None:
+                    row["origin_epoch"], row["origin_sequence"] = block.epoch, sequence
+        try:
+            connection.execute(self._insert, values)
+        except IntegrityError as error:
+            raise DuplicateEntryError("an entry of this origin is in the log already") from error
+
+    def read(
+        self,
+        connection: Connection,
+        *,
+        after: int,
+        lane: Lane | None,
+        bytes_max: int,
+        entries_max: int = 2000,
+        up_to: int | None = None,
+    ) -> LogSlice:
+        """The numbered entries after `after`, opened, in order; one indexed query.
+
+        Args:
+            connection: In a transaction, read-only or not.
+            after: The reader's cursor, 0 at the start.
+            lane: One lane, or None for all.
+            bytes_max: Clear bytes of rows; the first entry comes even if it is larger.
+            entries_max: How many at most.
+            up_to: Read no further than this sequence, such as the head `number` returned.
+
+        Raises:
+            LogPrunedError: Entries after `after` were deleted.
+            LogNotReadyError: The log's row is missing.
+        """
+        rows = connection.execute(
+            self._slices[lane],
+            {
+                "after": after,
+                "up_to": _NO_LIMIT if up_to is None else up_to,
+                "bytes_max": bytes_max,
+                "entries_max": entries_max,
+            },
+        ).all()
+        if not rows:
+            raise LogNotReadyError("the log has no sequencer row")
+        if after < rows[0].pruned_to:
+            raise LogPrunedError(f"the log begins after {rows[0].pruned_to}, not at {after}")
+        # Sorted here: the database would carry the payloads through its sort.
+        found = sorted((row for row in rows if row.sequence is not None), key=_by_sequence)
+        entries = tuple(self._entry(row) for row in found)
+        head = rows[0].head if up_to is None else min(rows[0].head, up_to)
+        cut = len(found) >= entries_max or sum(row.bytes for row in found) >= bytes_max
+        scanned_to = entries[-1].sequence if entries and cut else max(head, after)
+        return LogSlice(entries, scanned_to, head)
+
+    def head(self, connection: Connection) -> int:
+        """The last number given, 0 in a new log."""
+        t = self._tables.sequencer
+        head = connection.execute(select(t.c.head).where(t.c.id == SEQUENCER_ROW)).scalar()
+        return int(head or 0)
+
+    def pruned_to(self, connection: Connection) -> int:
+        """The last number deleted, 0 if none was."""
+        t = self._tables.sequencer
+        pruned = connection.execute(select(t.c.pruned_to).where(t.c.id == SEQUENCER_ROW)).scalar()
+        return int(pruned or 0)
+
+    def unnumbered(self, connection: Connection) -> int:
+        """Committed entries that wait for their number."""
+        t = self._tables.change_log
+        waiting = select(func.count()).select_from(t).where(t.c.sequence.is_(null()))
+        return connection.execute(waiting).scalar_one()
+
+    def backlog(self, connection: Connection, lane: Lane | None, after: int) -> int:
+        """Numbered entries of a lane (None: of all) that a reader at `after` has not seen."""
+        t = self._tables.change_log
+        waiting = select(func.count()).select_from(t).where(t.c.sequence > after)
+        if lane is not None:
+            waiting = waiting.where(t.c.lane == lane.value)
+        return connection.execute(waiting).scalar_one()
+
+    def known(self, connection: Connection, origins: Collection[OriginKey]) -> frozenset[OriginKey]:
+        """Those of `origins` whose entry is in the log.
+
+        Whoever relays only the rest of an entry, the first part of which is logged, appends it with
+        origin_sequence 0.
+        """
+        t = self._tables.change_log
+        columns = (t.c.origin_node, t.c.origin_epoch, t.c.origin_sequence, t.c.form)
+        keys = [(o.origin_node, o.origin_epoch, o.origin_sequence, o.form.value) for o in origins]
+        found: set[OriginKey] = set()
+        for start in range(0, len(keys), _KEYS_A_QUERY):
+            chosen = tuple_(*columns).in_(keys[start : start + _KEYS_A_QUERY])
+            found.update(
+                OriginKey(node, epoch, sequence, Form(form))
+                for node, epoch, sequence, form in connection.execute(
+                    select(*columns).where(chosen)
+                )
+            )
+        return frozenset(found)
+
+    def prune(self, connection: Connection, up_to: int, *, entries_max: int = 10_000) -> int:
+        """Delete numbered entries up to and including `up_to`; return how many went.
+
+        At most `entries_max` go in one call, so that no transaction grows without bound: call again
+        until 0. Which readers may be left behind is the caller's policy; a reader left behind gets
+        LogPrunedError, never a silent gap.
+        """
+        t, s = self._tables.change_log, self._tables.sequencer
+        head, pruned = connection.execute(
+            select(s.c.head, s.c.pruned_to).where(s.c.id == SEQUENCER_ROW).with_for_update()
+        ).one()
+        last = min(up_to, head, pruned + entries_max)
+        if last <= pruned:
+            return 0
+        gone = connection.execute(
+            delete(t).where(t.c.sequence > pruned, t.c.sequence <= last)
+        ).rowcount
+        connection.execute(update(s).where(s.c.id == SEQUENCER_ROW).values(pruned_to=last))
+        return gone
+
+    def _values(self, entry: NewEntry) -> dict[str, Any]:
+        uid = self._random_bytes(_UID_BYTES)
+        here = entry.origin_sequence is None
+        return {
+            "entry_uid": uid,
+            "epoch": None,
+            "sequence": None,
+            "origin_node": entry.origin_node,
+            "origin_epoch": None if here else entry.origin_epoch,
+            "origin_sequence": entry.origin_sequence or None,
+            "lane": entry.lane.value,
+            "home_node": entry.home_node,
+            "form": entry.form.value,
+            "codec": entry.codec,
+            "schema_version": entry.schema_version,
+            "suite": self._sealer.suite,
+            "key_id": self._sealer.key_id,
+            "payload": self._sealer.seal(entry.rows, self._aad(uid)),
+            "row_count": entry.row_count,
+            "bytes": len(entry.rows),
+            "committed_at": entry.committed_at_ms,
+        }
+
+    def _entry(self, row: Row[Any]) -> LogEntry:
+        return LogEntry(
+            sequence=row.sequence,
+            origin_node=row.origin_node,
+            origin_epoch=row.origin_epoch,
+            origin_sequence=row.origin_sequence or 0,
+            lane=Lane(row.lane),
+            home_node=row.home_node,
+            form=Form(row.form),
+            codec=row.codec,
+            schema_version=row.schema_version,
+            committed_at_ms=row.committed_at,
+            row_count=row.row_count,
+            rows=self._sealer.open(bytes(row.payload), self._aad(row.entry_uid), row.key_id),
+        )
+
+    def _aad(self, uid: bytes) -> bytes:
+        """Binds a payload to its entry by what is known before the number is."""
+        return b"|".join((self._node_id.encode(), b"change_log", b"payload", uid.hex().encode()))
+
+
+def _by_sequence(row: Row[Any]) -> int:
+    return int(row.sequence)
+
+
+def _slice_query(tables: ChangelogTables, lane: Lane | None) -> Select[Any]:
+    """The sequencer's row beside the entries of a slice: one statement, so one moment of the log.
+
+    The sizes are added up first, without the payloads, so that no more is fetched than is asked.
+    """
+    t, s = tables.change_log, tables.sequencer
+    sizes = (
+        select(t.c.sequence, t.c.bytes)
+        .where(t.c.sequence > bindparam("after"), t.c.sequence <= bindparam("up_to"))
+        .order_by(t.c.sequence)
+        .limit(bindparam("entries_max"))
+    )
+    if lane is not None:
+        sizes = sizes.where(t.c.lane == lane.value)
+    sized = sizes.subquery("sized")
+    before = func.sum(sized.c.bytes).over(order_by=sized.c.sequence) - sized.c.bytes
+    summed = select(sized.c.sequence, before.label("before")).subquery("summed")
+    wanted = (
+        select(summed.c.sequence).where(summed.c.before < bindparam("bytes_max")).subquery("wanted")
+    )
+    return (
+        select(s.c.head, s.c.pruned_to, *t.c)
+        .select_from(s.outerjoin(wanted, true()).outerjoin(t, t.c.sequence == wanted.c.sequence))
+        .where(s.c.id == SEQUENCER_ROW)
+    )

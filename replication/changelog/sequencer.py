@@ -1,0 +1,338 @@
+"""Sequence numbers: contiguous, and only for what has committed. Two ways behind one contract.
+
+An auto-increment value read as a cursor loses rows, because a lower value can commit later. Here
+either one fenced writer numbers what it finds committed (RelaySequencer), or a counter's row lock
+makes numbers commit in their own order (CounterSequencer). The fence is a row, not a lease: whoever
+took over last has the highest fence, and every step of an older one fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Protocol
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    case,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from replication.changelog.dialects import ConnectionFactory
+from replication.changelog.errors import LogNotReadyError, SequencerFencedError
+from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
+
+__all__ = [
+    "CounterSequencer",
+    "NumberBlock",
+    "Numbering",
+    "RelaySequencer",
+    "Sequencer",
+    "ensure_log",
+]
+
+_ENTRIES_A_PASS: Final = 1000
+_PASSES_MAX: Final = 1000
+_DEADLOCK_TRIES: Final = 5
+_DEADLOCK_CODES: Final = frozenset({1205, 1213})  # lock wait timeout, deadlock
+
+
+@dataclass(frozen=True, slots=True)
+class NumberBlock:
+    """Numbers first, first + 1, … of the life `epoch` of the store."""
+
+    epoch: int
+    first: int
+
+
+class Numbering(Protocol):
+    """What an append asks: has this log numbers to give inside the transaction?"""
+
+    def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
+        """Take `count` numbers in the caller's transaction; None if numbers come after commit."""
+        ...
+
+
+class Sequencer(Numbering, Protocol):
+    """Gives every committed entry the next number, once.
+
+    `take_over` makes this object the owner and fences every other; a node calls it once when it
+    starts, before the first append. `number` is called after commits, from one thread at a time.
+    """
+
+    def take_over(self, connection_factory: ConnectionFactory) -> None:
+        """Become the one sequencer of this store's current life; leftovers are numbered.
+
+        Raises:
+            SequencerFencedError: The store has had a newer life than this sequencer's.
+        """
+        ...
+
+    def number(self, connection_factory: ConnectionFactory) -> int:
+        """Number all that has committed; return the head, which is durable.
+
+        A reader that must survive a power cut reads no further than the last head returned
+        (`up_to`): MariaDB shows a commit to others before it has reached the disk.
+
+        Raises:
+            SequencerFencedError: Another sequencer has taken over.
+        """
+        ...
+
+
+def ensure_log(connection: Connection, tables: ChangelogTables) -> None:
+    """Put the sequencer's row there if it is not; idempotent, for migrations and starts."""
+    t = tables.sequencer
+    if connection.execute(select(t.c.id).where(t.c.id == SEQUENCER_ROW)).first() is not None:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(
+                insert(t).values(
+                    id=SEQUENCER_ROW, fence=0, store_epoch=0, head=0, durable_to=0, pruned_to=0
+                )
+            )
+    except IntegrityError:
+        return  # another process was first, with the same row
+
+
+class RelaySequencer:
+    """Numbers after the commit: readers of the table pay nothing, appends pay nothing."""
+
+    def __init__(
+        self, tables: ChangelogTables, *, store_epoch: int, entries_a_pass: int = _ENTRIES_A_PASS
+    ) -> None:
+        """Nothing is read or written before take_over or the first `number`.
+
+        Args:
+            tables: Of the log.
+            store_epoch: The current life of the store, at least 1.
+            entries_a_pass: Entries numbered in one transaction.
+        """
+        self._tables = tables
+        self._store_epoch = store_epoch
+        self._entries_a_pass = entries_a_pass
+        self._fence: int | None = None
+
+    def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
+        """None: numbers come after commit."""
+        return None
+
+    def take_over(self, connection_factory: ConnectionFactory) -> None:
+        """See Sequencer."""
+        self._fence = _take_over(connection_factory, self._tables, self._store_epoch)
+        self.number(connection_factory)
+
+    def number(self, connection_factory: ConnectionFactory) -> int:
+        """See Sequencer. The first call takes over if nobody did."""
+        if self._fence is None:
+            self._fence = _take_over(connection_factory, self._tables, self._store_epoch)
+        return _number_all(
+            connection_factory, self._tables, self._store_epoch, self._fence, self._entries_a_pass
+        )
+
+
+class CounterSequencer:
+    """A counter row raised inside the append: its lock, held to the commit, orders the numbers.
+
+    Several processes may append; `take_over` by a newer life of the store stops them all.
+    """
+
+    def __init__(self, tables: ChangelogTables, *, store_epoch: int) -> None:
+        """Nothing is read or written before take_over.
+
+        Args:
+            tables: Of the log.
+            store_epoch: The current life of the store, at least 1.
+        """
+        self._tables = tables
+        self._store_epoch = store_epoch
+        self._durable_head = -1
+
+    def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
+        """Take numbers; from here to the commit no other append runs, so append last.
+
+        Raises:
+            SequencerFencedError: The store has a newer life, or take_over was never called.
+        """
+        t = self._tables.sequencer
+        raised = connection.execute(
+            update(t)
+            .where(t.c.id == SEQUENCER_ROW, t.c.store_epoch == self._store_epoch)
+            .values(head=t.c.head + count)
+        )
+        if raised.rowcount != 1:
+            raise SequencerFencedError("the store is not in the life this log was opened for")
+        head = connection.execute(select(t.c.head).where(t.c.id == SEQUENCER_ROW)).scalar_one()
+        return NumberBlock(self._store_epoch, head - count + 1)
+
+    def take_over(self, connection_factory: ConnectionFactory) -> None:
+        """See Sequencer. Numbers what a RelaySequencer of an earlier start left."""
+        fence = _take_over(connection_factory, self._tables, self._store_epoch)
+        _number_all(connection_factory, self._tables, self._store_epoch, fence, _ENTRIES_A_PASS)
+
+    def number(self, connection_factory: ConnectionFactory) -> int:
+        """See Sequencer. Writes only if the head moved and the database shows commits early."""
+        t = self._tables.sequencer
+        with connection_factory() as connection:
+            row = connection.execute(
+                select(t.c.head, t.c.store_epoch).where(t.c.id == SEQUENCER_ROW)
+            ).first()
+            if row is None:
+                raise LogNotReadyError("the log has no sequencer row")
+            if row.store_epoch != self._store_epoch:
+                raise SequencerFencedError("the store is in another life")
+            if row.head != self._durable_head and connection.dialect.name != "sqlite":
+                # Committing any later write flushes the redo log past the head that was seen.
+                connection.execute(
+                    update(t).where(t.c.id == SEQUENCER_ROW).values(durable_to=row.head)
+                )
+        self._durable_head = int(row.head)
+        return self._durable_head
+
+
+def _take_over(factory: ConnectionFactory, tables: ChangelogTables, store_epoch: int) -> int:
+    t = tables.sequencer
+    with factory() as connection:
+        ensure_log(connection, tables)
+        raised = connection.execute(
+            update(t)
+            .where(t.c.id == SEQUENCER_ROW, t.c.store_epoch <= store_epoch)
+            .values(fence=t.c.fence + 1, store_epoch=store_epoch)
+        )
+        if raised.rowcount != 1:
+            raise SequencerFencedError(f"the store has had a newer life than {store_epoch}")
+        fence = connection.execute(select(t.c.fence).where(t.c.id == SEQUENCER_ROW)).scalar_one()
+    return int(fence)
+
+
+def _number_all(
+    factory: ConnectionFactory,
+    tables: ChangelogTables,
+    store_epoch: int,
+    fence: int,
+    entries_a_pass: int,
+) -> int:
+    head = 0
+    for _ in range(_PASSES_MAX):
+        head, numbered = _number_pass(factory, tables, store_epoch, fence, entries_a_pass)
+        if numbered < entries_a_pass:
+            break
+    return head
+
+
+def _number_pass(
+    factory: ConnectionFactory,
+    tables: ChangelogTables,
+    store_epoch: int,
+    fence: int,
+    entries_a_pass: int,
+) -> tuple[int, int]:
+    """Number up to `entries_a_pass` committed entries in one transaction; (head, how many)."""
+    for attempt in range(1, _DEADLOCK_TRIES + 1):
+        try:
+            with factory() as connection:
+                head = _fenced_head(connection, tables, fence)
+                ids = _unnumbered_ids(connection, tables, entries_a_pass)
+                if ids:
+                    _assign(connection, tables, ids, head=head, store_epoch=store_epoch)
+                    _advance(connection, tables, fence, head, len(ids))
+            return head + len(ids), len(ids)
+        except OperationalError as error:
+            code = error.orig.args[0] if error.orig is not None and error.orig.args else None
+            if attempt == _DEADLOCK_TRIES or code not in _DEADLOCK_CODES:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _fenced_head(connection: Connection, tables: ChangelogTables, fence: int) -> int:
+    t = tables.sequencer
+    row = connection.execute(
+        select(t.c.head, t.c.fence).where(t.c.id == SEQUENCER_ROW).with_for_update()
+    ).first()
+    if row is None:
+        raise LogNotReadyError("the log has no sequencer row")
+    if row.fence != fence:
+        raise SequencerFencedError(f"fence {fence} is over, {row.fence} numbers now")
+    return int(row.head)
+
+
+def _unnumbered_ids(connection: Connection, tables: ChangelogTables, limit: int) -> list[int]:
+    """Committed entries without a number, oldest first.
+
+    A plain consistent read: it waits for nobody, and what has not committed is not in it. Within
+    the unique index equal (null) sequences lie in the order of entry_id, so nothing is sorted.
+    """
+    t = tables.change_log
+    return list(
+        connection.execute(
+            select(t.c.entry_id).where(t.c.sequence.is_(null())).order_by(t.c.entry_id).limit(limit)
+        ).scalars()
+    )
+
+
+def _assign(
+    connection: Connection,
+    tables: ChangelogTables,
+    ids: Sequence[int],
+    *,
+    head: int,
+    store_epoch: int,
+) -> None:
+    """Give ids[i] the number head + 1 + i, in one statement.
+
+    Ids mostly follow each other, and within such a run number - id is constant: a CASE over the
+    runs stays short where one over the ids would be compared n² / 2 times.
+    """
+    t = tables.change_log
+    sequence = t.c.entry_id + _offsets(t.c.entry_id, ids, head)
+    here = t.c.origin_epoch.is_(null())
+    statement = (
+        update(t)
+        .where(t.c.entry_id.in_(ids), t.c.sequence.is_(null()))
+        # MySQL assigns from left to right and reads what it has just set, hence this order.
+        .ordered_values(
+            (t.c.origin_sequence, case((here, sequence), else_=t.c.origin_sequence)),
+            (t.c.origin_epoch, func.coalesce(t.c.origin_epoch, store_epoch)),
+            (t.c.epoch, literal(store_epoch)),
+            (t.c.sequence, sequence),
+        )
+    )
+    if connection.execute(statement).rowcount != len(ids):
+        raise SequencerFencedError("entries were numbered by another hand")
+
+
+def _offsets(entry_id: ColumnElement[int], ids: Sequence[int], head: int) -> ColumnElement[int]:
+    """The difference of number and id, as an expression of the id."""
+    starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(ids)) if b != a + 1)]
+    runs = [
+        (ids[end - 1], head + 1 + start - ids[start])
+        for start, end in pairwise([*starts, len(ids)])
+    ]
+    if len(runs) == 1:
+        return literal(runs[0][1])
+    return case(
+        *((entry_id <= last, literal(offset)) for last, offset in runs[:-1]),
+        else_=literal(runs[-1][1]),
+    )
+
+
+def _advance(
+    connection: Connection, tables: ChangelogTables, fence: int, head: int, count: int
+) -> None:
+    t = tables.sequencer
+    moved = connection.execute(
+        update(t)
+        .where(t.c.id == SEQUENCER_ROW, t.c.fence == fence, t.c.head == head)
+        .values(head=head + count)
+    )
+    if moved.rowcount != 1:
+        raise SequencerFencedError(f"fence {fence} is over")
