@@ -56,8 +56,9 @@ class NodeLinkStore:
         hierarchy: Hierarchy,
         clock: Clock,
         notify: Callable[[], None],
+        number: Callable[[], int],
     ) -> None:
-        """`notify` is called after rows of a peer were applied: the log has grown."""
+        """`number` numbers what has committed and returns the head; `notify` is called after rows of a peer were applied: the log has grown."""
         self._engine = engine
         self._storage = storage
         self._log = log
@@ -67,6 +68,7 @@ class NodeLinkStore:
         self._hierarchy = hierarchy
         self._clock = clock
         self._notify = notify
+        self._number = number
 
     @property
     def store_epoch(self) -> int:
@@ -81,12 +83,12 @@ class NodeLinkStore:
     def load(self, peer: str) -> LinkMemory:
         """Cursors and the peer's last known epoch."""
         with read_transaction(self._engine) as connection:
-            epoch, incarnation = self._links.peer_epoch_seen(connection, peer)
+            seen = self._links.peer_epoch_seen(connection, peer)
             return LinkMemory(
                 self._links.load_inbound(connection, peer),
                 self._links.load_outbound(connection, peer),
-                epoch,
-                incarnation,
+                seen.store_epoch if seen is not None else 0,
+                seen.incarnation if seen is not None else "",
             )
 
     def read(
@@ -101,10 +103,10 @@ class NodeLinkStore:
         self._notify()
 
     def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None:
-        """What the peer has confirmed; the receipt is kept as proof."""
-        signature = receipt.signature if receipt is not None else b""
-        key_id = receipt.key_id if receipt is not None else ""
+        """What the peer has confirmed; the newest receipt is kept as proof."""
         with write_transaction(self._engine) as connection:
+            proof = receipt or self._links.receipts(connection, peer).get(cursor.lane)
+            signature, key_id = (proof.signature, proof.key_id) if proof else (b"", "")
             self._links.save_outbound(connection, peer, cursor, signature, key_id)
 
     def save_mark(self, peer: str, mark: Mark) -> None:
@@ -124,19 +126,18 @@ class NodeLinkStore:
             )
 
     def mark_for(self, peer: str) -> Mark:
-        """This node's homes and how far its copies of them reach, at the log's head.
+        """This node's homes and how far its copies of them reach, as of the log's head.
 
-        The time is taken before the head, so that everything committed by then is numbered at or
-        below it once the log holds nothing unnumbered.
+        Times first, then numbering, then the head: whatever had committed by those times is
+        numbered at or below that head.
         """
         if self.role(peer) is PeerRole.CHILD:
             return Mark({}, 0)
         now_ms = self._clock.now_ms()
         with read_transaction(self._engine) as connection:
             homes = self._marks.load(connection)
-            if not self._log.unnumbered(connection):
-                homes[self._node_id] = now_ms
-            return Mark(homes, self._log.head(connection))
+        homes[self._node_id] = now_ms
+        return Mark(homes, self._number())
 
     def lanes(self, peer: str) -> dict[Lane, LaneFigures]:
         """Figures of each lane, for status and metrics."""

@@ -25,7 +25,8 @@ from node.records.model import Bundle
 from node.records.normalise import normalise_bundle
 from node.services.interceptor import current_call
 from node.services.wire import bundle_in, record_out, resident_in, resident_out
-from node.storage import BundleResult, Storage
+from node.storage import Storage
+from node.storage.model import BundleResult, Page
 
 __all__ = [
     "BUNDLE_BYTES_MAX",
@@ -175,7 +176,7 @@ class RecordServicer:
             raise InvalidRequestError(f"page.size may be at most {PAGE_MAX}")
         caller = current_call().caller
 
-        def read() -> Any:
+        def read() -> Page:
             return desk.storage.timeline(
                 caller, request.resident_id, size=size, token=request.page.token
             )

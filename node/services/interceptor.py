@@ -22,11 +22,11 @@ from grpc_status import rpc_status
 from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
-from node.errors import DeniedError, public_status
+from node.errors import public_status
 from node.logs import get_logger
-from node.security.caller import Caller, CallerKind, caller_for
+from node.security.caller import Caller, caller_for
 from node.security.identity import PeerIdentity, identify_peer
-from node.security.methods import MethodRule, rule_for
+from node.security.methods import authorize
 
 __all__ = ["CallContext", "GuardInterceptor", "current_call"]
 
@@ -130,26 +130,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _admit(self, method: str, context: grpc.aio.ServicerContext) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy)
-        rule = rule_for(method)
-        if rule is None or identity.kind not in rule.kinds:
-            raise DeniedError(f"{method} may not be called by a {identity.kind.value} certificate")
-        self._check_place(identity, rule, method)
+        authorize(method, identity, self._node_id, self._hierarchy)
         caller = caller_for(
             identity.kind, identity.principal, identity.node_id, self._hierarchy, method
         )
         return CallContext(caller, identity)
-
-    def _check_place(self, identity: PeerIdentity, rule: MethodRule, method: str) -> None:
-        if identity.kind is not CallerKind.NODE and identity.node_id != self._node_id:
-            raise DeniedError(
-                f"these credentials are of node {identity.node_id}; this is {self._node_id}",
-                hint="Connect to the node that issued the credentials.",
-            )
-        if rule.child_only and self._hierarchy.parent(identity.node_id) != self._node_id:
-            raise DeniedError(
-                f"{identity.node_id} is not a child of {self._node_id} in the hierarchy",
-                hint="Compare both nodes' region files; the child may stand under another parent.",
-            )
 
 
 CallCounter = Callable[[str, str], None]

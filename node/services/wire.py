@@ -13,7 +13,7 @@ import protos.fenhe.care.v1.care_pb2 as care
 import protos.fenhe.common.v1.common_pb2 as common
 import protos.fenhe.empi.v1.empi_pb2 as empi
 from node.records.model import Bundle, NewIdentifier, NewRecord, NewResident
-from node.storage import StoredRecord, StoredResident
+from node.storage.model import StoredRecord, StoredResident
 from replication.core.model import Value
 
 __all__ = ["bundle_in", "record_out", "resident_in", "resident_out"]

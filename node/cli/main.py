@@ -1,0 +1,27 @@
+"""The root of the command tree."""
+
+from __future__ import annotations
+
+import typer
+
+from node.cli import hierarchy_cmd, node_cmd, profile_cmd, query_cmd
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fenhe",
+    help="Fenhe (汾河): a regional health data platform. One node a place, one log, one river.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(node_cmd.app, name="node", help="Make, run and look at one node.")
+app.add_typer(hierarchy_cmd.app, name="hierarchy", help="Who is above whom, and what is copied up.")
+app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its machine.")
+query_cmd.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the command `fenhe`."""
+    app()

@@ -1,0 +1,111 @@
+"""fenhe node: make, run and look at one node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import protos.fenhe.node.v1.node_pb2 as pb
+from google.protobuf.json_format import MessageToDict
+from hierarchy_config import NodeId, load_region, shipped_region
+from node.cli.client import CredentialsOption, connected, find_credentials
+from node.cli.output import command, errors, out, print_json, print_table
+from node.clock import SystemClock
+from protos.fenhe.common.v1 import common_pb2
+from protos.fenhe.node.v1 import node_pb2_grpc
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+DataDir = Annotated[
+    Path, typer.Option("--data", envvar="FENHE_DATA", help="The node's data folder.")
+]
+
+
+@app.command()
+@command
+def init(  # noqa: PLR0917 -- the options of a command
+    node_id: Annotated[str, typer.Argument(help="Division code of the node.")],
+    data: DataDir,
+    listen: Annotated[str, typer.Option(help="host:port of its gRPC server.")] = "127.0.0.1:4510",
+    region: Annotated[Path | None, typer.Option(help="Region file; default: Linfen.")] = None,
+    profile: Annotated[str, typer.Option(help="Hardware profile; default: its level's.")] = "",
+    database: Annotated[str, typer.Option(help="SQLAlchemy URL.")] = "sqlite:///store.db",
+    parent_data: Annotated[
+        Path | None, typer.Option(help="The parent's data folder: it signs this node.")
+    ] = None,
+    parent_endpoint: Annotated[
+        str | None, typer.Option(help="host:port of the parent; default: the region file's.")
+    ] = None,
+) -> None:
+    """Make a node's data folder: settings, keys, certificates."""
+    from node.initialise import NewNode, initialise
+
+    hierarchy = load_region(region or shipped_region())
+    new = NewNode(
+        NodeId(node_id), listen, database, profile, parent_data, parent_endpoint
+    )
+    initialise(data, hierarchy, new, SystemClock())
+    out.print(f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}")
+
+
+@app.command()
+@command
+def run(
+    data: DataDir,
+    log: Annotated[Path | None, typer.Option(help="Log file; default: stderr.")] = None,
+) -> None:
+    """Run the node until Ctrl-C or SIGTERM."""
+    from node.app import run_node
+
+    run_node(data, log)
+
+
+@app.command()
+@command
+def status(
+    credentials: CredentialsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Ask a node how it is."""
+    with connected(find_credentials(credentials)) as channel:
+        response = node_pb2_grpc.NodeServiceStub(channel).Status(pb.StatusRequest(), timeout=10)
+    if as_json:
+        print_json(
+            MessageToDict(
+                response,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+        )
+        return
+    out.print(
+        f"{response.node_id} {response.name} ({response.level}), fenhe {response.version}, "
+        f"{response.database}, profile {response.profile}, up {response.uptime_ms // 1000} s"
+    )
+    print_table(("table", "rows"), sorted(response.rows.items()))
+    out.print(
+        f"Change log at {response.log_sequence}, columnar replica at {response.columnar_sequence}."
+    )
+    print_table(
+        ("link", "to", "state", "lane", "delivered to", "applied to", "to go"),
+        [
+            (
+                link.role,
+                link.peer,
+                "up" if link.connected else "down",
+                common_pb2.Lane.Name(lane.lane).removeprefix("LANE_").lower(),
+                lane.delivered_to,
+                lane.applied_to,
+                lane.backlog,
+            )
+            for link in response.links
+            for lane in link.lanes
+        ],
+    )
+    for link in response.links:
+        if link.last_error and not link.connected:
+            errors.print(f"{link.peer}: {link.last_error}", markup=False)

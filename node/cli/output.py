@@ -1,0 +1,117 @@
+"""How the command speaks: tables for people, JSON and CSV for programs, faults for both."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
+
+import grpc
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hierarchy_config.errors import FenheError
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_PARTIAL",
+    "command",
+    "errors",
+    "faults_shown",
+    "out",
+    "print_csv",
+    "print_json",
+    "print_table",
+]
+
+EXIT_FAILED: Final = 1
+EXIT_PARTIAL: Final = 5
+
+out: Final = Console(soft_wrap=False, highlight=False)
+errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """A plain table; numbers to the right."""
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows if row[i] is not None)
+        for i in range(len(headers))
+    ]
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for header, is_number in zip(headers, numeric, strict=True):
+        table.add_column(header, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+
+
+def print_csv(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """RFC 4180, UTF-8, nulls empty."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(headers)
+    writer.writerows(["" if value is None else value for value in row] for row in rows)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+@contextmanager
+def faults_shown() -> Iterator[None]:
+    """Turn the faults we know into one sentence on stderr and exit code 1."""
+    try:
+        yield
+    except FenheError as error:
+        _show(error.code, error.message, error.hint)
+    except grpc.RpcError as error:
+        status = getattr(error, "code", lambda: None)()
+        detail = getattr(error, "details", lambda: "")() or ""
+        if status is grpc.StatusCode.UNAVAILABLE:
+            _show(
+                "NODE_UNREACHABLE",
+                detail.split("\n", 1)[0],
+                "See that the node runs (`fenhe node status`) and that the address is right.",
+            )
+        code, _, rest = detail.partition(": ")
+        if rest and code.isupper():
+            message, _, hint = rest.partition(" Next: ")
+            _show(code, message, hint)
+        _show(status.name if status is not None else "RPC_FAILED", detail, "")
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """A command whose faults are shown, not raised."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with faults_shown():
+            return function(*args, **kwargs)
+        raise AssertionError("faults_shown exits")
+
+    return wrapped
+
+
+def _show(code: str, message: str, hint: str) -> None:
+    errors.print(f"[bold red]{code}[/]: ", end="")
+    errors.print(message, markup=False)
+    if hint:
+        errors.print("Next: ", end="", style="bold")
+        errors.print(hint, markup=False)
+    raise typer.Exit(EXIT_FAILED)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.4f}".rstrip("0").rstrip(".")
+    return str(value)

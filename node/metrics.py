@@ -1,0 +1,74 @@
+"""Figures for Prometheus. Names start with fenhe_; labels are node ids, methods and codes."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from node.errors import SettingsError
+
+__all__ = ["NodeMetrics", "serve_metrics"]
+
+
+class NodeMetrics:
+    """The node's figures, in a registry of their own."""
+
+    def __init__(self, node_id: str) -> None:
+        self.registry = CollectorRegistry()
+        self._node_id = node_id
+        self._calls = Counter(
+            "fenhe_calls", "Calls answered, by method and code", ("method", "code"),
+            registry=self.registry,
+        )
+        self._log_head = Gauge(
+            "fenhe_log_sequence", "Newest number of the change log", registry=self.registry
+        )
+        self._connected = Gauge(
+            "fenhe_link_connected", "1 while the link is up", ("peer",), registry=self.registry
+        )
+        self._backlog = Gauge(
+            "fenhe_link_backlog_entries", "Log entries not confirmed by the peer",
+            ("peer", "lane"), registry=self.registry,
+        )
+        self._columnar = Gauge(
+            "fenhe_columnar_sequence", "Log sequence the columnar replica stands at",
+            registry=self.registry,
+        )
+        self._certificate_expiry = Gauge(
+            "fenhe_certificate_expires_seconds", "When the node's certificate expires, Unix time",
+            registry=self.registry,
+        )
+
+    def count_call(self, method: str, code: str) -> None:
+        """One call was answered."""
+        self._calls.labels(method, code).inc()
+
+    def log_head(self, head: int) -> None:
+        """The change log reached `head`."""
+        self._log_head.set(head)
+
+    def link(self, peer: str, *, connected: bool, backlog: dict[str, int]) -> None:
+        """How a link stands; backlog by lane name."""
+        self._connected.labels(peer).set(connected)
+        for lane, entries in backlog.items():
+            self._backlog.labels(peer, lane).set(entries)
+
+    def columnar(self, sequence: int) -> None:
+        """The columnar replica reached `sequence`."""
+        self._columnar.set(sequence)
+
+    def certificate(self, expires_s: float) -> None:
+        """The certificate in use expires then."""
+        self._certificate_expiry.set(expires_s)
+
+
+def serve_metrics(metrics: NodeMetrics, address: str) -> None:
+    """Serve /metrics at host:port in a thread that dies with the process.
+
+    Raises:
+        SettingsError: The address cannot be listened on.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        start_http_server(int(port), host, registry=metrics.registry)
+    except OSError as error:
+        raise SettingsError(f"metrics_listen: {address}: {error.strerror}") from error
