@@ -1,0 +1,95 @@
+"""Checks of single values: dates, ids, texts, codes, numbers. Each adds at most one fault."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from datetime import date
+from typing import Final
+
+from node.records.faults import FaultReport
+from node.records.icd10 import who_code
+from replication.core.model import Value
+
+__all__ = [
+    "check_choice",
+    "check_code",
+    "check_date",
+    "check_icd10",
+    "check_id",
+    "check_number",
+    "check_text",
+    "is_plain_text",
+]
+
+EARLIEST: Final = date(1850, 1, 1)
+
+_ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Control, format (which holds the bidirectional marks), surrogate, line and paragraph separator.
+# Unassigned and private characters pass: rare surnames were written with both.
+_REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def is_plain_text(text: str, length_max: int) -> bool:
+    """Whether text has 1 to `length_max` characters, none of them a control character."""
+    return 1 <= len(text) <= length_max and not any(
+        unicodedata.category(character) in _REFUSED_CATEGORIES for character in text
+    )
+
+
+def check_date(field: str, value: Value, today: date, report: FaultReport) -> date | None:
+    """Return the date, or None after reporting why it is none that may stand here."""
+    if isinstance(value, str) and _ISO_DATE.fullmatch(value):
+        try:
+            found = date.fromisoformat(value)
+        except ValueError:
+            found = date.min
+        if found >= EARLIEST:
+            if found <= today:
+                return found
+            report.add(field, "DATE_IN_FUTURE", "a date of today or earlier")
+            return None
+    report.add(field, "DATE_INVALID", f"YYYY-MM-DD, not before {EARLIEST}")
+    return None
+
+
+def check_id(field: str, value: Value, report: FaultReport) -> None:
+    """A UUID as text: 36 characters, lower case."""
+    if not (isinstance(value, str) and _UUID.fullmatch(value)):
+        report.add(field, "ID_INVALID", "a UUID of 36 characters in lower case")
+
+
+def check_text(field: str, value: Value, length_max: int, report: FaultReport) -> None:
+    """Text for people."""
+    if not (isinstance(value, str) and is_plain_text(value, length_max)):
+        expected = f"at most {length_max} characters, no control characters"
+        report.add(field, "TEXT_INVALID", expected)
+
+
+def check_code(field: str, value: Value, report: FaultReport) -> None:
+    """A code of a list that is not shipped here."""
+    if not (isinstance(value, str) and is_plain_text(value, 64) and not re.search(r"\s", value)):
+        report.add(field, "CODE_INVALID", "a code of at most 64 characters without spaces")
+
+
+def check_choice(field: str, value: Value, words: tuple[str, ...], report: FaultReport) -> None:
+    """One of the field's own words."""
+    if value not in words:
+        report.add(field, "CHOICE_UNKNOWN", "one of " + ", ".join(words))
+
+
+def check_icd10(field: str, value: Value, report: FaultReport) -> None:
+    """A diagnosis as icd10.normal_icd10 writes it."""
+    if not (isinstance(value, str) and who_code(value)):
+        expected = "ICD-10, WHO or its national extension of up to six characters"
+        report.add(field, "ICD10_UNKNOWN", expected)
+
+
+def check_number(field: str, value: Value, report: FaultReport) -> float | None:
+    """Return a finite number, or None after reporting that it is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    report.add(field, "NUMBER_INVALID", "a finite number")
+    return None
