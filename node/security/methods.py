@@ -18,7 +18,7 @@ from node.errors import DeniedError
 from node.security.caller import CallerKind
 from node.security.identity import PeerIdentity
 
-__all__ = ["METHODS", "MethodRule", "Relation", "authorize"]
+__all__ = ["METHODS", "MethodRule", "Relation", "authorize", "rule_for"]
 
 
 class Relation(StrEnum):
@@ -27,9 +27,7 @@ class Relation(StrEnum):
     CHILD = "child"
     """Directly below."""
     HERE = "here"
-    """The called node itself."""
-    HERE_OR_ABOVE = "here_or_above"
-    """The called node or an ancestor: those whose subtree it lies in."""
+    """The called node itself: it issued the certificate, or is the caller."""
     ANYWHERE = "anywhere"
     """Any node of the region."""
 
@@ -41,15 +39,20 @@ class MethodRule:
     kinds: frozenset[CallerKind]
     relation: Relation
 
+    @property
+    def child_only(self) -> bool:
+        """Whether only nodes directly below may call."""
+        return self.relation is Relation.CHILD
+
 
 def _rule(relation: Relation, *kinds: CallerKind) -> MethodRule:
     return MethodRule(frozenset(kinds), relation)
 
 
-_CARE = _rule(Relation.HERE_OR_ABOVE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
-_QUESTIONS = _rule(Relation.HERE_OR_ABOVE, CallerKind.ANALYST, CallerKind.OPERATOR)
+_CARE = _rule(Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
+_QUESTIONS = _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.OPERATOR)
 _EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
-_REFLECTION = _rule(Relation.HERE_OR_ABOVE, CallerKind.OPERATOR, CallerKind.STAFF)
+_REFLECTION = _rule(Relation.HERE, CallerKind.OPERATOR, CallerKind.STAFF)
 
 METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
     {
@@ -65,7 +68,7 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.federation.v1.ExecutorService/AskSite": _rule(Relation.HERE, CallerKind.EXECUTOR),
         # Counts of a sibling are nobody's business, so not from anywhere.
         "/fenhe.node.v1.NodeService/Status": _rule(
-            Relation.HERE_OR_ABOVE, *(set(CallerKind) - {CallerKind.EXECUTOR})
+            Relation.HERE, *(set(CallerKind) - {CallerKind.EXECUTOR})
         ),
         # A parent never dials, a sibling never links.
         "/fenhe.replication.v1.LinkService/Connect": _rule(Relation.CHILD, CallerKind.NODE),
@@ -74,6 +77,22 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,
     }
 )
+
+
+_HINTS: Final[Mapping[Relation, str]] = MappingProxyType(
+    {
+        Relation.CHILD: (
+            "Compare both nodes' region files; the child may stand under another parent."
+        ),
+        Relation.HERE: "Connect to the node that issued the credentials.",
+        Relation.ANYWHERE: "Bring both nodes to the same configuration epoch.",
+    }
+)
+
+
+def rule_for(method: str) -> MethodRule | None:
+    """The rule of a method by its full name; None denies it to everyone."""
+    return METHODS.get(method)
 
 
 def authorize(method: str, peer: PeerIdentity, here: NodeId, hierarchy: Hierarchy) -> None:
@@ -89,11 +108,14 @@ def authorize(method: str, peer: PeerIdentity, here: NodeId, hierarchy: Hierarch
         DeniedError: The method is not in the table, or not for this kind of caller, or not for
             callers of that node.
     """
-    rule = METHODS.get(method)
+    rule = rule_for(method)
     if rule is None or peer.kind not in rule.kinds:
         raise DeniedError(f"{method} is not open to callers of kind {peer.kind}")
     if not _stands(rule.relation, peer.node_id, here, hierarchy):
-        raise DeniedError(f"{method} at node {here} is not open to callers of {peer.node_id}")
+        raise DeniedError(
+            f"{method} at node {here} is not open to callers of node {peer.node_id}",
+            hint=_HINTS[rule.relation],
+        )
 
 
 def _stands(relation: Relation, caller: NodeId, here: NodeId, hierarchy: Hierarchy) -> bool:
@@ -102,8 +124,6 @@ def _stands(relation: Relation, caller: NodeId, here: NodeId, hierarchy: Hierarc
             return hierarchy.parent(caller) == here
         case Relation.HERE:
             return caller == here
-        case Relation.HERE_OR_ABOVE:
-            return hierarchy.is_in_subtree(here, caller)
         case Relation.ANYWHERE:
             return caller in hierarchy.nodes
         case _:
