@@ -1,0 +1,188 @@
+"""A consistent view of the replica for one question, and the same view as files for Ray's workers.
+
+The delta and the dead rows are read in one transaction, the segments by name; the replica keeps the
+files of an open snapshot until it is closed.
+"""
+
+# ruff: noqa: S608 - statements are made of the schema's own names, quoted where they are data.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from federation.columnar.schema import COLUMN_TYPES, identifier, literal, table_columns
+from federation.columnar.views import SegmentPart, SiteColumn, relation, site_filter
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["PLACES", "Snapshot", "SnapshotFiles", "open_files"]
+
+PLACES = "places"
+"""Relation (home, township, county) beside the datasets."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFiles:
+    """A snapshot that another process can read; plain data.
+
+    `delta` names one Parquet file a dataset that has newer rows, `dead` and `places` one file each.
+    All paths are absolute. They are valid until the snapshot they came from is closed and their
+    folder is removed.
+    """
+
+    sequence: int
+    folder: str
+    segments: Mapping[str, tuple[SegmentPart, ...]]
+    delta: Mapping[str, str]
+    dead: str
+    places: str
+
+
+class Snapshot:
+    """One question's view. Not thread-safe but for `interrupt`; close it, or use it with `with`."""
+
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        *,
+        sequence: int,
+        segments: Mapping[str, tuple[SegmentPart, ...]],
+        dead: str = "dead",
+        delta: Mapping[str, str] | None = None,
+        on_close: Callable[[], None],
+    ) -> None:
+        self.sequence = sequence
+        self._cursor = cursor
+        self._segments = segments
+        self._dead = dead
+        self._delta = delta
+        self._on_close = on_close
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the view; its files may be removed from then on."""
+        if not self._closed:
+            self._closed = True
+            self._cursor.close()
+            self._on_close()
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs in another thread; it raises duckdb.InterruptException."""
+        if not self._closed:
+            self._cursor.interrupt()
+
+    def select(
+        self,
+        dataset: str,
+        column: SiteColumn = SiteColumn.HOME,
+        sites: frozenset[str] | None = None,
+    ) -> str:
+        """The statement of the live rows of a dataset at some sites; None is every site."""
+        if self._delta is None:
+            delta: str | None = f"delta_{dataset}"
+        else:
+            file = self._delta.get(dataset)
+            delta = f"read_parquet({literal(file)})" if file else None
+        return relation(
+            dataset,
+            self._segments.get(dataset, ()),
+            dead=self._dead,
+            delta=delta,
+            column=column,
+            sites=sites,
+        )
+
+    def bind(self, column: SiteColumn, sites: frozenset[str] | None) -> None:
+        """Make the datasets' names stand for their rows at these sites, for this view only."""
+        for dataset in COLUMN_TYPES:
+            statement = self.select(dataset, column, sites)
+            self._cursor.execute(
+                f"CREATE OR REPLACE TEMP VIEW {identifier(dataset)} AS {statement}"
+            )
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """The rows of a statement."""
+        rows: list[tuple[Any, ...]] = self._cursor.execute(statement).fetchall()
+        return rows
+
+    def residents_by_home(self, homes: frozenset[str]) -> dict[str, int]:
+        """Residents by home, homes without any left out."""
+        rows = self.query(
+            f"SELECT home, count(*) FROM ({self.select('residents', SiteColumn.HOME, homes)}) "
+            "GROUP BY home"
+        )
+        return {str(home): int(count) for home, count in rows}
+
+    def row_count(self, dataset: str) -> int:
+        """Live rows of a dataset."""
+        return int(self.query(f"SELECT count(*) FROM ({self.select(dataset)})")[0][0])
+
+    def site_rows(self, dataset: str, column: SiteColumn, sites: frozenset[str]) -> dict[str, int]:
+        """Live rows of a dataset by site, for cutting the work into even partitions."""
+        name = identifier(column.value)
+        statement = self.select(dataset, column, sites)
+        rows = self.query(f"SELECT {name}, count(*) FROM ({statement}) GROUP BY {name}")
+        return {str(site): int(count) for site, count in rows}
+
+    def export(
+        self, folder: Path, datasets: Sequence[str], column: SiteColumn, sites: frozenset[str]
+    ) -> SnapshotFiles:
+        """Write what lies in memory beside the segments as files below `folder`.
+
+        `folder` must lie in the replica's own folder. Only rows of these datasets and sites leave.
+        """
+        folder.mkdir(parents=True)
+        delta = {}
+        for dataset in datasets:
+            path = folder / f"delta-{dataset}.parquet"
+            rows = f"SELECT * FROM delta_{dataset} WHERE {site_filter(column, sites)}"
+            if self.query(f"SELECT 1 FROM ({rows}) LIMIT 1"):
+                self._cursor.execute(f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet)")
+                delta[dataset] = str(path)
+        dead, places = folder / "dead.parquet", folder / "places.parquet"
+        self._cursor.execute(f"COPY dead TO {literal(str(dead))} (FORMAT parquet)")
+        self._cursor.execute(f"COPY places TO {literal(str(places))} (FORMAT parquet)")
+        return SnapshotFiles(
+            sequence=self.sequence,
+            folder=str(folder),
+            segments={name: self._segments.get(name, ()) for name in datasets},
+            delta=delta,
+            dead=str(dead),
+            places=str(places),
+        )
+
+
+def open_files(connection: duckdb.DuckDBPyConnection, files: SnapshotFiles) -> Snapshot:
+    """The view of exported files, over an engine that may read them."""
+    cursor = connection.cursor()
+    for dataset in COLUMN_TYPES:
+        # An empty relation of the right columns for datasets that were not exported.
+        cursor.execute(f"CREATE OR REPLACE TEMP TABLE delta_{dataset} ({table_columns(dataset)})")
+    cursor.execute(
+        f"CREATE OR REPLACE TEMP VIEW {PLACES} AS "
+        f"SELECT * FROM read_parquet({literal(files.places)})"
+    )
+    return Snapshot(
+        cursor,
+        sequence=files.sequence,
+        segments=files.segments,
+        dead=f"read_parquet({literal(files.dead)})",
+        delta=files.delta,
+        on_close=lambda: None,
+    )
