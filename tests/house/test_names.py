@@ -32,8 +32,8 @@ BANNED_EVERYWHERE = {
     "helpers": "a noun that says what it does",
 }
 BANNED_IN = {
-    "federation": {"job": "query", "tenant": "scope"},
-    "replication": {"job": "link", "event": "change"},
+    "federation": {"job": "query"},
+    "replication": {"job": "batch"},
 }
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 

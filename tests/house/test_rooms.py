@@ -70,7 +70,7 @@ def test_offers_what_it_lists(package: Path) -> None:
 @pytest.mark.parametrize(
     ("core", "allowed"),
     [
-        ("replication/core", ("replication.core",)),
+        ("replication/core", ("replication.core", "replication.errors")),
         (
             "federation/core",
             ("federation.core", "federation.errors", "hierarchy_config", "sqlglot"),
