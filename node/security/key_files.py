@@ -65,23 +65,29 @@ def read_secret(path: Path) -> bytes:
         KeyFileError: It is missing, not a regular file, or too large.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # Without waiting: a pipe of that name must not stop the start of a node.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise KeyFileError(f"{path} cannot be opened: {error.strerror}") from None
-    # The mode is asked of the open file, so that it cannot be exchanged in between.
-    with os.fdopen(descriptor, "rb") as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise KeyFileError(f"{path} is not a regular file")
-        if state.st_mode & _OTHERS:
-            raise KeyFileExposedError(
-                f"{path} can be used by others (mode {stat.S_IMODE(state.st_mode):04o})",
-                hint=f"Run `chmod 600 {path}`, and replace the key if others had access.",
-            )
-        data = file.read(_SECRET_BYTES_MAX + 1)
+    try:
+        # The mode is asked of the open file, so that it cannot be exchanged in between.
+        _refuse_unfit(path, os.fstat(descriptor))
+        data = os.read(descriptor, _SECRET_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _SECRET_BYTES_MAX:
         raise KeyFileError(f"{path} is larger than a key file can be")
     return data
+
+
+def _refuse_unfit(path: Path, state: os.stat_result) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise KeyFileError(f"{path} is not a regular file")
+    if state.st_mode & _OTHERS:
+        raise KeyFileExposedError(
+            f"{path} can be used by others (mode {stat.S_IMODE(state.st_mode):04o})",
+            hint=f"Run `chmod 600 {path}`, and replace the key if others had access.",
+        )
 
 
 def write_public(path: Path, data: bytes) -> None:
