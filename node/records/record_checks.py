@@ -20,6 +20,7 @@ from node.records.values import (
     check_id,
     check_number,
     check_text,
+    is_number,
 )
 from replication.core.model import Value
 
@@ -232,8 +233,6 @@ class RecordChecks:
             return
         if unit is not None and unit != code.unit:
             self._report.add(f"{field}.unit", "UNIT_WRONG", code.unit)
-        elif isinstance(value, int | float) and not (
-            code.plausible_min <= value <= code.plausible_max
-        ):
+        elif is_number(value) and not code.plausible_min <= value <= code.plausible_max:
             expected = f"{code.plausible_min:g} to {code.plausible_max:g} {code.unit}"
             self._report.add(f"{field}.value", "VALUE_IMPLAUSIBLE", expected)

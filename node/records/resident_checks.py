@@ -54,14 +54,14 @@ class ResidentChecks:
         if not is_plain_text(resident.name, _NAME_LENGTH_MAX):
             expected = f"1 to {_NAME_LENGTH_MAX} characters, no control characters"
             report.add(f"{field}.name", "NAME_INVALID", expected)
-        check_choice(f"{field}.sex", resident.sex, SEXES, report)
+        check_choice(f"{field}.sex", resident.sex, report, words=SEXES)
         birth = self._check_dates(field, resident)
         if birth is not None and resident.resident_id is not None:
             self.births[resident.resident_id] = birth
         if resident.phone is not None:
-            check_text(f"{field}.phone", resident.phone, 32, report)
+            check_text(f"{field}.phone", resident.phone, report, length_max=32)
         if resident.address is not None:
-            check_text(f"{field}.address", resident.address, 200, report)
+            check_text(f"{field}.address", resident.address, report, length_max=200)
         self._check_identifiers(field, resident, birth)
         self._check_home(f"{field}.home_node", resident.home_node)
 

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from datetime import date
-from typing import Final
+from typing import Final, TypeGuard
 
 from node.records.faults import FaultReport
 from node.records.icd10 import who_code
@@ -20,6 +20,7 @@ __all__ = [
     "check_id",
     "check_number",
     "check_text",
+    "is_number",
     "is_plain_text",
 ]
 
@@ -61,7 +62,7 @@ def check_id(field: str, value: Value, report: FaultReport) -> None:
         report.add(field, "ID_INVALID", "a UUID of 36 characters in lower case")
 
 
-def check_text(field: str, value: Value, length_max: int, report: FaultReport) -> None:
+def check_text(field: str, value: Value, report: FaultReport, *, length_max: int) -> None:
     """Text for people."""
     if not (isinstance(value, str) and is_plain_text(value, length_max)):
         expected = f"at most {length_max} characters, no control characters"
@@ -74,7 +75,7 @@ def check_code(field: str, value: Value, report: FaultReport) -> None:
         report.add(field, "CODE_INVALID", "a code of at most 64 characters without spaces")
 
 
-def check_choice(field: str, value: Value, words: tuple[str, ...], report: FaultReport) -> None:
+def check_choice(field: str, value: Value, report: FaultReport, *, words: tuple[str, ...]) -> None:
     """One of the field's own words."""
     if value not in words:
         report.add(field, "CHOICE_UNKNOWN", "one of " + ", ".join(words))
@@ -87,9 +88,14 @@ def check_icd10(field: str, value: Value, report: FaultReport) -> None:
         report.add(field, "ICD10_UNKNOWN", expected)
 
 
-def check_number(field: str, value: Value, report: FaultReport) -> float | None:
-    """Return a finite number, or None after reporting that it is none."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    report.add(field, "NUMBER_INVALID", "a finite number")
-    return None
+def is_number(value: Value) -> TypeGuard[int | float]:
+    """Whether a value is a finite number; truth values are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
+
+
+def check_number(field: str, value: Value, report: FaultReport) -> None:
+    """A finite number."""
+    if not is_number(value):
+        report.add(field, "NUMBER_INVALID", "a finite number")
