@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from node.cli import hierarchy_cmd, node_cmd, profile_cmd, query_cmd
+from node.cli import demo_cmd, hierarchy_cmd, node_cmd, profile_cmd, query_cmd
 
 __all__ = ["app", "main"]
 
@@ -20,6 +20,7 @@ app.add_typer(node_cmd.app, name="node", help="Make, run and look at one node.")
 app.add_typer(hierarchy_cmd.app, name="hierarchy", help="Who is above whom, and what is copied up.")
 app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its machine.")
 query_cmd.add_to(app)
+demo_cmd.add_to(app)
 
 
 def main() -> None:

@@ -1,0 +1,5 @@
+"""`python -m node` is the command `fenhe`."""
+
+from node.cli.main import main
+
+main()

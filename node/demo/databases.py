@@ -1,0 +1,57 @@
+"""The demo's databases: SQLite needs nothing; for MySQL, one private MariaDB a node."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from hardware_profiles import load_profile, mariadb_configuration
+from hierarchy_config import NodeId
+from node.demo.place import DEMO_NODES, DemoPlace
+from node.mariadb_server import PrivateMariaDB
+
+__all__ = ["DemoDatabases"]
+
+_DATABASE: Final = "fenhe"
+
+
+@dataclass
+class DemoDatabases:
+    """Starts what the place's database asks for; stops it on leaving."""
+
+    place: DemoPlace
+    _servers: dict[NodeId, PrivateMariaDB] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: object, _trace: TracebackType | None
+    ) -> None:
+        with ThreadPoolExecutor(max(1, len(self._servers))) as threads:
+            list(threads.map(PrivateMariaDB.stop, self._servers.values()))
+
+    def start(self) -> None:
+        """Start the servers and point each node at its own.
+
+        Raises:
+            MariaDBMissingError: MySQL was asked for and no server program is installed.
+        """
+        if self.place.database != "mysql":
+            return
+        for node in DEMO_NODES:
+            self._start(node)
+
+    def _start(self, node: NodeId) -> None:
+        # In the main thread: a server ends with the thread that started it.
+        folder = self.place.root / "mariadb" / node
+        profile = load_profile(self.place.node_dir(node) / "profile.yaml")
+        server = PrivateMariaDB(
+            folder,
+            configuration=mariadb_configuration(profile, folder / "data", None, folder / "socket"),
+        )
+        server.start()
+        self._servers[node] = server
+        self.place.set_database(node, server.create_database(_DATABASE))

@@ -1,0 +1,199 @@
+"""The demo's slice of Linfen in a data folder: which nodes, where they lie, who may call them.
+
+    demo-data/demo.json              what this folder holds; written last, so that it is complete
+    demo-data/nodes/CODE/            one data folder a node, as any installed node has
+    demo-data/credentials/NAME/      credentials to paste after --as
+    demo-data/mariadb/CODE/          with --database mysql: one private server a node
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from hierarchy_config import (
+    CareLevel,
+    Hierarchy,
+    NodeId,
+    load_region,
+    shipped_region,
+    slice_hierarchy,
+    with_endpoints,
+)
+from node.clock import Clock
+from node.errors import SettingsError
+from node.initialise import NewNode, write_settings
+from node.security.authority import create_region
+from node.security.caller import CallerKind
+from node.security.credentials import issue_credentials
+from node.settings import load_settings, save_settings
+
+__all__ = ["DEMO_NODES", "DemoPlace"]
+
+DEMO_NODES: Final = tuple(
+    NodeId(code)
+    for code in (
+        "1410",
+        "141002",
+        "141002100",
+        "141002100200",
+        "141002100203",
+        "141002104",
+        "141002104200",
+        "141002104201",
+        "141024",
+        "141024100",
+        "141024100207",
+        "141024100208",
+    )
+)
+_HOST: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class DemoPlace:
+    """The demo's data folder."""
+
+    root: Path
+    hierarchy: Hierarchy
+    database: str
+
+    @staticmethod
+    def slice() -> Hierarchy:
+        """The demo's nodes cut out of the shipped hierarchy."""
+        return slice_hierarchy(load_region(shipped_region()), DEMO_NODES)
+
+    @classmethod
+    def open(cls, root: Path, database: str, clock: Clock) -> tuple[DemoPlace, bool]:
+        """Open the folder, or make it; the second value says whether it was there already.
+
+        Raises:
+            SettingsError: The folder holds something else, or a demo that was not made whole.
+        """
+        description = root / "demo.json"
+        if description.exists():
+            said: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
+            if said.get("database") != database:
+                raise SettingsError(
+                    f"{root} holds a demo on {said.get('database')}",
+                    hint=f"Delete it (rm -r {root}) or give another folder with --data.",
+                )
+            place = cls(root, cls.slice(), database)
+            place.renew_addresses()
+            return place, True
+        if root.exists() and any(root.iterdir()):
+            raise SettingsError(
+                f"{root} is not empty and holds no complete demo",
+                hint=f"Delete it (rm -r {root}) or give another folder with --data.",
+            )
+        place = cls(root, cls.slice(), database)
+        place._make(clock)
+        return place, False
+
+    @property
+    def villages(self) -> tuple[NodeId, ...]:
+        """The villages, where the people live."""
+        return tuple(
+            node for node in DEMO_NODES if self.hierarchy.entry(node).level is CareLevel.VILLAGE
+        )
+
+    def node_dir(self, node: NodeId) -> Path:
+        """A node's data folder."""
+        return self.root / "nodes" / node
+
+    def credentials_dir(self, name: str) -> Path:
+        """A folder of credentials."""
+        return self.root / "credentials" / name
+
+    def address(self, node: NodeId) -> str:
+        """Where the node listens."""
+        return load_settings(self.node_dir(node)).listen
+
+    def complete(self) -> None:
+        """Note that everything has been made."""
+        text = json.dumps({"database": self.database, "nodes": list(DEMO_NODES)}, indent=2)
+        (self.root / "demo.json").write_text(text + "\n", encoding="utf-8")
+
+    def set_database(self, node: NodeId, url: str) -> None:
+        """Point a node at another database."""
+        folder = self.node_dir(node)
+        save_settings(folder, load_settings(folder).model_copy(update={"database": url}))
+
+    def delete(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.root)
+
+    def renew_addresses(self) -> None:
+        """Give every node a free port of this machine, and tell its children and callers."""
+        addresses = _free_addresses()
+        for node in DEMO_NODES:
+            folder = self.node_dir(node)
+            parent = self.hierarchy.parent(node)
+            changes = {
+                "listen": addresses[node],
+                "parent_endpoint": addresses[parent] if parent is not None else None,
+            }
+            save_settings(folder, load_settings(folder).model_copy(update=changes))
+        for path in (self.root / "credentials").glob("*/credentials.yaml"):
+            said = yaml.safe_load(path.read_text(encoding="utf-8"))
+            node = NodeId(path.parent.name.rpartition("-")[2])
+            said["address"] = addresses[node]
+            path.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+
+    def _make(self, clock: Clock) -> None:
+        addresses = _free_addresses()
+        hierarchy = with_endpoints(self.hierarchy, addresses)
+        now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+        create_region(self.root / "nodes", hierarchy, now)
+        for node in DEMO_NODES:
+            parent = hierarchy.parent(node)
+            write_settings(
+                self.node_dir(node),
+                hierarchy,
+                NewNode(
+                    node,
+                    addresses[node],
+                    parent_endpoint=addresses[parent] if parent is not None else None,
+                ),
+            )
+            for kind in _CALLERS[hierarchy.entry(node).level]:
+                issue_credentials(
+                    self.node_dir(node),
+                    kind,
+                    "demo",
+                    self.credentials_dir(f"{kind.value}-{node}"),
+                    address=addresses[node],
+                    server_name=hierarchy.dns_name(node),
+                    now=now,
+                    lifetime=timedelta(days=30),
+                )
+
+
+_CALLERS: Final[Mapping[CareLevel, tuple[CallerKind, ...]]] = {
+    CareLevel.CITY: (CallerKind.ANALYST, CallerKind.OPERATOR),
+    CareLevel.COUNTY: (CallerKind.ANALYST, CallerKind.OPERATOR),
+    CareLevel.TOWNSHIP: (CallerKind.CLIENT, CallerKind.OPERATOR),
+    CareLevel.VILLAGE: (CallerKind.CLIENT, CallerKind.OPERATOR),
+}
+
+
+def _free_addresses() -> dict[NodeId, str]:
+    """One free loopback port a node; all are held until all are found."""
+    with ExitStack() as held:
+        addresses = {}
+        for node in DEMO_NODES:
+            probe = held.enter_context(socket.socket())
+            probe.bind((_HOST, 0))
+            addresses[node] = f"{_HOST}:{probe.getsockname()[1]}"
+        return addresses
+
+
