@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from hierarchy_config.errors import FenheError, Fault
+from hierarchy_config.errors import Fault, FenheError
 
 __all__ = [
     "ColumnarError",
