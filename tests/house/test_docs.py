@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from click import Argument, Command, Group, Option
 from pydantic import BaseModel
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from tests.house.catalogue import all_codes, error_classes
 from tests.house.tree import ROOMS, ROOT, python_files, shown, syntax
@@ -33,18 +33,18 @@ def _read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def _root_command() -> Group:
+def _root_command() -> TyperGroup:
     app = importlib.import_module("node.cli.main").app
     command = typer.main.get_command(app)
-    assert isinstance(command, Group)
+    assert isinstance(command, TyperGroup)
     return command
 
 
-def _commands(group: Group, prefix: str = "fenhe") -> Iterator[tuple[str, Command]]:
+def _commands(group: TyperGroup, prefix: str = "fenhe") -> Iterator[tuple[str, TyperCommand]]:
     for name, command in sorted(group.commands.items()):
-        if isinstance(command, Group):
+        if isinstance(command, TyperGroup):
             yield from _commands(command, f"{prefix} {name}")
-        else:
+        elif isinstance(command, TyperCommand):
             yield f"{prefix} {name}", command
 
 
@@ -66,7 +66,7 @@ def test_every_command_is_documented(name: str) -> None:
     words = _section(_read("docs/cli.md"), name)
     expected: set[str] = set()
     for parameter in COMMANDS[name].params:
-        if isinstance(parameter, Option):
+        if isinstance(parameter, TyperOption):
             expected.update(o for o in parameter.opts if o not in {"--help", "--version"})
     assert {option for option in expected if f"`{option}`" not in words} == set()
 
@@ -162,15 +162,15 @@ def _faults_of(line: str) -> list[str]:
     words = shlex.split(line, comments=True, posix=True)
     if not words or words[0] not in {"fenhe", ".venv/bin/fenhe"}:
         return []
-    command: Command = _root_command()
-    rest = words[1:]
-    while isinstance(command, Group):
-        if not rest or rest[0] not in command.commands:
+    name, rest = words[0].removeprefix(".venv/bin/"), words[1:]
+    while name not in COMMANDS:
+        if not rest:
             # A group named as a whole is a way to speak of its commands.
-            return [] if not rest and command is not _root_command() else [f"no command: {line}"]
-        command = command.commands[rest.pop(0)]
-    known = {o for p in command.params if isinstance(p, Option) for o in p.opts} | {"--help"}
-    arguments = sum(1 for p in command.params if isinstance(p, Argument))
+            return [] if any(c.startswith(f"{name} ") for c in COMMANDS) else [f"no {line}"]
+        name = f"{name} {rest.pop(0)}"
+    command = COMMANDS[name]
+    known = {o for p in command.params if isinstance(p, TyperOption) for o in p.opts} | {"--help"}
+    arguments = sum(1 for p in command.params if isinstance(p, TyperArgument))
     unknown = [w for w in rest if w.startswith("-") and w.split("=")[0] not in known]
     bare = len(rest) > 0 and arguments == 0 and not rest[0].startswith("-")
     return [f"no option {w}: {line}" for w in unknown] + ([f"no argument: {line}"] if bare else [])
@@ -195,7 +195,9 @@ def test_make_targets_that_are_mentioned_exist() -> None:
     used = {
         name
         for path in DOCUMENTS
-        for name in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(encoding="utf-8"), re.M)
+        for name in re.findall(
+            r"(?:^|`)make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
     }
     assert used - targets - set(floors[1].split()) == set()
 
@@ -212,7 +214,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_readme_begins_with_what_a_bare_machine_lacks() -> None:
-    """The first line can be pasted on a bare Debian; the first commands are the two of the README."""
+    """The first line can be pasted on a bare Debian, and the first commands are the two."""
     text = _read("README.md")
     assert "apt install make git python3-venv" in text.splitlines()[0]
     commands = [line for line in _shell_lines(ROOT / "README.md") if line.startswith("make ")]
