@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Row,
     Select,
@@ -128,7 +129,11 @@ class ChangeLog:
         self._numbering = numbering
         self._random_bytes = random_bytes
         self._insert = insert(tables.change_log)
-        self._slices = {lane: _slice_query(tables, lane) for lane in (None, *Lane)}
+        self._slices = {
+            (sqlite, lane): _slice_query(tables, lane, lane_as_range=not sqlite)
+            for lane in (None, *Lane)
+            for sqlite in (True, False)
+        }
 
     @property
     def store_epoch(self) -> int:
@@ -183,7 +188,7 @@ class ChangeLog:
             LogNotReadyError: The log's row is missing.
         """
         rows = connection.execute(
-            self._slices[lane],
+            self._slices[connection.dialect.name == "sqlite", lane],
             {
                 "after": after,
                 "up_to": _NO_LIMIT if up_to is None else up_to,
@@ -317,7 +322,7 @@ def _by_sequence(row: Row[Any]) -> int:
     return int(row.sequence)
 
 
-def _slice_query(tables: ChangelogTables, lane: Lane | None) -> Select[Any]:
+def _slice_query(tables: ChangelogTables, lane: Lane | None, *, lane_as_range: bool) -> Select[Any]:
     """The sequencer's row beside the entries of a slice: one statement, so one moment of the log.
 
     The sizes are added up first, without the payloads, so that no more is fetched than is asked.
@@ -325,17 +330,27 @@ def _slice_query(tables: ChangelogTables, lane: Lane | None) -> Select[Any]:
     t, s = tables.change_log, tables.sequencer
     sizes = (
         select(t.c.sequence, t.c.bytes)
-        .where(t.c.sequence > bindparam("after"), t.c.sequence <= bindparam("up_to"))
-        .order_by(t.c.sequence)
-        .limit(bindparam("entries_max"))
+        .where(
+            t.c.sequence > bindparam("after", type_=BigInteger),
+            t.c.sequence <= bindparam("up_to", type_=BigInteger),
+        )
+        .order_by(t.c.lane, t.c.sequence)
+        .limit(bindparam("entries_max", type_=BigInteger))
     )
-    if lane is not None:
+    if lane is None:
+        sizes = sizes.order_by(None).order_by(t.c.sequence)
+    elif lane_as_range:
+        # For an equality MariaDB walks the lane's index from its beginning; SQLite for a range.
+        sizes = sizes.where(t.c.lane >= lane.value, t.c.lane <= lane.value)
+    else:
         sizes = sizes.where(t.c.lane == lane.value)
     sized = sizes.subquery("sized")
     before = func.sum(sized.c.bytes).over(order_by=sized.c.sequence) - sized.c.bytes
     summed = select(sized.c.sequence, before.label("before")).subquery("summed")
     wanted = (
-        select(summed.c.sequence).where(summed.c.before < bindparam("bytes_max")).subquery("wanted")
+        select(summed.c.sequence)
+        .where(summed.c.before < bindparam("bytes_max", type_=BigInteger))
+        .subquery("wanted")
     )
     return (
         select(s.c.head, s.c.pruned_to, *t.c)

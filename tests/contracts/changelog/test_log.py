@@ -1,0 +1,209 @@
+"""What a log promises to those who append and those who read."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event, func, select, update
+
+from replication.changelog import DuplicateEntryError, LogPrunedError, OriginKey, read_transaction
+from replication.core.model import Form, Lane
+from tests.contracts.changelog.stores import NODE, LogStore, SealBrokenError, entry, key_of
+
+
+def test_gives_back_what_was_appended(store: LogStore) -> None:
+    """Every field of an entry survives, and an entry made here names this log as its origin."""
+    store.append(entry("临汾", Lane.CARE))
+    store.number()
+    [found] = store.read().entries
+    given = entry("临汾", Lane.CARE)
+    assert found.rows == given.rows
+    assert (found.sequence, found.origin_node) == (1, NODE)
+    assert (found.origin_epoch, found.origin_sequence) == (1, 1)
+    assert (found.lane, found.home_node, found.form) == (Lane.CARE, given.home_node, Form.FULL)
+    assert (found.codec, found.schema_version, found.row_count) == (1, 1, 1)
+    assert found.committed_at_ms == given.committed_at_ms
+
+
+def test_keeps_the_origin_of_what_is_relayed(store: LogStore) -> None:
+    """A relayed entry keeps where it comes from; a withheld origin reads as 0."""
+    store.append(
+        entry("a", origin=("141002001", 3, 17)),
+        entry("b", origin=("141002001", 3, 0)),
+        entry("c", origin=("141002001", 3, 0)),
+    )
+    store.number()
+    origins = [(e.origin_node, e.origin_epoch, e.origin_sequence) for e in store.read().entries]
+    assert origins == [("141002001", 3, 17), ("141002001", 3, 0), ("141002001", 3, 0)]
+
+
+def test_refuses_an_entry_of_an_origin_twice(store: LogStore) -> None:
+    """The second entry of one origin and form fails its transaction; another form does not."""
+    origin = ("141002001", 3, 17)
+    store.append(entry("a", origin=origin))
+    with pytest.raises(DuplicateEntryError):
+        store.append(entry("again", origin=origin))
+    store.append(entry("index", origin=origin, form=Form.INDEX))
+    store.number()
+    assert store.keys() == ["a", "index"]
+    assert store.sequences() == [1, 2]
+
+
+def test_says_which_origins_it_knows(store: LogStore) -> None:
+    """`known` finds the entries that an apply must not repeat."""
+    store.append(entry("a", origin=("141002001", 3, 17)))
+    asked = [OriginKey("141002001", 3, number, Form.FULL) for number in range(1, 600)]
+    with read_transaction(store.engine) as connection:
+        assert store.log.known(connection, asked) == {asked[16]}
+        assert store.log.known(connection, []) == frozenset()
+
+
+def test_a_rollback_leaves_no_entry_and_no_number(store: LogStore) -> None:
+    """An entry lives and dies with the transaction it stands for."""
+    with store.engine.connect() as connection:
+        store.log.append(connection, [entry("lost")])
+        connection.rollback()
+    store.append(entry("kept"))
+    assert store.number() == 1
+    assert store.keys() == ["kept"]
+
+
+def test_reads_a_lane_and_tells_how_far_it_looked(store: LogStore) -> None:
+    """A slice that ends the lane reaches the head of the whole log, not the lane's last entry."""
+    lanes = [Lane.BULK, Lane.CARE, Lane.BULK, Lane.IDENTITY, Lane.CARE, Lane.BULK]
+    for number, lane in enumerate(lanes, start=1):
+        store.append(entry(str(number), lane))
+    store.number()
+    care = store.read(0, Lane.CARE)
+    assert [key_of(e) for e in care.entries] == ["2", "5"]
+    assert (care.scanned_to, care.head) == (6, 6)
+    assert [key_of(e) for e in store.read(2, Lane.BULK).entries] == ["3", "6"]
+    assert [key_of(e) for e in store.read(3).entries] == ["4", "5", "6"]
+    nothing = store.read(0, Lane.CONTROL)
+    assert (nothing.entries, nothing.scanned_to) == ((), 6)
+
+
+def test_a_slice_stops_at_its_limits(store: LogStore) -> None:
+    """Bytes, entries and up_to each end a slice, and the next one goes on from scanned_to."""
+    store.append(*(entry(str(number), padding=100) for number in range(10)))
+    store.number()
+    size = len(entry("0", padding=100).rows)
+    by_bytes = store.read(bytes_max=2 * size + 1)
+    assert (len(by_bytes.entries), by_bytes.scanned_to, by_bytes.head) == (3, 3, 10)
+    by_count = store.read(3, entries_max=4)
+    assert (len(by_count.entries), by_count.scanned_to) == (4, 7)
+    bounded = store.read(3, Lane.BULK, up_to=5)
+    assert (len(bounded.entries), bounded.scanned_to, bounded.head) == (2, 5, 5)
+    assert len(store.read(7).entries) == 3
+
+
+def test_an_entry_larger_than_the_limit_comes_alone(store: LogStore) -> None:
+    """A reader with a small window still makes progress."""
+    store.append(entry("large", padding=5000), entry("small"))
+    store.number()
+    assert [key_of(e) for e in store.read(bytes_max=10).entries] == ["large"]
+
+
+def test_a_large_payload_is_not_cut(store: LogStore) -> None:
+    """A MySQL BLOB would end at 64 KiB."""
+    store.append(entry("large", padding=200_000))
+    store.number()
+    assert store.read().entries[0].rows == entry("large", padding=200_000).rows
+
+
+def test_an_empty_log_reads_as_empty(store: LogStore) -> None:
+    """Nothing appended: head 0, and a reader ahead of it is not sent back."""
+    assert store.read().head == 0
+    assert store.read(5).scanned_to == 5
+
+
+def test_what_is_not_numbered_is_not_read(relay_store: LogStore) -> None:
+    """Between the commit and the number an entry waits and is counted as waiting."""
+    relay_store.append(entry("a"), entry("b"))
+    assert relay_store.keys() == []
+    with read_transaction(relay_store.engine) as connection:
+        assert relay_store.log.unnumbered(connection) == 2
+        assert relay_store.log.head(connection) == 0
+    assert relay_store.number() == 2
+    with read_transaction(relay_store.engine) as connection:
+        assert relay_store.log.unnumbered(connection) == 0
+        assert relay_store.log.head(connection) == 2
+
+
+def test_counts_a_backlog(store: LogStore) -> None:
+    """Entries of a lane, or of all, beyond a cursor."""
+    store.append(entry("a"), entry("b", Lane.CARE), entry("c"))
+    store.number()
+    with read_transaction(store.engine) as connection:
+        assert store.log.backlog(connection, Lane.BULK, 1) == 1
+        assert store.log.backlog(connection, None, 0) == 3
+
+
+def test_no_clear_text_lies_in_the_table(store: LogStore) -> None:
+    """The payload column holds what the sealer made."""
+    store.append(entry("李建国-marker"))
+    with read_transaction(store.engine) as connection:
+        [payload] = connection.execute(select(store.tables.change_log.c.payload)).scalars()
+    assert b"marker" not in bytes(payload)
+
+
+def test_a_payload_cannot_be_moved_to_another_entry(store: LogStore) -> None:
+    """The seal is bound to the entry: a swapped payload does not open."""
+    store.append(entry("a"), entry("b"))
+    store.number()
+    t = store.tables.change_log
+    with store.engine.begin() as connection:
+        other = connection.execute(select(t.c.payload).where(t.c.sequence == 2)).scalar_one()
+        connection.execute(update(t).where(t.c.sequence == 1).values(payload=other))
+    with pytest.raises(SealBrokenError):
+        store.read()
+
+
+def test_pruning_is_bounded_and_never_a_silent_gap(store: LogStore) -> None:
+    """Entries go in pieces; a reader behind is told, one at the edge reads on."""
+    store.append(*(entry(str(number)) for number in range(10)))
+    store.number()
+    with store.engine.begin() as connection:
+        assert store.log.prune(connection, 6, entries_max=4) == 4
+        assert store.log.prune(connection, 6, entries_max=4) == 2
+        assert store.log.prune(connection, 6, entries_max=4) == 0
+        assert store.log.pruned_to(connection) == 6
+    with pytest.raises(LogPrunedError):
+        store.read(5, Lane.CARE)
+    assert [e.sequence for e in store.read(6).entries] == [7, 8, 9, 10]
+    store.append(entry("next"))
+    assert store.number() == 11
+
+
+def test_pruning_leaves_what_has_no_number(relay_store: LogStore) -> None:
+    """Whatever is asked, only numbered entries go."""
+    relay_store.append(entry("a"))
+    relay_store.number()
+    relay_store.append(entry("waiting"))
+    with relay_store.engine.begin() as connection:
+        assert relay_store.log.prune(connection, 1000) == 1
+    assert relay_store.number() == 2
+    assert [key_of(e) for e in relay_store.read(1).entries] == ["waiting"]
+
+
+def test_one_append_is_one_insert(relay_store: LogStore) -> None:
+    """However many entries a transaction has, they cost one statement."""
+    before = _statements(relay_store)
+    with relay_store.engine.begin() as connection:
+        relay_store.log.append(connection, [entry(str(number)) for number in range(50)])
+    assert len(before) == 1
+    assert before[0].lstrip().upper().startswith("INSERT")
+    with read_transaction(relay_store.engine) as connection:
+        rows = select(func.count()).select_from(relay_store.tables.change_log)
+        assert connection.execute(rows).scalar_one() == 50
+
+
+def _statements(store: LogStore) -> list[str]:
+    """The statements that the store's engine executes from now on."""
+    seen: list[str] = []
+
+    def note(*args: object) -> None:
+        if not str(args[2]).startswith(("BEGIN", "PRAGMA")):
+            seen.append(str(args[2]))
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    return seen
