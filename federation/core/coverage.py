@@ -54,9 +54,9 @@ class SiteCoverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the site is counted, and for every resident that is known to live there."""
+        """Whether the site is counted for every resident known to live there; unknown is not."""
         known = self.residents_known
-        return self.is_counted and (known is None or self.residents_covered >= known)
+        return self.is_counted and known is not None and self.residents_covered >= known
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,8 +191,8 @@ def residents_sql(plan: LogicalPlan, *, rows_per_resident_max: int, cell_count_m
         return f"WITH base AS ({base}) SELECT {', '.join(exact)} FROM base"  # noqa: S608
     key_list = ", ".join(keys)
     return (  # names come from the dictionary, literals from sqlglot
-        f"WITH base AS NOT MATERIALIZED ({base}), "
+        f"WITH base AS NOT MATERIALIZED ({base}), "  # noqa: S608
         f"small AS (SELECT {key_list} FROM base GROUP BY {key_list} HAVING {small}) "
         f"SELECT {', '.join(exact)} FROM base SEMI JOIN small ON {match}"
-        f"{_group_by(plan)}"  # noqa: S608
+        f"{_group_by(plan)}"
     )

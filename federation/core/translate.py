@@ -331,7 +331,7 @@ class Translator:
         check_arguments(node, "this", "to")
         target = node.args["to"]
         value = self._child(node)
-        kind = target.this if isinstance(target, exp.DataType) else None
+        kind = target.this if isinstance(target, exp.DataType) else exp.DType.UNKNOWN
         if kind is exp.DType.DATE:
             return value if value.type is ColumnType.DATE else date_literal(value)
         if kind not in _CASTS or target.expressions:
