@@ -407,7 +407,7 @@ class LinkEnd:
             if out.reading:
                 reserved += batch_bytes
                 continue
-            if self._skip_quiet(lane, out) or out.full or now < out.paused_until_ms:
+            if self._skip_quiet(lane, out) or out.full or out.is_paused(now):
                 continue
             # A lane with nothing in flight may always send one batch: care never waits for the
             # receipts of bulk.
@@ -416,7 +416,7 @@ class LinkEnd:
             out.begin_read()
             reserved += batch_bytes
             effects.append(ReadLog(lane, out.scanned, batch_bytes))
-        if self._marks and self.mark_is_due(self._marks[0]):
+        if self._marks and self.is_delivered(self._marks[0].at_sequence):
             effects.append(Send(self._marks.pop(0)))
         return effects
 
@@ -435,10 +435,11 @@ class LinkEnd:
         out.scanned = self._head
         return True
 
-    def mark_is_due(self, mark: Mark) -> bool:
-        """Whether every lane's receipts cover the sequence at which the mark holds."""
-        at = mark.at_sequence
-        return all(out.delivered_to >= at for out in self._out.values())
+    def is_delivered(self, sequence: int) -> bool:
+        """Whether the peer durably holds all that is for it up to this sequence of the log."""
+        return self.state is LinkState.UP and all(
+            out.delivered_to >= sequence for out in self._out.values()
+        )
 
     def _owed_since(self) -> int | None:
         """Since when the peer owes a Hello or a receipt; None if it owes nothing."""

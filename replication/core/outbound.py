@@ -72,7 +72,7 @@ class OutboundLane:
         self.tail = start.acked
         self.scanned = start.scanned
         self.reading = False
-        self.paused_until_ms = 0
+        self._paused_until_ms: int | None = None
         self._sent: deque[_Sent] = deque()
         self._saved_to = start.scanned
         self._read_outdated = False
@@ -92,6 +92,10 @@ class OutboundLane:
     def oldest_sent_ms(self) -> int:
         """When the oldest unacknowledged batch left; only while waiting."""
         return self._sent[0].sent_ms
+
+    def is_paused(self, now: int) -> bool:
+        """Whether a refusal still makes the lane wait."""
+        return self._paused_until_ms is not None and now < self._paused_until_ms
 
     @property
     def full(self) -> bool:
@@ -180,7 +184,7 @@ class OutboundLane:
         """Pause the lane: twice as long after each refusal, until a receipt accepts."""
         doublings = min(self._failures, 16)
         self._failures += 1
-        self.paused_until_ms = now + min(pause_ms_min << doublings, pause_ms_max)
+        self._paused_until_ms = now + min(pause_ms_min << doublings, pause_ms_max)
 
     def passed_over(self) -> Cursor | None:
         """The place to persist once many entries were passed that are not for this peer."""

@@ -1,0 +1,187 @@
+"""The fake network: ordered streams that are late, stall, break, and go on talking when dead.
+
+A stream keeps order and loses nothing while it lives, as TCP does. When it breaks, what is under
+way is lost or still arrives, and each end notices in its own time. A frame that vanishes from a
+live stream, or comes twice, is a fault of its own: a broken proxy, or a defect of the runner.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replication.core.effects import LinkFrame
+from tests.simulation.tree import TREE
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["Connection", "Network", "Pipe"]
+
+_Item = tuple[int, LinkFrame | None]
+"""When it was sent, and the frame; None is the end of the stream."""
+
+
+@dataclass(slots=True)
+class Pipe:
+    """One direction of a connection."""
+
+    connection: Connection
+    source: str
+    target: str
+    last_arrival: int = 0
+    cut: bool = False
+    ended: bool = False
+    stalled: deque[_Item] = field(default_factory=deque)
+
+
+class Connection:
+    """One stream between a child and its parent; `number` tells them apart."""
+
+    __slots__ = ("broken", "child", "down", "number", "parent", "up")
+
+    def __init__(self, number: int, child: str) -> None:
+        self.number = number
+        self.child = child
+        self.parent = TREE.parent[child]
+        self.up = Pipe(self, child, self.parent)
+        self.down = Pipe(self, self.parent, child)
+        self.broken = False
+
+    def outgoing(self, node: str) -> Pipe:
+        return self.up if node == self.child else self.down
+
+
+class Network:
+    """Carries frames between nodes; faults change what it does."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.blocked: dict[tuple[str, str], int] = {}
+        self.delay_ms_max = 40
+        self.connections: dict[str, list[Connection]] = {}
+        self.lose_next: set[tuple[str, str]] = set()
+        self.repeat_next: set[tuple[str, str]] = set()
+        self._count = 0
+        self._newest_arrival: dict[tuple[str, str], int] = {}
+
+    # -- connections ----------------------------------------------------------------------------
+
+    def dial(self, child: str) -> Connection | None:
+        """A new stream, or None if the parent cannot be reached."""
+        parent = TREE.parent[child]
+        if self.is_blocked(child, parent) or self.is_blocked(parent, child):
+            return None
+        if not self._world.nodes[parent].alive:
+            return None
+        self._count += 1
+        connection = Connection(self._count, child)
+        self.connections.setdefault(child, []).append(connection)
+        return connection
+
+    def is_blocked(self, source: str, target: str) -> bool:
+        return self.blocked.get((source, target), 0) > 0
+
+    def block(self, source: str, target: str) -> None:
+        """Hold back everything in one direction."""
+        self.blocked[source, target] = self.blocked.get((source, target), 0) + 1
+
+    def unblock(self, source: str, target: str) -> None:
+        """Let it go on; what was held back on living streams arrives now."""
+        left = self.blocked.get((source, target), 0) - 1
+        self.blocked[source, target] = max(0, left)
+        if left > 0:
+            return
+        child = source if TREE.parent.get(source) == target else target
+        for connection in self.connections.get(child, ()):
+            pipe = connection.outgoing(source)
+            while pipe.stalled:
+                self._under_way(pipe, pipe.stalled.popleft())
+
+    def heal(self) -> None:
+        """End every partition and delay."""
+        self.delay_ms_max = 40
+        self.lose_next.clear()
+        self.repeat_next.clear()
+        for source, target in [way for way, count in self.blocked.items() if count]:
+            self.blocked[source, target] = 1
+            self.unblock(source, target)
+
+    def break_connection(self, connection: Connection, *, late: bool) -> None:
+        """Cut a stream. With `late`, what is under way still arrives at an end that has not noticed."""
+        if connection.broken:
+            return
+        connection.broken = True
+        world = self._world
+        for pipe in (connection.up, connection.down):
+            pipe.cut = True
+            pipe.ended = not late
+            pipe.stalled.clear()
+            world.after(
+                world.random.randrange(1, 4000 if late else 1500), self._notice, connection, pipe
+            )
+
+    def _notice(self, connection: Connection, pipe: Pipe) -> None:
+        pipe.ended = True
+        self._world.nodes[pipe.target].stream_ended(connection)
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if connection.up.ended and connection.down.ended:
+            streams = self.connections.get(connection.child, [])
+            if connection in streams:
+                streams.remove(connection)
+
+    # -- frames ---------------------------------------------------------------------------------
+
+    def send(self, connection: Connection, source: str, frame: LinkFrame | None) -> None:
+        """Put a frame on a stream, or its end."""
+        pipe = connection.outgoing(source)
+        if pipe.cut:
+            return
+        way = (source, pipe.target)
+        if frame is None:
+            pipe.cut = True
+        elif way in self.lose_next:
+            self.lose_next.discard(way)
+            self._world.fired["frame_lost"] += 1
+            return
+        item = (self._world.now, frame)
+        copies = 1
+        if frame is not None and way in self.repeat_next:
+            self.repeat_next.discard(way)
+            self._world.fired["frame_repeated"] += 1
+            copies = 2
+        for _ in range(copies):
+            if self.is_blocked(source, pipe.target):
+                pipe.stalled.append(item)
+            else:
+                self._under_way(pipe, item)
+
+    def _under_way(self, pipe: Pipe, item: _Item) -> None:
+        world = self._world
+        arrival = world.now + 1 + world.random.randrange(self.delay_ms_max)
+        pipe.last_arrival = max(arrival, pipe.last_arrival)
+        world.at(pipe.last_arrival, self._arrive, pipe, item)
+
+    def _arrive(self, pipe: Pipe, item: _Item) -> None:
+        if pipe.ended:
+            return
+        connection, (sent, frame) = pipe.connection, item
+        if frame is None:
+            self._notice(connection, pipe)
+            return
+        world = self._world
+        way = (pipe.source, pipe.target)
+        if connection.broken and any(
+            not other.broken and other.number > connection.number
+            for other in self.connections.get(connection.child, ())
+        ):
+            world.fired["late_segment"] += 1
+        newest = self._newest_arrival.get(way, 0)
+        if sent < newest:
+            world.fired["reordered_across_streams"] += 1
+        self._newest_arrival[way] = max(sent, newest)
+        node = world.nodes[pipe.target]
+        world.guard(node, node.frame_arrived, connection, frame)
