@@ -39,7 +39,7 @@ _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 
 # What only a machine that the project was written on would hold, and promises instead of work.
 _NOT_OURS = re.compile(
-    r"/(?:work|home|root|opt|Users)/|\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b|pypi\.org|npmjs\."
+    r"/work/|/opt/pypi|/home/[a-z]|\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b|pypi\.org|npmjs\."
 )
 _TEXT = {".py", ".md", ".proto", ".toml", ".yaml", ".ini", ".mako", ".txt", ".in", ".cfg", ""}
 
