@@ -19,7 +19,12 @@ CATCHES_EVERYTHING = {
     "node/cli/main.py",  # the process's main
 }
 # Nothing below the composition root reads the environment.
-READS_ENVIRONMENT = ("node/cli/", "node/demo/", "node/app.py")
+READS_ENVIRONMENT = (
+    "node/cli/",
+    "node/demo/",
+    "node/app.py",
+    "node/mariadb_server.py",  # finds the server programs on the PATH
+)
 
 PACKAGES = sorted({path.parent for path in python_files(*ROOMS) if "migrations" not in path.parts})
 
