@@ -1,0 +1,320 @@
+"""Applies a peer's batch: rows, relayed entries and the cursor, in one transaction.
+
+Apply is guarded by version, never by the order of arrival: a row only ever changes to a greater
+version, here by the verdict and once more in the statement itself. What may not be applied waits in
+the quarantine with its cause; the rest of the batch goes on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from hierarchy_config.model import CopyForm, NodeId
+from node.storage.context import StoreContext
+from node.storage.errors import BatchOrderError
+from node.storage.model import ApplyOutcome
+from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
+from node.storage.shapes import fits_schema, refuse_unspeakable
+from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
+from node.storage.tables import REPLICATED
+from node.storage.upsert import guarded_upsert
+from replication.changelog import NewEntry, OriginKey
+from replication.core.admission import AdmissionContext, Decision, judge
+from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
+from replication.core.config import PeerRole
+from replication.core.model import Batch, Cursor, LogEntry, RowChange
+
+__all__ = ["BatchApplier", "Misfit"]
+
+_NO_OUTCOME: Final = ApplyOutcome(0, 0, 0)
+
+
+class Misfit(StrEnum):
+    """Causes of quarantine beyond those of replication.core.admission.Cause."""
+
+    TABLE_UNKNOWN = "TABLE_UNKNOWN"
+    LANE_MISMATCH = "LANE_MISMATCH"
+    ENTRY_MISMATCH = "ENTRY_MISMATCH"
+    ROW_MALFORMED = "ROW_MALFORMED"
+    FORM_NOT_IN_POLICY = "FORM_NOT_IN_POLICY"
+    AUTHOR_CHANGED = "AUTHOR_CHANGED"
+
+
+@dataclass(slots=True)
+class _EntryWork:
+    """An entry, its rows, and what became of them."""
+
+    entry: LogEntry
+    rows: list[RowChange]
+    admitted: list[RowChange] = field(default_factory=list)
+    stale: int = 0
+    rejected: list[tuple[RowChange, str]] = field(default_factory=list)
+
+
+class BatchApplier:
+    """Applies what peers send."""
+
+    def __init__(self, store: StoreContext, maker: RowMaker) -> None:
+        self._store = store
+        self._maker = maker
+
+    def apply(
+        self, peer: NodeId, peer_role: PeerRole, batch: Batch, cursor: Cursor
+    ) -> ApplyOutcome:
+        """See Storage.apply_batch."""
+        decoded = [(entry, decode_changes(entry.codec, entry.rows)) for entry in batch.entries]
+        for _, rows in decoded:
+            for change in rows:
+                refuse_unspeakable(change)
+
+        def work(connection: Connection) -> ApplyOutcome:
+            if self._is_applied(connection, peer, batch, cursor):
+                return _NO_OUTCOME
+            works = [_EntryWork(entry, rows) for entry, rows in decoded]
+            return self._apply(connection, peer, peer_role, works, cursor)
+
+        return self._store.transactions.write(work)
+
+    def _is_applied(
+        self, connection: Connection, peer: NodeId, batch: Batch, cursor: Cursor
+    ) -> bool:
+        """Whether this very batch was applied before (a commit whose answer was lost).
+
+        Raises:
+            BatchOrderError: The stored cursor is not the batch's predecessor.
+        """
+        held = self._store.links.load_inbound(connection, peer).get(batch.lane)
+        if held is None or held.stream_epoch != batch.stream_epoch:
+            number = 0
+        elif held == cursor:
+            return True
+        else:
+            number = held.number
+        if number != batch.previous:
+            raise BatchOrderError(
+                f"batch {batch.number} of lane {batch.lane.name} follows {batch.previous},"
+                f" the cursor stands at {number}"
+            )
+        return False
+
+    def _apply(
+        self,
+        connection: Connection,
+        peer: NodeId,
+        peer_role: PeerRole,
+        works: Sequence[_EntryWork],
+        cursor: Cursor,
+    ) -> ApplyOutcome:
+        judged = _Judgement(self._store, connection, peer, peer_role, works)
+        for work in works:
+            judged.decide(work)
+        self._upsert(connection, judged.newest.values())
+        now_ms = self._store.clock.now_ms()
+        for work in works:
+            for change, cause in work.rejected:
+                self._store.quarantine.add(
+                    connection,
+                    peer=peer,
+                    entry=work.entry,
+                    change=change,
+                    cause=cause,
+                    now_ms=now_ms,
+                )
+        self._store.links.save_inbound(connection, peer, cursor)
+        self._store.changelog.append(connection, self._relayed(connection, works))
+        return ApplyOutcome(
+            sum(len(work.admitted) for work in works),
+            sum(work.stale for work in works),
+            sum(len(work.rejected) for work in works),
+        )
+
+    def _upsert(self, connection: Connection, changes: Iterable[RowChange]) -> None:
+        by_table: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for change in changes:
+            by_table[change.table].append(self._maker.row(change))
+        for table, rows in by_table.items():
+            # In the order of the key, so that two transactions lock alike.
+            rows.sort(key=_row_id)
+            guarded_upsert(connection, REPLICATED[table], rows)
+
+    def _relayed(self, connection: Connection, works: Sequence[_EntryWork]) -> list[NewEntry]:
+        """Log entries of what was admitted, under their origin, for those further on.
+
+        The rest of an entry whose first part is in the log already withholds its origin's number:
+        that names the first part.
+        """
+        partial = [w for w in works if w.admitted and len(w.admitted) < len(w.rows)]
+        known = self._store.changelog.known(connection, [_origin(w.entry) for w in partial])
+        entries = []
+        for work in works:
+            entry = work.entry
+            if not work.admitted:
+                continue
+            if len(work.admitted) < len(work.rows):
+                withheld = _origin(entry) in known
+                entry = replace(
+                    entry,
+                    rows=encode_changes(work.admitted),
+                    codec=CODEC_JSON,
+                    row_count=len(work.admitted),
+                    origin_sequence=0 if withheld else entry.origin_sequence,
+                )
+            entries.append(_new_entry(entry))
+        return entries
+
+
+class _Judgement:
+    """Decides a batch's rows one after the other, each against what the ones before made of it."""
+
+    def __init__(
+        self,
+        store: StoreContext,
+        connection: Connection,
+        peer: NodeId,
+        peer_role: PeerRole,
+        works: Sequence[_EntryWork],
+    ) -> None:
+        self._store = store
+        self._peer = peer
+        self._role = peer_role
+        self._here = store.hierarchy.subtree(store.node_id)
+        self._below = store.hierarchy.subtree(peer) if peer_role is PeerRole.CHILD else frozenset()
+        rows = [change for work in works for change in work.rows if change.table in TABLES]
+        self._held = _held_by_table(connection, rows)
+        self._home_epochs = _home_epochs(connection, {change.resident_id for change in rows})
+        self.newest: dict[tuple[str, str], RowChange] = {}
+
+    def decide(self, work: _EntryWork) -> None:
+        for change in work.rows:
+            cause = self._misfit(change, work.entry)
+            if cause is not None:
+                work.rejected.append((change, cause))
+                continue
+            held = self._held.get((change.table, change.row_id))
+            verdict = judge(
+                change,
+                held.version if held else None,
+                AdmissionContext(
+                    peer_role=self._role,
+                    lane=work.entry.lane,
+                    here_subtree=self._here,
+                    peer_subtree=self._below,
+                    home_epoch=self._home_epochs.get(change.resident_id, 0),
+                ),
+            )
+            if verdict.decision is Decision.STALE:
+                work.stale += 1
+            elif verdict.decision is Decision.REJECT:
+                work.rejected.append((change, verdict.cause.value if verdict.cause else "REJECTED"))
+            elif held is not None and not self._may_write(change, held):
+                work.rejected.append((change, Misfit.AUTHOR_CHANGED))
+            else:
+                work.admitted.append(change)
+                self._note(change)
+
+    def _note(self, change: RowChange) -> None:
+        key = (change.table, change.row_id)
+        self.newest[key] = change
+        self._held[key] = _as_held(change)
+        if change.table == RESIDENTS.name:
+            self._home_epochs[change.row_id] = change.home_epoch
+
+    def _misfit(self, change: RowChange, entry: LogEntry) -> Misfit | None:
+        """Faults that the core cannot see: it knows no table, schema or policy."""
+        spec = TABLES.get(change.table)
+        if spec is None:
+            return Misfit.TABLE_UNKNOWN
+        if spec.lane is not entry.lane:
+            return Misfit.LANE_MISMATCH
+        # Routing looks at the entry alone, so its word must be that of every row in it.
+        if change.home_node != entry.home_node or change.form is not entry.form:
+            return Misfit.ENTRY_MISMATCH
+        if not fits_schema(change):
+            return Misfit.ROW_MALFORMED
+        if self._role is PeerRole.CHILD and not self._policy_allows(change):
+            return Misfit.FORM_NOT_IN_POLICY
+        return None
+
+    def _policy_allows(self, change: RowChange) -> bool:
+        """A child that sends more than policy copies is refused, not thanked."""
+        table = RESIDENTS.name if change.table == RESIDENT_INDEX.name else change.table
+        forms = self._store.hierarchy.copy_forms(self._peer, table)
+        return CopyForm(change.form.value) in forms
+
+    def _may_write(self, change: RowChange, held: HeldRow) -> bool:
+        """A row keeps its author, unless a successor took over with a greater author epoch."""
+        if change.author_node == held.author_node:
+            return True
+        author = self._store.hierarchy.nodes.get(NodeId(change.author_node))
+        return (
+            author is not None
+            and author.succeeds == held.author_node
+            and change.version.author_epoch > held.version.author_epoch
+        )
+
+
+def _held_by_table(
+    connection: Connection, rows: Sequence[RowChange]
+) -> dict[tuple[str, str], HeldRow]:
+    ids: dict[str, set[str]] = defaultdict(set)
+    for change in rows:
+        ids[change.table].add(change.row_id)
+    return {
+        (table, row_id): held
+        for table in sorted(ids)
+        for row_id, held in held_rows(connection, table, ids[table], for_update=True).items()
+    }
+
+
+def _home_epochs(connection: Connection, resident_ids: set[str]) -> dict[str, int]:
+    t = REPLICATED[RESIDENTS.name]
+    query = select(t.c.row_id, t.c.home_epoch)
+    return {
+        row.row_id: row.home_epoch
+        for some in chunks(sorted(resident_ids))
+        for row in connection.execute(query.where(t.c.row_id.in_(some)))
+    }
+
+
+def _as_held(change: RowChange) -> HeldRow:
+    return HeldRow(
+        change.table,
+        change.row_id,
+        change.resident_id,
+        change.version,
+        change.author_node,
+        change.home_node,
+        change.home_epoch,
+        change.form.value,
+        False,
+    )
+
+
+def _row_id(row: dict[str, Any]) -> str:
+    return str(row["row_id"])
+
+
+def _origin(entry: LogEntry) -> OriginKey:
+    return OriginKey(entry.origin_node, entry.origin_epoch, entry.origin_sequence, entry.form)
+
+
+def _new_entry(entry: LogEntry) -> NewEntry:
+    return NewEntry(
+        origin_node=entry.origin_node,
+        origin_epoch=entry.origin_epoch,
+        origin_sequence=entry.origin_sequence,
+        lane=entry.lane,
+        home_node=entry.home_node,
+        form=entry.form,
+        codec=entry.codec,
+        schema_version=entry.schema_version,
+        committed_at_ms=entry.committed_at_ms,
+        row_count=entry.row_count,
+        rows=entry.rows,
+    )

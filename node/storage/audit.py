@@ -1,0 +1,185 @@
+"""The audit: who did what to whose data, written in the transaction of the deed, chained after it.
+
+Linking an entry to the one before needs one order of all entries; taking it inside every
+transaction would make reads queue for each other. So entries are written unlinked and `link` chains
+what has committed, one linker at a time, before the chain's end is signed and anchored elsewhere.
+The chain shows a change or a gap in the middle; only an anchor shows that its end was cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+
+from node.clock import Clock, format_ms
+from node.security.caller import Caller
+from node.storage.model import AuditEntry
+from node.storage.tables import AUDIT, AUDIT_CHAIN
+from node.storage.transactions import ChangedMeanwhileError
+
+__all__ = ["Action", "AuditBreak", "Auditor", "Deed", "Outcome"]
+
+_CHAIN: Final = 1
+_LINKS_A_PASS: Final = 1000
+_PURPOSE_MAX: Final = 64
+
+
+class Action(StrEnum):
+    """What was done."""
+
+    PUT = "put"
+    READ = "read"
+    FIND = "find"
+    TIMELINE = "timeline"
+    COUNT = "count"
+
+
+class Outcome(StrEnum):
+    """How it ended. Not found and not allowed are one outcome to the caller, and so here."""
+
+    DONE = "done"
+    NOT_FOUND = "not_found"
+    REPEATED = "repeated"
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One audited deed. Ids are ours or none: what a caller typed may be anything."""
+
+    action: Action
+    object_table: str
+    outcome: Outcome
+    row_count: int
+    object_id: str | None = None
+    resident_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditBreak:
+    """Where the chain does not hold: its first wrong position, and why."""
+
+    position: int
+    reason: str
+
+
+class Auditor:
+    """Writes, links and verifies."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._insert = insert(AUDIT)
+
+    def write(self, connection: Connection, caller: Caller, *deeds: Deed) -> None:
+        """Add entries to the caller's transaction: without them it must not commit."""
+        at = format_ms(self._clock.now_ms())
+        who = {
+            "at": at,
+            "principal": caller.principal,
+            "kind": caller.kind.value,
+            "node_id": caller.node_id,
+            "purpose": caller.purpose[:_PURPOSE_MAX],
+        }
+        connection.execute(self._insert, [{**who, **asdict(deed)} for deed in deeds])
+
+    def link(self, connection: Connection) -> int:
+        """Chain committed entries that are not linked yet; how many. Call again until 0."""
+        position, last = connection.execute(
+            select(AUDIT_CHAIN.c.position, AUDIT_CHAIN.c.hash)
+            .where(AUDIT_CHAIN.c.chain_id == _CHAIN)
+            .with_for_update()
+        ).one()
+        unlinked = (
+            connection.execute(
+                select(AUDIT)
+                .where(AUDIT.c.chain_position.is_(None))
+                .order_by(AUDIT.c.audit_id)
+                .limit(_LINKS_A_PASS)
+            )
+            .mappings()
+            .all()
+        )
+        links = []
+        for place, entry in enumerate(unlinked, start=position + 1):
+            digest = _hash(last, place, entry)
+            links.append({"b_id": entry["audit_id"], "p": place, "prev": last, "h": digest})
+            last = digest
+        if links:
+            _save_links(connection, links, position)
+        return len(links)
+
+    def verify(self, connection: Connection) -> AuditBreak | None:
+        """Walk the whole chain; None if it holds."""
+        position, last = connection.execute(
+            select(AUDIT_CHAIN.c.position, AUDIT_CHAIN.c.hash).where(
+                AUDIT_CHAIN.c.chain_id == _CHAIN
+            )
+        ).one()
+        expected, previous = 0, ""
+        for entry in _chained(connection):
+            expected += 1
+            if entry["chain_position"] != expected:
+                return AuditBreak(expected, "an entry is missing")
+            if entry["prev_hash"] != previous or entry["hash"] != _hash(previous, expected, entry):
+                return AuditBreak(expected, "an entry was changed")
+            previous = entry["hash"]
+        if (expected, previous) != (position, last):
+            return AuditBreak(expected + 1, "the end of the chain is missing")
+        return None
+
+    def entries(self, connection: Connection, *, after: int, limit: int) -> list[AuditEntry]:
+        """Entries in the order they were written, after the first `after` of them."""
+        names = list(AuditEntry.__dataclass_fields__)
+        rows = connection.execute(
+            select(*(AUDIT.c[name] for name in names))
+            .order_by(AUDIT.c.audit_id)
+            .offset(after)
+            .limit(limit)
+        )
+        return [AuditEntry(*row) for row in rows]
+
+
+def _save_links(connection: Connection, links: list[dict[str, Any]], position: int) -> None:
+    linked = connection.execute(
+        update(AUDIT)
+        .where(AUDIT.c.audit_id == bindparam("b_id"), AUDIT.c.chain_position.is_(None))
+        .values(chain_position=bindparam("p"), prev_hash=bindparam("prev"), hash=bindparam("h")),
+        links,
+    )
+    moved = connection.execute(
+        update(AUDIT_CHAIN)
+        .where(AUDIT_CHAIN.c.chain_id == _CHAIN, AUDIT_CHAIN.c.position == position)
+        .values(position=position + len(links), hash=links[-1]["h"])
+    )
+    if linked.rowcount != len(links) or moved.rowcount != 1:
+        raise ChangedMeanwhileError
+
+
+def _chained(connection: Connection) -> Iterator[RowMapping]:
+    done = 0
+    while True:
+        rows = (
+            connection.execute(
+                select(AUDIT)
+                .where(AUDIT.c.chain_position > done)
+                .order_by(AUDIT.c.chain_position)
+                .limit(_LINKS_A_PASS)
+            )
+            .mappings()
+            .all()
+        )
+        if not rows:
+            return
+        yield from rows
+        done = rows[-1]["chain_position"]
+
+
+def _hash(previous: str, position: int, entry: RowMapping) -> str:
+    """SHA-256 over the hash before, the position and every field of the entry."""
+    fields = [entry["audit_id"], *(entry[name] for name in AuditEntry.__dataclass_fields__)]
+    return hashlib.sha256(json.dumps([previous, position, *fields]).encode()).hexdigest()

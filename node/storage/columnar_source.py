@@ -1,0 +1,108 @@
+"""Rows for the columnar replica: current, joined with what questions group by, never identifying.
+
+The replica asks for the changes after a sequence of the log, from 0 for all of them. When a
+resident's own row changed, all of his records come again, because they carry his sex, birth year
+and home.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, Select, select
+
+from node.storage.context import StoreContext
+from node.storage.model import ColumnarChanges
+from node.storage.rows import chunks
+from node.storage.specs import RECORD_TABLES, RESIDENTS, TableSpec
+from node.storage.tables import REPLICATED
+from replication.core.codec import decode_changes
+from replication.core.model import Value
+
+__all__ = ["COLUMNAR_DATASETS", "ColumnarSource"]
+
+COLUMNAR_DATASETS: Final[tuple[TableSpec, ...]] = (RESIDENTS, *RECORD_TABLES)
+
+_BYTES_MAX: Final = 8 << 20
+_R = REPLICATED[RESIDENTS.name]
+_OF_RESIDENT: Final = frozenset({"sex", "birth_year"})
+
+
+class ColumnarSource:
+    """Reads the log and the current rows it speaks of."""
+
+    def __init__(self, store: StoreContext) -> None:
+        self._store = store
+        self._queries = {spec.name: _joined(spec) for spec in COLUMNAR_DATASETS}
+
+    def changes(self, after: int, limit: int, up_to: int | None = None) -> ColumnarChanges:
+        """See Storage.columnar_changes."""
+
+        def work(connection: Connection) -> ColumnarChanges:
+            part = self._store.changelog.read(
+                connection,
+                after=after,
+                lane=None,
+                bytes_max=_BYTES_MAX,
+                entries_max=limit,
+                up_to=up_to,
+            )
+            touched: dict[str, set[str]] = defaultdict(set)
+            for entry in part.entries:
+                for change in decode_changes(entry.codec, entry.rows):
+                    touched[change.table].add(change.row_id)
+            return self._current(connection, touched, part.scanned_to, part.head)
+
+        return self._store.transactions.read(work)
+
+    def _current(
+        self, connection: Connection, touched: Mapping[str, set[str]], up_to: int, head: int
+    ) -> ColumnarChanges:
+        residents = touched.get(RESIDENTS.name, set())
+        rows: dict[str, tuple[Mapping[str, Value], ...]] = {}
+        deleted: dict[str, tuple[str, ...]] = {}
+        for spec in COLUMNAR_DATASETS:
+            found: dict[str, RowMapping] = {}
+            t = REPLICATED[spec.name]
+            query = self._queries[spec.name]
+            if spec.name != RESIDENTS.name:
+                for some in chunks(sorted(residents)):
+                    found.update(_by_id(connection, query.where(t.c.resident_id.in_(some))))
+            missing = sorted(touched.get(spec.name, set()) - found.keys())
+            for some in chunks(missing):
+                found.update(_by_id(connection, query.where(t.c.row_id.in_(some))))
+            gone = tuple(sorted(key for key, row in found.items() if row["deleted"]))
+            live = tuple(_shown(found[key]) for key in sorted(found) if not found[key]["deleted"])
+            if live:
+                rows[spec.name] = live
+            if gone:
+                deleted[spec.name] = gone
+        return ColumnarChanges(up_to, head, rows, deleted)
+
+
+def _joined(spec: TableSpec) -> Select[Any]:
+    t = REPLICATED[spec.name]
+    own = [t.c[column.name] for column in spec.open_columns if column.name not in _OF_RESIDENT]
+    common = [t.c.row_id, t.c.resident_id, t.c.author_node, t.c.form, t.c.deleted]
+    if spec.name == RESIDENTS.name:
+        return select(*common, _R.c.sex, _R.c.birth_year, t.c.home_node.label("home"), *own)
+    current_home = _R.c.home_node.label("current_home")
+    return select(
+        *common, _R.c.sex, _R.c.birth_year, t.c.home_node.label("home"), current_home, *own
+    ).select_from(t.outerjoin(_R, _R.c.row_id == t.c.resident_id))
+
+
+def _by_id(connection: Connection, query: Select[Any]) -> Iterable[tuple[str, RowMapping]]:
+    return ((row["row_id"], row) for row in connection.execute(query).mappings())
+
+
+def _shown(row: RowMapping) -> dict[str, Value]:
+    """The row as the replica stores it; the resident's home of today, not of the record's day."""
+    shown = {name: value for name, value in row.items() if name not in {"deleted", "author_node"}}
+    current_home = shown.pop("current_home", None)
+    if current_home is not None:
+        shown["home"] = current_home
+    shown["author"] = row["author_node"]
+    return shown

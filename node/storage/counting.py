@@ -1,0 +1,63 @@
+"""How much is held: for status, and as the denominator of coverage."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select, union
+
+from node.security.caller import Caller
+from node.storage.audit import Action, Deed, Outcome
+from node.storage.context import StoreContext
+from node.storage.model import Counts
+from node.storage.scope import is_large, visible
+from node.storage.specs import RESIDENT_INDEX, RESIDENTS
+from node.storage.tables import REPLICATED
+from replication.core.model import Form
+
+__all__ = ["Counter"]
+
+_R = REPLICATED[RESIDENTS.name]
+_X = REPLICATED[RESIDENT_INDEX.name]
+
+
+class Counter:
+    """Counts rows."""
+
+    def __init__(self, store: StoreContext) -> None:
+        self._store = store
+
+    def counts(self) -> Counts:
+        """See Storage.counts."""
+
+        def work(connection: Connection) -> Counts:
+            rows = {
+                name: connection.execute(
+                    select(func.count()).select_from(table).where(table.c.deleted.is_(False))
+                ).scalar_one()
+                for name, table in REPLICATED.items()
+            }
+            in_full = connection.execute(
+                select(func.count()).where(_R.c.form == Form.FULL.value, _R.c.deleted.is_(False))
+            ).scalar_one()
+            return Counts(in_full + rows[RESIDENT_INDEX.name], rows)
+
+        return self._store.transactions.read(work)
+
+    def residents_by_home(self, caller: Caller) -> dict[str, int]:
+        """See Storage.residents_by_home."""
+        scope = self._store.scopes.parameters(caller)
+        large = is_large(caller)
+        known = union(
+            select(_R.c.row_id, _R.c.home_node).where(
+                _R.c.form == Form.FULL.value, _R.c.deleted.is_(False), visible(_R, large)
+            ),
+            select(_X.c.row_id, _X.c.home_node).where(_X.c.deleted.is_(False), visible(_X, large)),
+        ).subquery("known")
+        query = select(known.c.home_node, func.count()).group_by(known.c.home_node)
+
+        def work(connection: Connection) -> dict[str, int]:
+            found = {str(home): int(count) for home, count in connection.execute(query, scope)}
+            deed = Deed(Action.COUNT, RESIDENTS.name, Outcome.DONE, sum(found.values()))
+            self._store.auditor.write(connection, caller, deed)
+            return found
+
+        return self._store.transactions.write(work)

@@ -1,0 +1,294 @@
+"""Turns a bundle into row changes, or refuses it whole: who may write what, and at which version.
+
+Reads what is held (locked until the commit) and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from node.clock import format_ms
+from node.records.model import Bundle, NewRecord, NewResident
+from node.security.caller import Caller
+from node.storage.context import StoreContext
+from node.storage.errors import (
+    DuplicateIdentifierError,
+    HomeElsewhereError,
+    NotAuthorError,
+    RecordMismatchError,
+    RepeatedRowError,
+    UnknownColumnError,
+    UnknownResidentError,
+)
+from node.storage.rows import HeldRow, chunks, held_rows
+from node.storage.scope import is_large, visible
+from node.storage.specs import IDENTIFIERS, IDENTITY_NUMBER, RECORD_TABLES, RESIDENTS
+from node.storage.tables import REPLICATED
+from replication.core.model import (
+    SCHEMA_VERSION,
+    Form,
+    Operation,
+    RowChange,
+    Value,
+    Version,
+)
+
+__all__ = ["BundlePlan", "PlannedRow", "plan_bundle"]
+
+_FIRST = Version(1, 1)
+_RECORD_COLUMNS: Mapping[str, frozenset[str]] = {spec.name: spec.names for spec in RECORD_TABLES}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A change, and the version it replaces (None: a new row)."""
+
+    change: RowChange
+    replaces: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePlan:
+    """The rows to write, and the ids to answer with, in the bundle's order."""
+
+    rows: tuple[PlannedRow, ...]
+    resident_ids: tuple[str, ...]
+    record_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    node: str
+    epoch: int
+
+
+def plan_bundle(
+    store: StoreContext, connection: Connection, caller: Caller, bundle: Bundle, now_ms: int
+) -> BundlePlan:
+    """Plan every row of a bundle.
+
+    Raises:
+        BundleError: Of the kind that tells why; nothing was written.
+    """
+    planner = _Planner(store, connection, format_ms(now_ms))
+    residents = planner.residents(bundle.residents)
+    identifiers = planner.identifiers(bundle.residents, residents)
+    homes = {
+        row.change.row_id: _Home(row.change.home_node, row.change.home_epoch) for row in residents
+    }
+    records = planner.records(caller, bundle.records, homes)
+    return BundlePlan(
+        (*residents, *identifiers, *records),
+        tuple(row.change.row_id for row in residents),
+        tuple(row.change.row_id for row in records),
+    )
+
+
+class _Planner:
+    def __init__(self, store: StoreContext, connection: Connection, recorded_at: str) -> None:
+        self._store = store
+        self._connection = connection
+        self._recorded_at = recorded_at
+
+    def residents(self, new: Sequence[NewResident]) -> list[PlannedRow]:
+        here = self._store.node_id
+        elsewhere = [i for i, each in enumerate(new) if each.home_node not in (None, "", here)]
+        if elsewhere:
+            raise HomeElsewhereError(
+                "residents have another home node",
+                [f"residents[{i}].home_node" for i in elsewhere],
+            )
+        given = [each.resident_id for each in new]
+        held = self._held_once(RESIDENTS.name, given, "residents[{}].resident_id")
+        foreign = [
+            f"residents[{i}].resident_id"
+            for i, row_id in enumerate(given)
+            if row_id in held and (held[row_id].author_node != here or held[row_id].form != "full")
+        ]
+        if foreign:
+            raise NotAuthorError("residents were registered by another node", foreign)
+        return [self._resident(each, held.get(each.resident_id or "")) for each in new]
+
+    def _resident(self, new: NewResident, held: HeldRow | None) -> PlannedRow:
+        row_id = new.resident_id or self._store.ids.mint()
+        values: dict[str, Value] = {
+            "name": new.name,
+            "birth_date": new.birth_date,
+            "sex": new.sex,
+            "birth_year": int(new.birth_date[:4]),
+            "phone": new.phone,
+            "address": new.address,
+            "deceased_on": new.deceased_on,
+        }
+        home = _Home(self._store.node_id, held.home_epoch if held else 1)
+        return self._row(RESIDENTS.name, row_id, row_id, values, home=home, held=held)
+
+    def identifiers(
+        self, new: Sequence[NewResident], planned: Sequence[PlannedRow]
+    ) -> list[PlannedRow]:
+        """Identifiers not held yet. An amendment adds identifiers and takes none away."""
+        index = self._store.blind_index.index
+        amended = [row.change.row_id for row in planned if row.replaces is not None]
+        held = self._identifiers_of(amended)
+        positions: dict[tuple[str, str], str] = {}
+        repeated: list[str] = []
+        rows: list[PlannedRow] = []
+        for i, (resident, row) in enumerate(zip(new, planned, strict=True)):
+            resident_id = row.change.row_id
+            home = _Home(row.change.home_node, row.change.home_epoch)
+            for j, identifier in enumerate(resident.identifiers):
+                key = (identifier.system, index(identifier.system, identifier.value))
+                if (resident_id, *key) in held:
+                    continue
+                where = f"residents[{i}].identifiers[{j}].value"
+                if key in positions and identifier.system == IDENTITY_NUMBER:
+                    repeated.append(where)
+                positions[key] = where
+                values: dict[str, Value] = {
+                    "system": identifier.system,
+                    "value": identifier.value,
+                }
+                row_id = self._store.ids.mint()
+                rows.append(self._row(IDENTIFIERS.name, row_id, resident_id, values, home=home))
+        self._refuse_taken(positions, repeated)
+        return rows
+
+    def _identifiers_of(self, resident_ids: Sequence[str]) -> set[tuple[str, str, str]]:
+        t = REPLICATED[IDENTIFIERS.name]
+        query = select(t.c.resident_id, t.c.system, t.c.value_index).where(t.c.deleted.is_(False))
+        return {
+            (row.resident_id, row.system, row.value_index)
+            for some in chunks(resident_ids)
+            for row in self._connection.execute(query.where(t.c.resident_id.in_(some)))
+        }
+
+    def _refuse_taken(
+        self, positions: Mapping[tuple[str, str], str], repeated: Sequence[str]
+    ) -> None:
+        t = REPLICATED[IDENTIFIERS.name]
+        wanted = [index for system, index in positions if system == IDENTITY_NUMBER]
+        query = select(t.c.value_index).where(t.c.system == IDENTITY_NUMBER, t.c.deleted.is_(False))
+        taken = [
+            positions[IDENTITY_NUMBER, row.value_index]
+            for some in chunks(wanted)
+            for row in self._connection.execute(query.where(t.c.value_index.in_(some)).distinct())
+        ]
+        if taken or repeated:
+            raise DuplicateIdentifierError(
+                "identity numbers are registered already", [*repeated, *taken]
+            )
+
+    def records(
+        self, caller: Caller, new: Sequence[NewRecord], homes: Mapping[str, _Home]
+    ) -> list[PlannedRow]:
+        self._refuse_unknown_columns(new)
+        known = {**self._homes_of(caller, {each.resident_id for each in new} - set(homes)), **homes}
+        unknown = [i for i, each in enumerate(new) if each.resident_id not in known]
+        if unknown:
+            raise UnknownResidentError(
+                "records name residents not known here",
+                [f"records[{i}].resident_id" for i in unknown],
+            )
+        held = self._held_records(new)
+        return [
+            self._row(
+                each.table,
+                each.record_id or self._store.ids.mint(),
+                each.resident_id,
+                each.values,
+                home=known[each.resident_id],
+                held=held.get(each.record_id or ""),
+            )
+            for each in new
+        ]
+
+    def _refuse_unknown_columns(self, new: Sequence[NewRecord]) -> None:
+        positions = [
+            f"records[{i}].{name}"
+            for i, each in enumerate(new)
+            for name in ("table", *each.values)
+            if each.table not in _RECORD_COLUMNS
+            or (name != "table" and name not in _RECORD_COLUMNS[each.table])
+        ]
+        if positions:
+            raise UnknownColumnError("records have unknown tables or columns", positions)
+
+    def _homes_of(self, caller: Caller, resident_ids: set[str]) -> dict[str, _Home]:
+        """Home and epoch of residents held here that the caller may see; no move meanwhile."""
+        if not resident_ids:
+            return {}
+        t = REPLICATED[RESIDENTS.name]
+        query = (
+            select(t.c.row_id, t.c.home_node, t.c.home_epoch)
+            .where(t.c.form == "full", t.c.deleted.is_(False), visible(t, is_large(caller)))
+            .order_by(t.c.row_id)
+            .with_for_update(read=True)
+        )
+        scope = self._store.scopes.parameters(caller)
+        return {
+            row.row_id: _Home(row.home_node, row.home_epoch)
+            for some in chunks(sorted(resident_ids))
+            for row in self._connection.execute(query.where(t.c.row_id.in_(some)), scope)
+        }
+
+    def _held_records(self, new: Sequence[NewRecord]) -> dict[str, HeldRow]:
+        given = [each.record_id for each in new]
+        held: dict[str, HeldRow] = {}
+        for spec in RECORD_TABLES:
+            held.update(self._held_once(spec.name, given, "records[{}].record_id"))
+        foreign: list[str] = []
+        mismatched: list[str] = []
+        for i, each in enumerate(new):
+            row = held.get(each.record_id or "")
+            if row is None:
+                continue
+            if row.author_node != self._store.node_id or row.form != "full":
+                foreign.append(f"records[{i}].record_id")
+            elif (row.table, row.resident_id) != (each.table, each.resident_id):
+                mismatched.append(f"records[{i}]")
+        if foreign:
+            raise NotAuthorError("records were written by another node", foreign)
+        if mismatched:
+            raise RecordMismatchError("records differ in type or resident", mismatched)
+        return held
+
+    def _held_once(
+        self, table: str, given: Sequence[str | None], position: str
+    ) -> dict[str, HeldRow]:
+        ids = [row_id for row_id in given if row_id]
+        if not ids:
+            return {}
+        if len(set(ids)) != len(ids):
+            again = [i for i, row_id in enumerate(given) if row_id and row_id in given[:i]]
+            raise RepeatedRowError("row ids stand twice", [position.format(i) for i in again])
+        return held_rows(self._connection, table, ids, for_update=True)
+
+    def _row(
+        self,
+        table: str,
+        row_id: str,
+        resident_id: str,
+        values: Mapping[str, Value],
+        *,
+        home: _Home,
+        held: HeldRow | None = None,
+    ) -> PlannedRow:
+        version = Version(held.version.author_epoch, held.version.number + 1) if held else _FIRST
+        change = RowChange(
+            table=table,
+            row_id=row_id,
+            resident_id=resident_id,
+            version=version,
+            operation=Operation.PUT,
+            author_node=self._store.node_id,
+            home_node=home.node,
+            home_epoch=home.epoch,
+            schema_version=SCHEMA_VERSION,
+            recorded_at=self._recorded_at,
+            form=Form.FULL,
+            values={name: value for name, value in values.items() if value is not None},
+        )
+        return PlannedRow(change, held.version if held else None)

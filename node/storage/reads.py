@@ -1,0 +1,304 @@
+"""Reads for a caller: scoped in the statement, audited in the same transaction.
+
+Rows held in another form than full are for counting, never for showing. What is not there and what
+is outside the caller's scope give the same answer and the same audit entry.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from heapq import nlargest
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
+
+from node.records.model import NewIdentifier
+from node.security.caller import Caller
+from node.storage.audit import Action, Deed, Outcome
+from node.storage.context import StoreContext
+from node.storage.errors import PageTokenError
+from node.storage.model import Page, StoredRecord, StoredResident
+from node.storage.scope import is_large, visible
+from node.storage.specs import IDENTIFIERS, RECORD_TABLES, RESIDENTS, TABLES, TableSpec
+from node.storage.tables import REPLICATED
+from replication.core.model import Form, Version
+
+__all__ = ["Reader"]
+
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PAGE_MAX: Final = 500
+_RECORDS: Final = "records"
+_R = REPLICATED[RESIDENTS.name]
+_I = REPLICATED[IDENTIFIERS.name]
+
+
+class Reader:
+    """Reads what is held in full."""
+
+    def __init__(self, store: StoreContext) -> None:
+        self._store = store
+        # Built once: composing a statement costs more than a point read on SQLite.
+        self._residents = _two(_resident_query)
+        self._finds = _two(_find_query)
+        self._records = {spec.name: _two(_record_query, spec) for spec in RECORD_TABLES}
+        self._timelines = {spec.name: _two(_timeline_query, spec) for spec in RECORD_TABLES}
+        self._tables_of = _tables_of_id()
+        self._identifiers = (
+            select(_I.c.row_id, _I.c.system, _I.c.value)
+            .where(_I.c.resident_id == bindparam("id"), _I.c.deleted.is_(False))
+            .where(_I.c.form == Form.FULL.value)
+            .order_by(_I.c.row_id)
+        )
+
+    def resident(self, caller: Caller, resident_id: str) -> StoredResident | None:
+        """See Storage.resident."""
+        scope = self._store.scopes.parameters(caller)
+        named = _named(resident_id)
+
+        def work(connection: Connection) -> StoredResident | None:
+            found = None
+            if named is not None:
+                query = self._residents[is_large(caller)]
+                row = connection.execute(query, {**scope, "id": named}).mappings().first()
+                found = None if row is None else self._resident(connection, row)
+            outcome = Outcome.DONE if found else Outcome.NOT_FOUND
+            deed = Deed(Action.READ, RESIDENTS.name, outcome, int(bool(found)), named, named)
+            self._store.auditor.write(connection, caller, deed)
+            return found
+
+        return self._store.transactions.write(work)
+
+    def find_resident(self, caller: Caller, system: str, value: str) -> StoredResident | None:
+        """See Storage.find_resident."""
+        scope = self._store.scopes.parameters(caller)
+        wanted = {
+            **scope,
+            "system": system,
+            "value_index": self._store.blind_index.index(system, value),
+        }
+
+        def work(connection: Connection) -> StoredResident | None:
+            query = self._finds[is_large(caller)]
+            row = connection.execute(query, wanted).mappings().first()
+            found = None if row is None else self._resident(connection, row)
+            # The value itself is never written down; that somebody looked is.
+            if found is None:
+                deed = Deed(Action.FIND, IDENTIFIERS.name, Outcome.NOT_FOUND, 0)
+            else:
+                held = found.resident_id
+                deed = Deed(Action.FIND, IDENTIFIERS.name, Outcome.DONE, 1, held, held)
+            self._store.auditor.write(connection, caller, deed)
+            return found
+
+        return self._store.transactions.write(work)
+
+    def record(self, caller: Caller, record_id: str) -> StoredRecord | None:
+        """See Storage.record."""
+        scope = self._store.scopes.parameters(caller)
+        named = _named(record_id)
+
+        def work(connection: Connection) -> StoredRecord | None:
+            found = None
+            if named is not None:
+                found = self._record(connection, caller, {**scope, "id": named})
+            outcome = Outcome.DONE if found else Outcome.NOT_FOUND
+            whose = found.resident_id if found else None
+            deed = Deed(Action.READ, _RECORDS, outcome, int(bool(found)), named, whose)
+            self._store.auditor.write(connection, caller, deed)
+            return found
+
+        return self._store.transactions.write(work)
+
+    def timeline(self, caller: Caller, resident_id: str, *, size: int, token: str) -> Page:
+        """See Storage.timeline."""
+        size = min(max(size, 1), _PAGE_MAX)
+        scope = self._store.scopes.parameters(caller)
+        named = _named(resident_id)
+        before = _decode_token(token, resident_id)
+
+        def work(connection: Connection) -> Page:
+            rows: list[tuple[str, str, TableSpec, RowMapping]] = []
+            if named is not None:
+                wanted = {
+                    **scope,
+                    "id": named,
+                    "size": size + 1,
+                    "before_date": before[0],
+                    "before_id": before[1],
+                }
+                rows = self._timeline(connection, caller, wanted, size + 1)
+            records = tuple(self._stored(spec, row) for _, _, spec, row in rows[:size])
+            deed = Deed(Action.TIMELINE, _RECORDS, Outcome.DONE, len(records), resident_id=named)
+            self._store.auditor.write(connection, caller, deed)
+            more = len(rows) > size
+            last = rows[size - 1] if more else None
+            return Page(records, _encode_token(last[0], last[1], resident_id) if last else "")
+
+        return self._store.transactions.write(work)
+
+    def _timeline(
+        self, connection: Connection, caller: Caller, wanted: Mapping[str, Any], count: int
+    ) -> list[tuple[str, str, TableSpec, RowMapping]]:
+        large = is_large(caller)
+        rows = [
+            (str(row["sorted_by"]), str(row["row_id"]), spec, row)
+            for spec in RECORD_TABLES
+            for row in connection.execute(self._timelines[spec.name][large], wanted).mappings()
+        ]
+        return nlargest(count, rows, key=lambda each: each[:2])
+
+    def _record(
+        self, connection: Connection, caller: Caller, wanted: Mapping[str, Any]
+    ) -> StoredRecord | None:
+        for (table,) in connection.execute(self._tables_of, {"id": wanted["id"]}):
+            query = self._records[table][is_large(caller)]
+            row = connection.execute(query, wanted).mappings().first()
+            if row is not None:
+                return self._stored(TABLES[table], row)
+        return None
+
+    def _stored(self, spec: TableSpec, row: RowMapping) -> StoredRecord:
+        return StoredRecord(
+            table=spec.name,
+            record_id=row["row_id"],
+            resident_id=row["resident_id"],
+            version=Version(row["version_epoch"], row["version_number"]),
+            author_node=row["author_node"],
+            home_node=row["home_node"],
+            home_epoch=row["home_epoch"],
+            recorded_at=row["recorded_at"],
+            deleted=bool(row["deleted"]),
+            values=self._store.cells.open(spec, row),
+        )
+
+    def _resident(self, connection: Connection, row: RowMapping) -> StoredResident:
+        cells: dict[str, Any] = self._store.cells.open(RESIDENTS, row)
+        held = connection.execute(self._identifiers, {"id": row["row_id"]})
+        open_cell = self._store.cells.open_cell
+        identifiers = tuple(
+            NewIdentifier(system, str(open_cell(IDENTIFIERS.name, "value", row_id, value)))
+            for row_id, system, value in held
+        )
+        return StoredResident(
+            resident_id=row["row_id"],
+            version=Version(row["version_epoch"], row["version_number"]),
+            home_node=row["home_node"],
+            home_epoch=row["home_epoch"],
+            recorded_at=row["recorded_at"],
+            identifiers=identifiers,
+            deleted=bool(row["deleted"]),
+            **cells,
+        )
+
+
+def _two(build: Callable[..., Select[Any]], *about: TableSpec) -> tuple[Select[Any], Select[Any]]:
+    """A query for small scopes and for large ones."""
+    return build(False, *about), build(True, *about)
+
+
+def _resident_query(large: bool) -> Select[Any]:
+    return select(_R).where(
+        _R.c.row_id == bindparam("id"), _R.c.form == Form.FULL.value, visible(_R, large)
+    )
+
+
+def _find_query(large: bool) -> Select[Any]:
+    """The first registered of those who carry it: two villages may have registered one person."""
+    return (
+        select(_R)
+        .join(_I, _I.c.resident_id == _R.c.row_id)
+        .where(
+            _I.c.value_index == bindparam("value_index"),
+            _I.c.system == bindparam("system"),
+            _I.c.deleted.is_(False),
+            _I.c.form == Form.FULL.value,
+            _R.c.form == Form.FULL.value,
+            _R.c.deleted.is_(False),
+            visible(_R, large),
+        )
+        .order_by(_R.c.recorded_at, _R.c.row_id)
+        .limit(1)
+    )
+
+
+def _record_query(large: bool, spec: TableSpec) -> Select[Any]:
+    t = REPLICATED[spec.name]
+    return select(t).where(
+        t.c.row_id == bindparam("id"), t.c.form == Form.FULL.value, visible(t, large)
+    )
+
+
+def _timeline_query(large: bool, spec: TableSpec) -> Select[Any]:
+    """One page of one table, by a key that later inserts do not move."""
+    t = REPLICATED[spec.name]
+    day: ColumnElement[str] = func.coalesce(
+        func.nullif(t.c[spec.care_date], ""), func.substr(t.c.recorded_at, 1, 10)
+    )
+    earlier = or_(
+        bindparam("before_date") == literal(""),
+        day < bindparam("before_date"),
+        and_(day == bindparam("before_date"), t.c.row_id < bindparam("before_id")),
+    )
+    return (
+        select(t, day.label("sorted_by"))
+        .where(
+            t.c.resident_id == bindparam("id"),
+            t.c.form == Form.FULL.value,
+            t.c.deleted.is_(False),
+            visible(t, large),
+            earlier,
+        )
+        .order_by(day.desc(), t.c.row_id.desc())
+        .limit(bindparam("size"))
+    )
+
+
+def _tables_of_id() -> Select[Any]:
+    found: Sequence[Select[Any]] = [
+        select(literal(spec.name).label("name")).where(
+            REPLICATED[spec.name].c.row_id == bindparam("id")
+        )
+        for spec in RECORD_TABLES
+    ]
+    tables = union_all(*found).subquery("tables_of_id")
+    return select(tables.c.name)
+
+
+def _named(row_id: str) -> str | None:
+    """The id if it is one of ours: anything else a caller typed stays out of the audit."""
+    return row_id if _ID.fullmatch(row_id) else None
+
+
+def _encode_token(day: str, row_id: str, resident_id: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([day, row_id, resident_id]).encode()).decode()
+
+
+def _decode_token(token: str, resident_id: str) -> tuple[str, str]:
+    """Where the page before ended. A made-up token only picks another place in one's own scope."""
+    if not token:
+        return "", ""
+    try:
+        parts = json.loads(base64.urlsafe_b64decode(token))
+    except (binascii.Error, ValueError):
+        raise PageTokenError from None
+    if not (isinstance(parts, list) and len(parts) == 3 and all(isinstance(p, str) for p in parts)):
+        raise PageTokenError
+    if parts[2] != resident_id or not parts[0]:
+        raise PageTokenError
+    return parts[0], parts[1]

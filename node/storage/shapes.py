@@ -1,0 +1,91 @@
+"""Whether an arriving row can be stored as it is: ids, sizes and kinds of its cells.
+
+A peer's word may be anything. What no honest encoder sends ends the link; what only this node's
+schema cannot hold is one row's fault and waits in the quarantine.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final, assert_never
+
+from node.storage.specs import TABLES, ColumnKind, ColumnSpec
+from replication.core.model import RowChange, Value
+from replication.errors import RemoteProtocolError
+
+__all__ = ["fits_schema", "refuse_unspeakable"]
+
+_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_NODE: Final = re.compile(r"[0-9]{1,16}")
+_STAMP: Final = re.compile(r"[0-9TZ:.+-]{10,24}")
+_INTEGER_MAX: Final = 2**31 - 1
+_COUNT_MAX: Final = 2**62
+_SEALED_TEXT_MAX: Final = 10_000
+
+
+def refuse_unspeakable(change: RowChange) -> None:
+    """Refuse what the codec cannot have made.
+
+    Raises:
+        RemoteProtocolError: A number out of range, a nested value, text that is not Unicode.
+    """
+    version = change.version
+    counts = (version.author_epoch, version.number, change.home_epoch, change.schema_version)
+    texts = (change.table, change.row_id, change.resident_id, change.author_node, change.home_node)
+    if max(counts) > _COUNT_MAX or not all(map(_is_unicode, (*texts, *change.values))):
+        raise RemoteProtocolError("a row's own fields are not of this protocol")
+    for value in change.values.values():
+        if not _is_plain(value):
+            raise RemoteProtocolError("a row holds a value that is not of this protocol")
+
+
+def fits_schema(change: RowChange) -> bool:
+    """Whether every id and cell fits its column."""
+    if not (
+        _ID.fullmatch(change.row_id)
+        and _ID.fullmatch(change.resident_id)
+        and _NODE.fullmatch(change.author_node)
+        and _NODE.fullmatch(change.home_node)
+        and _STAMP.fullmatch(change.recorded_at)
+        and change.schema_version <= _INTEGER_MAX
+    ):
+        return False
+    values = change.values
+    return all(_fits(column, values.get(column.name)) for column in TABLES[change.table].columns)
+
+
+def _is_plain(value: object) -> bool:
+    if value is None or isinstance(value, bool | int):
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) and _is_unicode(value)
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _fits(column: ColumnSpec, value: Value) -> bool:
+    if value is None:
+        return True
+    match column.kind:
+        case ColumnKind.TEXT | ColumnKind.CODE:
+            limit = _SEALED_TEXT_MAX if column.sealed else column.length
+            return isinstance(value, str) and len(value) <= limit
+        case ColumnKind.DATE | ColumnKind.REFERENCE | ColumnKind.KEYED_INDEX:
+            return isinstance(value, str) and value.isascii() and len(value) <= column.length
+        case ColumnKind.INTEGER:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            return whole and -_INTEGER_MAX <= int(value) <= _INTEGER_MAX
+        case ColumnKind.NUMBER:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case _:
+            assert_never(column.kind)

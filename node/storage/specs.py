@@ -1,0 +1,214 @@
+"""What each replicated table is, said once: columns, lane, what is sealed, what may leave.
+
+Everything else follows from these declarations: the database schema (tables.py), the sealing of
+cells (sealing.py), de-identification on the way up (transforms.py) and what the columnar replica
+may see (columnar_source.py). A column that says nothing about de-identification is dropped by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from replication.core.model import Lane
+
+__all__ = [
+    "IDENTIFIERS",
+    "IDENTITY_NUMBER",
+    "RECORD_TABLES",
+    "RESIDENTS",
+    "RESIDENT_INDEX",
+    "TABLES",
+    "ColumnKind",
+    "ColumnSpec",
+    "Leaving",
+    "TableSpec",
+]
+
+IDENTITY_NUMBER: Final = "identity_number"
+"""The identifier system (GB 11643) that is unique at a node and indexed for the region."""
+
+
+class ColumnKind(StrEnum):
+    """What a cell holds."""
+
+    TEXT = "text"
+    CODE = "code"
+    DATE = "date"
+    INTEGER = "integer"
+    NUMBER = "number"
+    REFERENCE = "reference"
+    KEYED_INDEX = "keyed_index"
+
+
+class Leaving(StrEnum):
+    """What de-identification does with a column."""
+
+    DROP = "drop"
+    KEEP = "keep"
+    MONTH = "month"
+    PSEUDONYM = "pseudonym"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """One column. `length` counts characters; `sealed` cells are encrypted at rest.
+
+    `references` names the table whose row ids a REFERENCE holds: its pseudonyms are taken from
+    that table's domain, so that references still meet their rows after de-identification.
+    """
+
+    name: str
+    kind: ColumnKind = ColumnKind.TEXT
+    length: int = 64
+    sealed: bool = False
+    leaving: Leaving = Leaving.DROP
+    references: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """One replicated table. `care_date` orders a timeline; only records have one."""
+
+    name: str
+    lane: Lane
+    columns: tuple[ColumnSpec, ...]
+    care_date: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the table's own columns."""
+        return frozenset(column.name for column in self.columns)
+
+    @property
+    def sealed(self) -> tuple[ColumnSpec, ...]:
+        """Columns encrypted at rest."""
+        return tuple(column for column in self.columns if column.sealed)
+
+    @property
+    def open_columns(self) -> tuple[ColumnSpec, ...]:
+        """Columns that carry no direct identifier: what an analysis may see."""
+        return tuple(column for column in self.columns if column.leaving is not Leaving.DROP)
+
+
+def _code(name: str, length: int = 64) -> ColumnSpec:
+    return ColumnSpec(name, ColumnKind.CODE, length, leaving=Leaving.KEEP)
+
+
+def _date(name: str, leaving: Leaving = Leaving.KEEP) -> ColumnSpec:
+    return ColumnSpec(name, ColumnKind.DATE, 10, leaving=leaving)
+
+
+def _free_text(name: str, length: int = 200) -> ColumnSpec:
+    # Free text may hold a name, so it never leaves in de-identified form.
+    return ColumnSpec(name, ColumnKind.TEXT, length)
+
+
+def _sealed(name: str) -> ColumnSpec:
+    return ColumnSpec(name, sealed=True)
+
+
+_ENCOUNTER: Final = ColumnSpec(
+    "encounter_id",
+    ColumnKind.REFERENCE,
+    36,
+    leaving=Leaving.PSEUDONYM,
+    references="encounters",
+)
+
+RESIDENTS: Final = TableSpec(
+    "residents",
+    Lane.IDENTITY,
+    (
+        _sealed("name"),
+        _sealed("birth_date"),
+        _code("sex", 16),
+        ColumnSpec("birth_year", ColumnKind.INTEGER, leaving=Leaving.KEEP),
+        _sealed("phone"),
+        _sealed("address"),
+        _date("deceased_on", Leaving.MONTH),
+    ),
+)
+
+IDENTIFIERS: Final = TableSpec(
+    "identifiers",
+    Lane.IDENTITY,
+    (ColumnSpec("system", ColumnKind.CODE, 64), _sealed("value")),
+)
+
+RESIDENT_INDEX: Final = TableSpec(
+    "resident_index",
+    Lane.IDENTITY,
+    (ColumnSpec("identity_index", ColumnKind.KEYED_INDEX, 64),),
+)
+
+RECORD_TABLES: Final[tuple[TableSpec, ...]] = (
+    TableSpec(
+        "encounters",
+        Lane.BULK,
+        (
+            _code("class", 32),
+            _date("started_on"),
+            _date("ended_on"),
+            _code("reason_code"),
+            _code("department", 100),
+        ),
+        care_date="started_on",
+    ),
+    TableSpec(
+        "conditions",
+        Lane.BULK,
+        (_ENCOUNTER, _code("code"), _date("onset_on"), _code("clinical_status", 32)),
+        care_date="onset_on",
+    ),
+    TableSpec(
+        "observations",
+        Lane.BULK,
+        (
+            _ENCOUNTER,
+            _code("code"),
+            ColumnSpec("value", ColumnKind.NUMBER, leaving=Leaving.KEEP),
+            _code("unit", 32),
+            _date("observed_on"),
+        ),
+        care_date="observed_on",
+    ),
+    TableSpec(
+        "medications",
+        Lane.BULK,
+        (
+            _ENCOUNTER,
+            _code("code"),
+            _free_text("display"),
+            _date("started_on"),
+            _date("ended_on"),
+            _free_text("dosage"),
+        ),
+        care_date="started_on",
+    ),
+    TableSpec(
+        "procedures",
+        Lane.BULK,
+        (_ENCOUNTER, _code("code"), _free_text("display"), _date("performed_on")),
+        care_date="performed_on",
+    ),
+    TableSpec(
+        "immunizations",
+        Lane.BULK,
+        (
+            _ENCOUNTER,
+            _code("code"),
+            _free_text("display"),
+            _date("given_on"),
+            ColumnSpec("dose_number", ColumnKind.INTEGER, leaving=Leaving.KEEP),
+        ),
+        care_date="given_on",
+    ),
+)
+
+TABLES: Final = MappingProxyType(
+    {spec.name: spec for spec in (RESIDENTS, IDENTIFIERS, RESIDENT_INDEX, *RECORD_TABLES)}
+)
+"""Every replicated table by name."""

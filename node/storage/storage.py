@@ -1,0 +1,242 @@
+"""The storage of one node: the door to everything in this room.
+
+Every method blocks on the database and may be called from several threads. A method that writes
+returns when the write is durable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock, Ids, RandomBytes
+from node.records.model import Bundle
+from node.security.caller import Caller
+from node.security.sealing import DataKeys
+from node.storage.apply import BatchApplier
+from node.storage.audit import AuditBreak, Auditor
+from node.storage.columnar_source import ColumnarSource
+from node.storage.context import KeyedIndex, Pseudonyms, StoreContext
+from node.storage.counting import Counter
+from node.storage.model import (
+    ApplyOutcome,
+    AuditEntry,
+    BundleResult,
+    ColumnarChanges,
+    Counts,
+    Page,
+    StoredRecord,
+    StoredResident,
+)
+from node.storage.outgoing import OutgoingReader
+from node.storage.reads import Reader
+from node.storage.rows import RowMaker
+from node.storage.scope import Scopes
+from node.storage.sealing import CellSealer
+from node.storage.tables import CHANGELOG
+from node.storage.transactions import Transactions
+from node.storage.writes import BundleWriter
+from replication.changelog import ChangeLog, LinkState, Marks, Quarantine
+from replication.core.config import PeerRole
+from replication.core.model import Batch, Cursor, Lane, LogEntry
+
+__all__ = ["LogState", "Storage"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """The change log: last number given, entries committed and not numbered yet."""
+
+    head: int
+    unnumbered: int
+
+
+class Storage:
+    """Rows with their log and audit. Construction touches no database."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        node_id: NodeId,
+        hierarchy: Hierarchy,
+        sealer: DataKeys,
+        blind_index: KeyedIndex,
+        changelog: ChangeLog,
+        clock: Clock,
+        ids: Ids,
+        regional_index: KeyedIndex | None = None,
+        pseudonymizer: Pseudonyms | None = None,
+        random_bytes: RandomBytes = os.urandom,
+    ) -> None:
+        """`regional_index` and `pseudonymizer`: only where the node holds those keys."""
+        transactions = Transactions(engine)
+        self._store = store = StoreContext(
+            node_id=node_id,
+            hierarchy=hierarchy,
+            transactions=transactions,
+            scopes=Scopes(transactions),
+            auditor=Auditor(clock),
+            cells=CellSealer(node_id, sealer),
+            blind_index=blind_index,
+            changelog=changelog,
+            quarantine=Quarantine(
+                CHANGELOG, node_id=node_id, sealer=sealer, random_bytes=random_bytes
+            ),
+            links=LinkState(CHANGELOG),
+            clock=clock,
+            ids=ids,
+            regional_index=regional_index,
+            pseudonyms=pseudonymizer,
+        )
+        maker = RowMaker(store.cells, blind_index)
+        self._marks = Marks(CHANGELOG)
+        self._writer = BundleWriter(store, maker)
+        self._applier = BatchApplier(store, maker)
+        self._reader = Reader(store)
+        self._outgoing = OutgoingReader(store)
+        self._columnar = ColumnarSource(store)
+        self._counter = Counter(store)
+
+    def put_bundle(self, caller: Caller, bundle: Bundle) -> BundleResult:
+        """Store a bundle, all of it or nothing, with its log entries and audit.
+
+        New rows get version (1, 1); a given id that is held is amended: the next version, with all
+        values as given. An amended resident keeps the identifiers he has. The same request of the
+        same principal again gives the first answer.
+
+        Raises:
+            BundleError: Of the kind that says why, with positions in the bundle; nothing stored.
+            StorageBusyError: Lost against other transactions; nothing stored.
+        """
+        return self._writer.put(caller, bundle)
+
+    def resident(self, caller: Caller, resident_id: str) -> StoredResident | None:
+        """A resident held in full; None: not there, or not for this caller. Audited."""
+        return self._reader.resident(caller, resident_id)
+
+    def find_resident(self, caller: Caller, system: str, value: str) -> StoredResident | None:
+        """The resident who carries an identifier, found by the keyed index. Audited."""
+        return self._reader.find_resident(caller, system, value)
+
+    def record(self, caller: Caller, record_id: str) -> StoredRecord | None:
+        """A record held in full, retracted ones too; None as for residents. Audited."""
+        return self._reader.record(caller, record_id)
+
+    def timeline(
+        self, caller: Caller, resident_id: str, *, size: int = 100, token: str = ""
+    ) -> Page:
+        """A resident's records, newest day of care first; rows that arrive later move no page.
+
+        A record without a date of care stands at the day it was recorded. Retracted records are
+        left out. Audited.
+
+        Args:
+            caller: Who asks.
+            resident_id: Whose records.
+            size: 1 to 500 records; beyond is cut to that.
+            token: `next_token` of the page before; "" for the first.
+
+        Raises:
+            PageTokenError: The token is not of this resident's timeline.
+        """
+        return self._reader.timeline(caller, resident_id, size=size, token=token)
+
+    def residents_by_home(self, caller: Caller) -> dict[str, int]:
+        """Residents known, by home: held in full, or as entries of the main index. Audited."""
+        return self._counter.residents_by_home(caller)
+
+    def counts(self) -> Counts:
+        """Rows held by table. Reads whole indexes; no patient data."""
+        return self._counter.counts()
+
+    def apply_batch(
+        self, peer: NodeId, peer_role: PeerRole, batch: Batch, cursor: Cursor
+    ) -> ApplyOutcome:
+        """Apply a peer's batch, relay what was admitted through the log, and save the cursor.
+
+        One transaction, durable on return. A batch applied before changes nothing.
+
+        Args:
+            peer: Who sent it.
+            peer_role: What the peer is to this node.
+            batch: In the order of its stream.
+            cursor: Where the lane stands once it is applied.
+
+        Raises:
+            BatchOrderError: The stored cursor is not the batch's predecessor.
+            RemoteProtocolError: An entry is not of this protocol; nothing was applied.
+            CursorWentBackError: The stream is older than the one on record.
+        """
+        return self._applier.apply(peer, peer_role, batch, cursor)
+
+    def outgoing(
+        self,
+        peer: NodeId,
+        peer_role: PeerRole,
+        lane: Lane,
+        after: int,
+        bytes_max: int,
+        *,
+        up_to: int | None = None,
+    ) -> tuple[tuple[LogEntry, ...], int]:
+        """Entries of a lane for a peer after a sequence, and how far the log was scanned.
+
+        `bytes_max` bounds the rows read before they are transformed, beyond the first entry.
+        `up_to`: read no further, such as the durable head the sequencer gave.
+        """
+        return self._outgoing.read(peer, peer_role, lane, after, bytes_max=bytes_max, up_to=up_to)
+
+    def columnar_changes(
+        self, after: int, limit: int, *, up_to: int | None = None
+    ) -> ColumnarChanges:
+        """Current rows of every dataset that the log touched after a sequence.
+
+        At most `limit` log entries (and about 8 MiB of them) are looked at; a changed resident
+        brings all of his records. Call again from `up_to` until it is `head`; 0 starts over.
+        """
+        return self._columnar.changes(after, limit, up_to)
+
+    def log_state(self) -> LogState:
+        """Where the change log stands."""
+        log = self._store.changelog
+        return self._store.transactions.read(
+            lambda connection: LogState(log.head(connection), log.unnumbered(connection))
+        )
+
+    def quarantined(self) -> int:
+        """Changes that wait in the quarantine."""
+        return self._store.transactions.read(self._store.quarantine.count)
+
+    def quarantined_by_home(self) -> dict[str, int]:
+        """Residents with a change that waits, by home: they count as not covered."""
+        return self._store.transactions.read(self._store.quarantine.residents_by_home)
+
+    def marks(self) -> dict[str, int]:
+        """How fresh the copies of each home are, ms since 1970 UTC; this node's own is now."""
+        now_ms = self._store.clock.now_ms()
+        held = self._store.transactions.read(self._marks.load)
+        return {**held, self._store.node_id: now_ms}
+
+    def save_marks(self, homes: Mapping[str, int]) -> None:
+        """Everything of these homes up to these times is here."""
+        self._store.transactions.write(lambda connection: self._marks.save(connection, homes))
+
+    def link_audit(self) -> int:
+        """Chain audit entries that are not linked yet; how many. Call again until 0."""
+        return self._store.transactions.write(self._store.auditor.link)
+
+    def verify_audit(self) -> AuditBreak | None:
+        """Walk the audit's chain; None if it holds."""
+        return self._store.transactions.read(self._store.auditor.verify)
+
+    def audit_entries(self, *, after: int = 0, limit: int = 100) -> list[AuditEntry]:
+        """Audit entries in the order they were written, after the first `after`."""
+        return self._store.transactions.read(
+            lambda connection: self._store.auditor.entries(connection, after=after, limit=limit)
+        )

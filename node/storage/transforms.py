@@ -1,0 +1,162 @@
+"""What a row becomes on its way up: full, de-identified, an index entry, or nothing.
+
+De-identified rows keep only columns whose spec says so; ids become keyed pseudonyms under a key the
+city does not hold. Index entries and de-identified rows leave in entries of their own, each sorted
+by its id, without their transaction's number or hour: nothing stored above joins the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, assert_never
+
+from hierarchy_config.model import CopyForm
+from node.storage.context import KeyedIndex, Pseudonyms
+from node.storage.specs import IDENTITY_NUMBER, RESIDENT_INDEX, RESIDENTS, TABLES, Leaving
+from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
+from replication.core.model import Form, LogEntry, Operation, RowChange, Value
+
+__all__ = ["Policy", "deidentified", "index_entry", "transform"]
+
+Policy = Callable[[str], tuple[CopyForm, ...]]
+"""The forms in which rows of a table go up."""
+
+_Group = tuple[str, str, Form]
+
+_DAY_MS: Final = 86_400_000
+_MIDNIGHT: Final = "T00:00:00.000Z"
+
+
+def transform(
+    entries: Sequence[LogEntry],
+    policy: Policy,
+    *,
+    pseudonyms: Pseudonyms | None,
+    regional_index: KeyedIndex | None,
+    identity_numbers: Callable[[Sequence[str]], Mapping[str, str]],
+) -> list[LogEntry]:
+    """What goes up instead of `entries`: full ones in their order, then the reduced.
+
+    Args:
+        entries: Of one lane, from a node's log.
+        policy: What is copied up.
+        pseudonyms: None: this node has no such key, and nothing de-identified may be made.
+        regional_index: None: this node makes no index entries.
+        identity_numbers: The clear identity numbers of residents, by resident id.
+    """
+    kept: list[LogEntry] = []
+    reduced = _Reduced()
+    to_index: list[tuple[LogEntry, RowChange]] = []
+    for entry in entries:
+        if entry.form is not Form.FULL:
+            # Made below a boundary already; policy said so there.
+            kept.append(entry)
+            continue
+        rows = decode_changes(entry.codec, entry.rows)
+        full = [change for change in rows if CopyForm.FULL in policy(change.table)]
+        if len(full) == len(rows):
+            kept.append(entry)
+        elif full:
+            kept.append(replace(entry, rows=encode_changes(full), row_count=len(full)))
+        for change in rows:
+            forms = policy(change.table)
+            if CopyForm.DEIDENTIFIED in forms and pseudonyms is not None:
+                reduced.add(entry, deidentified(change, pseudonyms))
+            if CopyForm.INDEX in forms and change.table == RESIDENTS.name:
+                to_index.append((entry, change))
+    if to_index and regional_index is not None:
+        numbers = identity_numbers(sorted({change.row_id for _, change in to_index}))
+        for entry, change in to_index:
+            number = numbers.get(change.row_id)
+            keyed = regional_index.index(IDENTITY_NUMBER, number) if number else None
+            reduced.add(entry, index_entry(change, keyed))
+    return kept + reduced.entries()
+
+
+def deidentified(change: RowChange, pseudonyms: Pseudonyms) -> RowChange:
+    """The row without direct identifiers; what the spec does not name is dropped."""
+    spec = TABLES[change.table]
+    values: dict[str, Value] = {}
+    for column in spec.columns:
+        value = change.values.get(column.name)
+        if value is None or column.leaving is Leaving.DROP:
+            continue
+        match column.leaving:
+            case Leaving.KEEP:
+                values[column.name] = value
+            case Leaving.MONTH:
+                values[column.name] = f"{str(value)[:7]}-01"
+            case Leaving.PSEUDONYM:
+                values[column.name] = pseudonyms.pseudonym(column.references, str(value))
+            case _:
+                assert_never(column.leaving)
+    return replace(
+        change,
+        row_id=pseudonyms.pseudonym(change.table, change.row_id),
+        resident_id=pseudonyms.pseudonym(RESIDENTS.name, change.resident_id),
+        recorded_at=_day_of(change.recorded_at),
+        form=Form.DEIDENTIFIED,
+        values=values,
+    )
+
+
+def index_entry(change: RowChange, identity_index: str | None) -> RowChange:
+    """A resident's entry in the main index: who he is under the regional key, and his home."""
+    values: dict[str, Value] = {}
+    if identity_index is not None and change.operation is Operation.PUT:
+        values["identity_index"] = identity_index
+    return replace(
+        change,
+        table=RESIDENT_INDEX.name,
+        recorded_at=_day_of(change.recorded_at),
+        form=Form.INDEX,
+        values=values,
+    )
+
+
+class _Reduced:
+    """Reduced rows by origin, home and form, over all transactions of a slice of the log.
+
+    Gathered, so that a transaction's index entry and its de-identified rows do not stand alone
+    beside each other.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[_Group, dict[tuple[str, str], RowChange]] = {}
+        self._last: dict[_Group, LogEntry] = {}
+
+    def add(self, entry: LogEntry, change: RowChange) -> None:
+        """Keep the newest version of each row: the older ones would be skipped anyway."""
+        group = (entry.origin_node, change.home_node, change.form)
+        rows = self._rows.setdefault(group, {})
+        self._last[group] = entry
+        key = (change.table, change.row_id)
+        held = rows.get(key)
+        if held is None or held.version < change.version:
+            rows[key] = change
+
+    def entries(self) -> list[LogEntry]:
+        """One entry a group, its rows by table and id."""
+        return [
+            _coarse(self._last[group], [rows[key] for key in sorted(rows)])
+            for group, rows in self._rows.items()
+        ]
+
+
+def _coarse(last: LogEntry, rows: Sequence[RowChange]) -> LogEntry:
+    """An entry without its transaction's number, dated to the day."""
+    return replace(
+        last,
+        sequence=0,
+        origin_sequence=0,
+        form=rows[0].form,
+        codec=CODEC_JSON,
+        committed_at_ms=last.committed_at_ms - last.committed_at_ms % _DAY_MS,
+        row_count=len(rows),
+        rows=encode_changes(rows),
+    )
+
+
+def _day_of(recorded_at: str) -> str:
+    return recorded_at[:10] + _MIDNIGHT
