@@ -3,8 +3,11 @@
     root (self-signed) ── authority of the city ── of a county ── of a township ── of a village
                                  └── leaves: the node's children, its people and programs
 
-An authority is confined by a critical DNS name constraint to its node's name and what lies below,
-and by its path length to the levels below. Issued names are decided here from a Principal; what a
+An authority is confined by name constraints and by its path length to the levels below. The DNS
+constraint is its node's name and what lies below. The directory constraint gives every subject the
+same common name: where a certificate has no DNS name, gRPC compares the common name with the one
+that a client demands, and without that constraint a village could play any node (the cases "by
+common name" of tests/services/test_tls.py). Issued names are decided here from a Principal; what a
 request says about its subject is ignored. Time is a parameter; keys come from the library.
 """
 
@@ -42,6 +45,7 @@ __all__ = [
     "requested_key",
     "sign_authority",
     "sign_leaf",
+    "subject_name",
 ]
 
 PrivateKey = ec.EllipticCurvePrivateKey
@@ -50,6 +54,8 @@ PublicKey = ec.EllipticCurvePublicKey
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 _CHAIN_BYTES_MAX: Final = 65_536
 _LEVELS_BELOW_ROOT: Final = len(CareLevel)
+# No DNS name, so that nobody can ever be taken for it.
+_COMMON_NAME: Final = "Fenhe member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,22 +186,21 @@ def sign_authority(
     issuer: Authority, name: AuthorityName, level: CareLevel, key: PublicKey, validity: Validity
 ) -> x509.Certificate:
     """A node's own authority, confined to the node's subtree and to the levels below its own."""
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, name.region),
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, name.node_id),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"Fenhe authority {name.node_id}"),
-        ]
+    subject = subject_name(
+        name.region,
+        x509.NameAttribute(NameOID.SERIAL_NUMBER, name.node_id),
+        x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "authority"),
     )
+    permitted = [x509.DNSName(name.dns_name), x509.DirectoryName(subject_name(name.region))]
     builder = _builder(
         subject, issuer.certificate.subject, key, validity.within(issuer.certificate)
     )
     builder = _as_authority(builder, path_length=CareLevel.VILLAGE.depth - level.depth)
+    # RFC 5280, 4.2.1.10 wants this critical. Then verifiers that know no directory constraints
+    # (`cryptography`, Go) would have to refuse every chain; not critical, they enforce the DNS
+    # constraint all the same, and gRPC enforces both.
     builder = builder.add_extension(
-        x509.NameConstraints(
-            permitted_subtrees=[x509.DNSName(name.dns_name)], excluded_subtrees=None
-        ),
-        critical=True,
+        x509.NameConstraints(permitted_subtrees=permitted, excluded_subtrees=None), critical=False
     )
     return _signed(builder, issuer)
 
@@ -211,11 +216,8 @@ def sign_leaf(
     is_node = principal.kind is CallerKind.NODE
     label = principal.node_id if is_node else f"{principal.kind}-{principal.name}"
     # For a person reading it; identity never comes from the subject.
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, principal.region),
-            x509.NameAttribute(NameOID.COMMON_NAME, label),
-        ]
+    subject = subject_name(
+        principal.region, x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, label)
     )
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if is_node:
@@ -240,10 +242,22 @@ def authority_name(certificate: x509.Certificate) -> AuthorityName:
         constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         region = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value
         node_id = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)[0].value
-        permitted = tuple(constraints.permitted_subtrees or ())[-1]
-    except (x509.ExtensionNotFound, IndexError, ValueError):
+        permitted = constraints.permitted_subtrees or []
+        dns_name = next(name.value for name in permitted if isinstance(name, x509.DNSName))
+    except (x509.ExtensionNotFound, IndexError, StopIteration, ValueError):
         raise CertificateUnusableError("certs/ca.pem is not a node's own authority") from None
-    return AuthorityName(str(region), NodeId(str(node_id)), str(permitted.value))
+    return AuthorityName(str(region), NodeId(str(node_id)), dns_name)
+
+
+def subject_name(region: str, *further: x509.NameAttribute[str]) -> x509.Name:
+    """The subject of every certificate below the root: how it begins is constrained."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, region),
+            x509.NameAttribute(NameOID.COMMON_NAME, _COMMON_NAME),
+            *further,
+        ]
+    )
 
 
 def _builder(

@@ -101,7 +101,7 @@ def verify_chain(
     return VerifiedPeer(identify_certificate(leaf, hierarchy), key)
 
 
-def verify_signature(  # noqa: PLR0917 (six are within STYLE.md §3)
+def verify_signature(
     data: bytes,
     signature: bytes,
     chain_pem: bytes,

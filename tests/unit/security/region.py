@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -24,6 +24,7 @@ from node.security.certificates import (
     private_key_to_pem,
     sign_authority,
     sign_leaf,
+    subject_name,
 )
 from node.security.principal import Principal
 
@@ -158,18 +159,21 @@ def forge(
     issuer: Authority,
     names: Sequence[x509.GeneralName],
     *,
-    common_name: str = "forged",
+    common_name: str | None = None,
+    subject: x509.Name | None = None,
     validity: Validity = GOOD,
     usages: Sequence[ObjectIdentifier] = (
         ExtendedKeyUsageOID.CLIENT_AUTH,
         ExtendedKeyUsageOID.SERVER_AUTH,
     ),
 ) -> Held:
-    """A leaf with any names at all, properly signed by `issuer`."""
+    """A leaf with any names at all, properly signed by `issuer`; its subject is good by default."""
     key = new_private_key()
+    if common_name is not None:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+        .subject_name(subject_name("linfen") if subject is None else subject)
         .issuer_name(issuer.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
@@ -186,8 +190,3 @@ def forge(
         builder = builder.add_extension(x509.SubjectAlternativeName(list(names)), critical=False)
     certificate = builder.sign(issuer.private_key, hashes.SHA256())
     return Held(key, (certificate, *issuer.chain))
-
-
-def hours(count: float) -> timedelta:
-    """A duration."""
-    return timedelta(hours=count)

@@ -8,11 +8,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hierarchy_config.model import CareLevel, NodeId
 from node.security.caller import CallerKind
-from node.security.certificates import Authority, Validity, certificate_hash, new_private_key
+from node.security.certificates import (
+    Authority,
+    Validity,
+    certificate_hash,
+    new_private_key,
+    subject_name,
+)
 from node.security.errors import PeerIdentityError, SignatureInvalidError
 from node.security.identity import PeerIdentity
 from node.security.principal import Principal
@@ -248,6 +254,18 @@ def test_refuses_an_altered_certificate(region: Region) -> None:
     assert altered.fingerprint(hashes.SHA256()) != held.leaf.fingerprint(hashes.SHA256())
     with pytest.raises(SignatureInvalidError):
         verify(region, Held(held.private_key, (altered, *held.chain[1:])))
+
+
+def test_confines_every_authority_by_dns_and_directory(region: Region) -> None:
+    """The DNS name of its node, and a subject whose common name is nobody's DNS name."""
+    for node_id, authority in region.authorities.items():
+        constraints = authority.certificate.extensions.get_extension_for_class(x509.NameConstraints)
+        assert constraints.value.permitted_subtrees == [
+            x509.DNSName(HIERARCHY.dns_name(node_id)),
+            x509.DirectoryName(subject_name("linfen")),
+        ]
+    (common_name,) = subject_name("linfen").get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert "." not in common_name.value
 
 
 def test_keys_are_of_the_curve_p256() -> None:
