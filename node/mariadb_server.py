@@ -79,6 +79,7 @@ class PrivateMariaDB:
         port: int = 0,
         clock: Clock | None = None,
         make_password: Callable[[], str] = secrets.token_hex,
+        search_path: str | None = None,
     ) -> None:
         """Nothing is started or written yet.
 
@@ -90,6 +91,7 @@ class PrivateMariaDB:
             port: On the loopback; 0 takes a free one at each start.
             clock: For the time limits of start and stop.
             make_password: Alphanumeric text nobody can guess.
+            search_path: Folders that hold the programs, as in PATH; None: PATH and the usual ones.
         """
         self.folder = folder.absolute()
         self.port = port
@@ -97,6 +99,7 @@ class PrivateMariaDB:
         self._any_port = port == 0
         self._clock = clock or SystemClock()
         self._make_password = make_password
+        self._search_path = search_path
         self._password = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_folder: Path | None = None
@@ -127,7 +130,7 @@ class PrivateMariaDB:
         """
         if self.running:
             return
-        server = _program("mariadbd", "mysqld")
+        server = self._program("mariadbd", "mysqld")
         self._prepare(server)
         atexit.register(self.stop)
         for attempt in range(1, _PORT_TRIES + 1):
@@ -197,7 +200,7 @@ class PrivateMariaDB:
         fresh, data = self.folder / "data.new", self.folder / "data"
         for left in (fresh, data):
             shutil.rmtree(left, ignore_errors=True)
-        installer = _program("mariadb-install-db", "mysql_install_db")
+        installer = self._program("mariadb-install-db", "mysql_install_db")
         done = subprocess.run(
             [
                 installer,
@@ -217,6 +220,16 @@ class PrivateMariaDB:
             said = done.stdout.decode(errors="replace")[-_LOG_TAIL_BYTES:]
             raise MariaDBStartError(f"{installer} failed: {said}")
         fresh.rename(data)
+
+    def _program(self, *names: str) -> str:
+        path = self._search_path
+        if path is None:
+            path = os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_FOLDERS))
+        for name in names:
+            found = shutil.which(name, path=path)
+            if found is not None:
+                return found
+        raise MariaDBMissingError(f"{names[0]} is not installed")
 
     def _load_password(self) -> str:
         path = self.folder / "password"
@@ -299,15 +312,6 @@ def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(wait_s)
             return
-
-
-def _program(*names: str) -> str:
-    path = os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_FOLDERS))
-    for name in names:
-        found = shutil.which(name, path=path)
-        if found is not None:
-            return found
-    raise MariaDBMissingError(f"{names[0]} is not installed")
 
 
 def _as_root() -> list[str]:

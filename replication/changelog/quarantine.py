@@ -6,6 +6,7 @@ counts as not covered until it is released or discarded.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -203,5 +204,7 @@ class Quarantine:
 
 
 def _plain(text: str, length: int = _NAME_MAX) -> str:
-    """A peer's word as it fits an ASCII column; the sealed change keeps it as it was."""
-    return text.encode("ascii", "backslashreplace").decode()[:length]
+    """The word if it fits an ASCII column, else its hash; the sealed change has the word."""
+    if text.isascii() and len(text) <= length:
+        return text
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]

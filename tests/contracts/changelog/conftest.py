@@ -18,3 +18,9 @@ def store(request: pytest.FixtureRequest, database: Database) -> LogStore:
 def relay_store(database: Database) -> LogStore:
     """The same with numbers after the commit."""
     return LogStore(database, "relay")
+
+
+@pytest.fixture
+def counter_store(database: Database) -> LogStore:
+    """The same with numbers inside the transaction."""
+    return LogStore(database, "counter")

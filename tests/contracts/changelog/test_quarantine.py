@@ -1,0 +1,159 @@
+"""A change that is not admitted waits with its cause, sealed, until it has an exit."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from replication.changelog import Quarantine, QuarantineExit
+from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Version
+from tests.contracts.changelog.stores import HOME, NODE, FakeSealer, LogStore
+
+PEER = "141002001"
+ENTRY = LogEntry(0, "141002001", 3, 17, Lane.BULK, HOME, Form.FULL, 1, 1, 1_795_000_000_000, 1, b"")
+
+
+@pytest.fixture
+def quarantine(relay_store: LogStore) -> Quarantine:
+    """Nobody waits."""
+    return Quarantine(relay_store.tables, node_id=NODE, sealer=FakeSealer())
+
+
+def _change(row_id: str, *, resident: str = "r-1", number: int = 1) -> RowChange:
+    return RowChange(
+        table="observations",
+        row_id=row_id,
+        resident_id=resident,
+        version=Version(1, number),
+        operation=Operation.PUT,
+        author_node="141002002",
+        home_node=HOME,
+        home_epoch=1,
+        schema_version=1,
+        recorded_at="2026-11-23T20:00:00.000Z",
+        form=Form.FULL,
+        values={"code": "8480-6", "value": 121.5, "note": "临汾-marker"},
+    )
+
+
+def test_keeps_the_change_with_its_cause(relay_store: LogStore, quarantine: Quarantine) -> None:
+    """All of it comes back, and who sent it, when and why not."""
+    _add(quarantine, relay_store, _change("a"), cause="AUTHOR_OUTSIDE", now_ms=10, retry_at=20)
+    with relay_store.engine.begin() as connection:
+        [item] = quarantine.waiting(connection)
+    assert item.change == _change("a")
+    assert (item.peer, item.lane) == (PEER, Lane.BULK)
+    assert (item.origin_node, item.origin_epoch, item.origin_sequence) == ("141002001", 3, 17)
+    assert (item.cause, item.attempts) == ("AUTHOR_OUTSIDE", 1)
+    assert (item.first_at, item.last_at, item.retry_at) == (10, 10, 20)
+
+
+def test_the_same_change_again_is_another_attempt(
+    relay_store: LogStore, quarantine: Quarantine
+) -> None:
+    """A batch sent twice does not fill the quarantine; another version is another change."""
+    _add(quarantine, relay_store, _change("a"), cause="OLD_HOME_EPOCH", now_ms=10)
+    _add(quarantine, relay_store, _change("a"), cause="AUTHOR_OUTSIDE", now_ms=30)
+    _add(quarantine, relay_store, _change("a", number=2), cause="AUTHOR_OUTSIDE", now_ms=30)
+    with relay_store.engine.begin() as connection:
+        first, second = quarantine.waiting(connection)
+        assert quarantine.count(connection) == 2
+    assert (first.attempts, first.cause, first.first_at, first.last_at) == (
+        2,
+        "AUTHOR_OUTSIDE",
+        10,
+        30,
+    )
+    assert second.attempts == 1
+
+
+def test_lists_what_is_due_in_pages(relay_store: LogStore, quarantine: Quarantine) -> None:
+    """Oldest first, after an item, and only what may be tried now if so asked."""
+    for number, retry_at in enumerate((5, None, 50)):
+        _add(quarantine, relay_store, _change(f"row-{number}"), retry_at=retry_at)
+    with relay_store.engine.begin() as connection:
+        page = quarantine.waiting(connection, limit=2)
+        assert [item.change.row_id for item in page] == ["row-0", "row-1"]
+        rest = quarantine.waiting(connection, after=page[-1].item_id)
+        assert [item.change.row_id for item in rest] == ["row-2"]
+        due = quarantine.waiting(connection, due_ms=10)
+        assert [item.change.row_id for item in due] == ["row-0"]
+
+
+def test_a_closed_change_waits_no_more(relay_store: LogStore, quarantine: Quarantine) -> None:
+    """Each change has one exit; closing twice says so."""
+    _add(quarantine, relay_store, _change("a"))
+    with relay_store.engine.begin() as connection:
+        [item] = quarantine.waiting(connection)
+        assert quarantine.close(connection, item.item_id, QuarantineExit.RELEASED, 99)
+        assert not quarantine.close(connection, item.item_id, QuarantineExit.DISCARDED, 99)
+        assert quarantine.count(connection) == 0
+        assert quarantine.waiting(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("exit_as", "waits"), [(QuarantineExit.RELEASED, 1), (QuarantineExit.DISCARDED, 0)]
+)
+def test_only_an_operators_discard_outlasts_a_repetition(
+    relay_store: LogStore, quarantine: Quarantine, exit_as: QuarantineExit, waits: int
+) -> None:
+    """What was discarded stays out when it is sent again; anything else waits again."""
+    _add(quarantine, relay_store, _change("a"))
+    with relay_store.engine.begin() as connection:
+        [item] = quarantine.waiting(connection)
+        quarantine.close(connection, item.item_id, exit_as, 99)
+    _add(quarantine, relay_store, _change("a"))
+    with relay_store.engine.begin() as connection:
+        assert quarantine.count(connection) == waits
+
+
+def test_counts_the_residents_who_wait(relay_store: LogStore, quarantine: Quarantine) -> None:
+    """Distinct residents by home: a federated answer must not count them as covered."""
+    for row, resident in (("a", "r-1"), ("b", "r-1"), ("c", "r-2")):
+        _add(quarantine, relay_store, _change(row, resident=resident))
+    with relay_store.engine.begin() as connection:
+        assert quarantine.residents_by_home(connection) == {HOME: 2}
+
+
+def test_a_strange_row_id_is_kept_too(relay_store: LogStore, quarantine: Quarantine) -> None:
+    """A peer's word need not fit our columns; the sealed change holds it as it was."""
+    strange, other = _change("行" * 300), _change("行" * 300 + "二")
+    _add(quarantine, relay_store, strange)
+    _add(quarantine, relay_store, strange)
+    _add(quarantine, relay_store, other)
+    with relay_store.engine.begin() as connection:
+        first, second = quarantine.waiting(connection)
+    assert (first.change, first.attempts) == (strange, 2)
+    assert (second.change, second.attempts) == (other, 1)
+
+
+def test_nothing_clear_lies_in_the_quarantine(
+    relay_store: LogStore, quarantine: Quarantine
+) -> None:
+    """The values are under seal."""
+    _add(quarantine, relay_store, _change("a"))
+    with relay_store.engine.begin() as connection:
+        t = relay_store.tables.quarantine
+        [payload] = connection.execute(select(t.c.payload)).scalars()
+    assert b"marker" not in bytes(payload)
+
+
+def _add(
+    quarantine: Quarantine,
+    store: LogStore,
+    change: RowChange,
+    *,
+    cause: str = "OLD_HOME_EPOCH",
+    now_ms: int = 1,
+    retry_at: int | None = None,
+) -> None:
+    with store.engine.begin() as connection:
+        quarantine.add(
+            connection,
+            peer=PEER,
+            entry=ENTRY,
+            change=change,
+            cause=cause,
+            now_ms=now_ms,
+            retry_at_ms=retry_at,
+        )
