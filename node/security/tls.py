@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import grpc
@@ -97,8 +98,13 @@ class ServerCertificates:
         """Read the files. Raises KeyFileError, CertificateUnusableError."""
         self._files = files
         self._state = self._read_state()
-        self._configuration = self._read()
+        self._configuration, self._not_after = self._read()
         self.failures = 0
+
+    @property
+    def not_after(self) -> datetime:
+        """When the certificate that is being served ends, UTC."""
+        return self._not_after
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that require a certificate of this region from every client."""
@@ -114,30 +120,30 @@ class ServerCertificates:
             state = self._read_state()
             if state == self._state:
                 return None
-            configuration = self._read()
+            self._configuration, self._not_after = self._read()
         except (OSError, SecurityError) as error:
             self.failures += 1
             _LOG.warning("the changed certificate is not used: %s", error)
             return None
-        self._state, self._configuration = state, configuration
-        return configuration
+        self._state = state
+        return self._configuration
 
     def _read_state(self) -> tuple[tuple[int, int], ...]:
         files = (self._files.chain, self._files.private_key, self._files.root)
         states = [path.stat() for path in files]
         return tuple((state.st_mtime_ns, state.st_ino) for state in states)
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
+    def _read(self) -> tuple[grpc.ServerCertificateConfiguration, datetime]:
         key_pem = read_secret(self._files.private_key)
         chain_pem = self._files.chain.read_bytes()
-        if certificates_from_pem(chain_pem)[0].public_key() != (
-            private_key_from_pem(key_pem).public_key()
-        ):
+        leaf = certificates_from_pem(chain_pem)[0]
+        if leaf.public_key() != private_key_from_pem(key_pem).public_key():
             # Seen when a renewal has replaced one file and not yet the other.
             raise CertificateUnusableError(f"{self._files.chain} is of another key than its own")
-        return grpc.ssl_server_certificate_configuration(
+        configuration = grpc.ssl_server_certificate_configuration(
             [(key_pem, chain_pem)], root_certificates=self._files.root.read_bytes()
         )
+        return configuration, leaf.not_valid_after_utc
 
 
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:

@@ -40,6 +40,7 @@ from tests.unit.security.region import (
     CITY,
     COUNTY,
     EXPIRED,
+    GOOD,
     HIERARCHY,
     NOT_YET,
     OTHER_COUNTY,
@@ -60,7 +61,7 @@ Names = Sequence[x509.GeneralName]
 Maker = Callable[[Region], Held]
 
 
-def node(node_id: NodeId, validity: Validity = made.GOOD) -> Maker:
+def node(node_id: NodeId, validity: Validity = GOOD) -> Maker:
     """A node's certificate in good order but for its validity."""
     return lambda region: region.node(node_id, validity)
 
@@ -368,7 +369,10 @@ def files_of(folder: Path, held: Held, region: Region) -> TlsFiles:
 
 @contextlib.asynccontextmanager
 async def serving(
-    files: TlsFiles, here: NodeId, options: Sequence[Option] = server_options(LIMITS)
+    files: TlsFiles,
+    here: NodeId,
+    options: Sequence[Option] = server_options(LIMITS),
+    certificates: ServerCertificates | None = None,
 ) -> AsyncIterator[str]:
     """A server that says who called; gives its address."""
 
@@ -380,7 +384,8 @@ async def serving(
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("tests.Who", {"AmI": handler})]
     )
-    port = server.add_secure_port("127.0.0.1:0", ServerCertificates(files).credentials())
+    shown = certificates or ServerCertificates(files)
+    port = server.add_secure_port("127.0.0.1:0", shown.credentials())
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -431,24 +436,28 @@ async def test_a_renewed_certificate_is_served_without_restart(
     region: Region, tmp_path: Path
 ) -> None:
     """New files are used by the next handshake; an expired one would have been refused."""
-    folder = tmp_path / "server"
-    files = files_of(folder, region.node(TOWNSHIP, EXPIRED), region)
-    async with serving(files, TOWNSHIP) as address:
-        assert (
-            await ask(dial(address, TOWNSHIP, region.node(VILLAGE), tmp_path / "a", region)) == TLS
-        )
-        files_of(folder, region.node(TOWNSHIP), region)
-        found = await ask(dial(address, TOWNSHIP, region.node(VILLAGE), tmp_path / "b", region))
-        assert found == VILLAGE_ID
+    files = files_of(tmp_path / "server", region.node(TOWNSHIP, EXPIRED), region)
+    certificates = ServerCertificates(files)
+    assert certificates.not_after == EXPIRED.not_after
+    async with serving(files, TOWNSHIP, certificates=certificates) as address:
+        before = dial(address, TOWNSHIP, region.node(VILLAGE), tmp_path / "a", region)
+        assert await ask(before) == TLS
+        files_of(tmp_path / "server", region.node(TOWNSHIP), region)
+        after = dial(address, TOWNSHIP, region.node(VILLAGE), tmp_path / "b", region)
+        assert await ask(after) == VILLAGE_ID
+    assert certificates.not_after == GOOD.not_after
+    assert certificates.failures == 0
 
 
 async def test_a_half_written_renewal_changes_nothing(region: Region, tmp_path: Path) -> None:
-    """While key and certificate do not fit, the old pair goes on serving."""
+    """While key and certificate do not fit, the old pair goes on serving and it is counted."""
     files = files_of(tmp_path / "server", region.node(TOWNSHIP), region)
-    async with serving(files, TOWNSHIP) as address:
+    certificates = ServerCertificates(files)
+    async with serving(files, TOWNSHIP, certificates=certificates) as address:
         write_public(files.chain, region.node(TOWNSHIP).chain_pem)
-        found = await ask(dial(address, TOWNSHIP, region.node(VILLAGE), tmp_path / "a", region))
-        assert found == VILLAGE_ID
+        channel = dial(address, TOWNSHIP, region.node(VILLAGE), tmp_path / "a", region)
+        assert await ask(channel) == VILLAGE_ID
+    assert certificates.failures > 0
 
 
 async def test_a_port_is_never_shared(region: Region, tmp_path: Path) -> None:
