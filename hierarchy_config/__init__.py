@@ -8,8 +8,18 @@ configuration epoch. Never dials a node and knows nothing of records.
 from __future__ import annotations
 
 from hierarchy_config.config_file import ConfigFault
+from hierarchy_config.directory import (
+    DirectoryConflictError,
+    DirectoryError,
+    DirectoryState,
+    DirectoryUnreachableError,
+    ExtraMissingError,
+    NodeDirectory,
+    RegionMissingError,
+)
 from hierarchy_config.divisions import load_divisions, shipped_divisions
 from hierarchy_config.errors import Fault, FenheError, HierarchyError
+from hierarchy_config.file_directory import FileDirectory
 from hierarchy_config.hierarchy import (
     Hierarchy,
     HierarchyShapeError,
@@ -43,17 +53,25 @@ __all__ = [
     "ConfigFault",
     "CopyForm",
     "CopyRule",
+    "DirectoryConflictError",
+    "DirectoryError",
+    "DirectoryState",
+    "DirectoryUnreachableError",
     "Division",
+    "ExtraMissingError",
     "Fault",
     "FenheError",
+    "FileDirectory",
     "Hierarchy",
     "HierarchyError",
     "HierarchyShapeError",
+    "NodeDirectory",
     "NodeEntry",
     "NodeId",
     "NodeNotBelowError",
     "NodeUnknownError",
     "RegionFileError",
+    "RegionMissingError",
     "Thresholds",
     "dump_region",
     "load_divisions",
