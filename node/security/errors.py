@@ -74,6 +74,7 @@ class KeyFileExposedError(KeyFileError):
     """A key file can be read or changed by others on the machine."""
 
     code = "KEY_FILE_EXPOSED"
+    default_hint = "Run `chmod 600` on the file, and replace the key if others had access."
 
 
 class KeyFileExistsError(KeyFileError):

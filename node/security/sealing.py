@@ -50,7 +50,8 @@ class Sealer(Protocol):
 
 def cell_aad(node: str, table: str, column: str, row_id: str) -> bytes:
     """The place of a cell. A value sealed for one cell opens in no other."""
-    return _column_aad(node, table, column) + joined(row_id)
+    row = row_id.encode()
+    return _column_aad(node, table, column) + len(row).to_bytes(4, "big") + row
 
 
 @lru_cache(maxsize=256)
