@@ -1,10 +1,11 @@
-"""`python -m tests.simulation --seeds N` runs N schedules; `--seed K` replays one with its trace."""
+"""`python -m tests.simulation --seeds N` runs N schedules; `--seed K` replays one, traced."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterable
 
 from tests.simulation.faults import FIRED_KINDS
 from tests.simulation.world import Outcome, run_schedule
@@ -55,11 +56,8 @@ def _verdict(outcomes: list[Outcome]) -> str:
     )
 
 
-def _total(counters: object) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for counter in counters:  # type: ignore[attr-defined]
-        total.update(counter)
-    return total
+def _total(counters: Iterable[Counter[str]]) -> Counter[str]:
+    return sum(counters, Counter())
 
 
 def _listed(counter: Counter[str]) -> str:

@@ -15,6 +15,7 @@ from tests.simulation.tree import TREE
 if TYPE_CHECKING:
     from tests.simulation.network import Connection
     from tests.simulation.process import SimNode
+    from tests.simulation.store import Durable, SimStore
     from tests.simulation.world import World
 
 __all__ = ["FAULTS", "FIRED_KINDS", "Faults"]
@@ -180,14 +181,14 @@ class Faults:
         self._world.note_text(f"backup of {node.node_id} at {backup.head}")
         self._world.after(1000 + self._random.randrange(15_000), self._put_back, node, backup)
 
-    def _put_back(self, node: SimNode, backup: object) -> None:
+    def _put_back(self, node: SimNode, backup: Durable) -> None:
         self._backed_up.discard(node.node_id)
         if not self._world.healed:
             self._world.restore(node, backup)
 
 
-def _empty(store: object) -> None:
-    store.disk_full = False  # type: ignore[attr-defined]
+def _empty(store: SimStore) -> None:
+    store.disk_full = False
 
 
 def _hurry(node: SimNode) -> None:

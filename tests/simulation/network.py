@@ -109,7 +109,7 @@ class Network:
             self.unblock(source, target)
 
     def break_connection(self, connection: Connection, *, late: bool) -> None:
-        """Cut a stream. With `late`, what is under way still arrives at an end that has not noticed."""
+        """Cut a stream; with `late`, what is under way arrives until an end has noticed."""
         if connection.broken:
             return
         connection.broken = True
@@ -118,9 +118,9 @@ class Network:
             pipe.cut = True
             pipe.ended = not late
             pipe.stalled.clear()
-            world.after(
-                world.random.randrange(1, 4000 if late else 1500), self._notice, connection, pipe
-            )
+            # The parent notices later: it waits for a child that may have dialled anew.
+            slowest = 1200 if pipe is connection.down or not late else 5000
+            world.after(1 + world.random.randrange(slowest), self._notice, connection, pipe)
 
     def _notice(self, connection: Connection, pipe: Pipe) -> None:
         pipe.ended = True
@@ -166,6 +166,15 @@ class Network:
         world.at(pipe.last_arrival, self._arrive, pipe, item)
 
     def _arrive(self, pipe: Pipe, item: _Item) -> None:
+        """Deliver; but what a broken stream still carries gets there later yet, in order."""
+        if pipe.connection.broken and not pipe.ended:
+            moment = self._world.now + self._world.random.randrange(3000)
+            pipe.last_arrival = max(moment, pipe.last_arrival)
+            self._world.at(pipe.last_arrival, self._deliver, pipe, item)
+        else:
+            self._deliver(pipe, item)
+
+    def _deliver(self, pipe: Pipe, item: _Item) -> None:
         if pipe.ended:
             return
         connection, (sent, frame) = pipe.connection, item

@@ -8,8 +8,8 @@ store's Durable is gone after a crash.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, assert_never
 
 from replication.core.config import LinkConfig, PeerRole
 from replication.core.effects import (
@@ -97,7 +97,6 @@ class SimNode:
             return
         self.alive = False
         self.crash_in = None
-        self.store.begun.clear()
         for session in self.sessions.values():
             session.closed = True
             self.world.network.break_connection(
@@ -124,7 +123,7 @@ class SimNode:
     def _work_ms(self, longest: int) -> int:
         return (1 + self.world.random.randrange(longest)) * self.slowness
 
-    def _later(self, delay_ms: int, work: object, *arguments: object) -> None:
+    def _later(self, delay_ms: int, work: Callable[..., Any], *arguments: Any) -> None:
         self.world.after_on(self, delay_ms, work, *arguments)
 
     # -- writing --------------------------------------------------------------------------------

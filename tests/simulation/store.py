@@ -8,13 +8,14 @@ them. A variant of the protocol removes a rule by naming it in `broken`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from replication.core.admission import AdmissionContext, Decision, judge
-from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.coalesce import coalesce
+from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.config import PeerRole
 from replication.core.model import Batch, Cursor, Form, Hello, Lane, LogEntry, Mark, RowChange
 from replication.core.routing import goes_down, goes_up
@@ -118,16 +119,20 @@ class SimStore:
         self._observe = observe
         self._broken = broken
         self._transformed: dict[tuple[int, int], LogEntry] = {}
-        self.begun: dict[int, int] = {}
+        self._reserved_to = 0
+
+    def put_back(self, disk: Durable) -> None:
+        """Replace what is on disk by a backup."""
+        self.disk = disk
+        self._transformed.clear()
 
     # -- writing here ---------------------------------------------------------------------------
 
     def reserve_numbers(self, count: int) -> list[int]:
         """What a store does that numbers at the beginning of a transaction (a planted bug)."""
-        first = max(self.disk.head, max(self.begun, default=0)) + 1
-        numbers = list(range(first, first + count))
-        self.begun.update(dict.fromkeys(numbers, 0))
-        return numbers
+        first = max(self.disk.head, self._reserved_to) + 1
+        self._reserved_to = first + count - 1
+        return list(range(first, first + count))
 
     def commit_write(
         self, changes: list[tuple[Lane, RowChange]], now: int, numbers: list[int]
@@ -182,8 +187,8 @@ class SimStore:
         if waiting and not self.disk_full:
             self._crash_point("number.staged")
             for entry in waiting:
-                self._append(entry, disk.head + 1)
-                disk.head += 1
+                disk.head = max(disk.head, self._reserved_to) + 1
+                self._append(entry, disk.head)
             disk.unnumbered.clear()
             self._crash_point("number.committed")
         return disk.head
@@ -200,7 +205,7 @@ class SimStore:
     # -- applying what arrives ------------------------------------------------------------------
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
-        """Apply a batch and move the cursor, in one transaction; ApplyRefusedError leaves no trace."""
+        """Apply a batch and move the cursor in one transaction; a refusal leaves no trace."""
         disk = self.disk
         if self.disk_full:
             raise ApplyRefusedError("DISK_FULL")
@@ -287,7 +292,7 @@ class SimStore:
         if peer == TREE.parent.get(self.node_id):
             return goes_up(entry.origin_node, entry.home_node, TREE.subtree[self.node_id])
         below = TREE.subtree[peer]
-        if "route_by_home" in self._broken:
+        if "route_by_author" in self._broken:
             return entry.origin_node not in below and entry.form is Form.FULL
         return goes_down(entry.origin_node, entry.home_node, entry.form, below)
 

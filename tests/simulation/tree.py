@@ -53,7 +53,7 @@ def _build() -> Tree:
         children[county] = (county + "001", county + "002")
         for township in children[county]:
             children[township] = (township + "201", township + "202")
-            children.update({village: () for village in children[township]})
+            children.update(dict.fromkeys(children[township], ()))
     parent = {child: node for node, below in children.items() for child in below}
     path_up: dict[str, tuple[str, ...]] = {CITY: (CITY,)}
     for node in sorted(parent, key=len):

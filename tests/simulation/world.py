@@ -57,7 +57,7 @@ class World:
         self.fired: Counter[str] = Counter()
         self.crash_points: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
-        self.checkers = Checkers()
+        self.checkers = Checkers(variant.unchecked)
         self.writes = Writes(self.random)
         self.batch_bytes = self.random.choice((400, 1500, 20_000))
         self._trace = trace
@@ -117,7 +117,7 @@ class World:
             disk.store_epoch = self._epochs[node.node_id]
             disk.incarnation = f"life {disk.store_epoch}"
         disk.recovering = "amends_after_restore" not in self.variant.broken
-        node.store.disk = disk
+        node.store.put_back(disk)
         self.note_text(f"{node.node_id} restored to {disk.head}, epoch {disk.store_epoch}")
         self.checkers.restored(
             node.node_id, {name: other.store.disk for name, other in self.nodes.items()}

@@ -30,10 +30,10 @@ class Writes:
                 return amended
         if not TREE.children[node]:
             if roll < 0.45:
-                resident = _row("residents", node, node, disk, number, 0)
+                row_id = _row_id(node, disk, number)
                 return [
-                    (Lane.IDENTITY, resident),
-                    (Lane.BULK, _row("bulk", node, node, disk, number, 1)),
+                    (Lane.IDENTITY, _row("residents", node, node, row_id + "0")),
+                    (Lane.BULK, _row("bulk", node, node, row_id + "1")),
                 ]
             if roll < 0.8:
                 return self._records(node, node, disk, number)
@@ -52,8 +52,9 @@ class Writes:
     ) -> list[tuple[Lane, RowChange]]:
         count = 1 + self._random.randrange(3)
         lanes = [self._random.choice(_RECORD_LANES) for _ in range(count)]
+        row_id = _row_id(node, disk, number)
         return [
-            (lane, _row(lane.name.lower(), node, home, disk, number, i))
+            (lane, _row(lane.name.lower(), node, home, f"{row_id}{i}"))
             for i, lane in enumerate(lanes)
         ]
 
@@ -66,12 +67,12 @@ class Writes:
         row = self._random.choice(own)
         lane = Lane.IDENTITY if row.table == "residents" else Lane[row.table.upper()]
         version = Version(row.version.author_epoch, row.version.number + 1)
-        return [(lane, replace(row, version=version))]
+        # The content is new, so that two rows of one version are told apart.
+        values = {**row.values, "amended": self._random.randrange(1 << 30)}
+        return [(lane, replace(row, version=version, values=values))]
 
 
-def _row(table: str, author: str, home: str, disk: Durable, number: int, index: int) -> RowChange:
-    # The epoch in the id stands for the randomness that keeps a restored node's new ids apart.
-    row_id = f"{author}-{disk.store_epoch}-{number}-{index}"
+def _row(table: str, author: str, home: str, row_id: str) -> RowChange:
     return RowChange(
         table=table,
         row_id=row_id,
@@ -86,3 +87,8 @@ def _row(table: str, author: str, home: str, disk: Durable, number: int, index: 
         form=Form.FULL,
         values={"note": "x" * 40},
     )
+
+
+def _row_id(author: str, disk: Durable, number: int) -> str:
+    # The epoch in it stands for the randomness that keeps a restored node's new ids apart.
+    return f"{author}-{disk.store_epoch}-{number}-"
