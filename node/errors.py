@@ -1,13 +1,13 @@
 """Errors of the node itself, and the one table that says how an error leaves the process.
 
-    NodeError
-    ├── SettingsError           a file of the data folder is wrong
-    ├── DataFolderInUseError    another process holds it
-    ├── PortInUseError
-    ├── InvalidRequestError     the caller's message
-    ├── NotFoundError           unknown, or outside the caller's scope: the two look the same
-    ├── DeniedError
-    └── DiskFullError           below the watermark: writes are refused, reads go on
+NodeError
+├── SettingsError           a file of the data folder is wrong
+├── DataFolderInUseError    another process holds it
+├── PortInUseError
+├── InvalidRequestError     the caller's message
+├── NotFoundError           unknown, or outside the caller's scope: the two look the same
+├── DeniedError
+└── DiskFullError           below the watermark: writes are refused, reads go on
 """
 
 from __future__ import annotations

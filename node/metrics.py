@@ -16,7 +16,9 @@ class NodeMetrics:
         self.registry = CollectorRegistry()
         self._node_id = node_id
         self._calls = Counter(
-            "fenhe_calls", "Calls answered, by method and code", ("method", "code"),
+            "fenhe_calls",
+            "Calls answered, by method and code",
+            ("method", "code"),
             registry=self.registry,
         )
         self._log_head = Gauge(
@@ -26,15 +28,19 @@ class NodeMetrics:
             "fenhe_link_connected", "1 while the link is up", ("peer",), registry=self.registry
         )
         self._backlog = Gauge(
-            "fenhe_link_backlog_entries", "Log entries not confirmed by the peer",
-            ("peer", "lane"), registry=self.registry,
+            "fenhe_link_backlog_entries",
+            "Log entries not confirmed by the peer",
+            ("peer", "lane"),
+            registry=self.registry,
         )
         self._columnar = Gauge(
-            "fenhe_columnar_sequence", "Log sequence the columnar replica stands at",
+            "fenhe_columnar_sequence",
+            "Log sequence the columnar replica stands at",
             registry=self.registry,
         )
         self._certificate_expiry = Gauge(
-            "fenhe_certificate_expires_seconds", "When the node's certificate expires, Unix time",
+            "fenhe_certificate_expires_seconds",
+            "When the node's certificate expires, Unix time",
             registry=self.registry,
         )
 

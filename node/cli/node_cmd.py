@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf.json_format import MessageToDict
 
 import protos.fenhe.node.v1.node_pb2 as pb
-from google.protobuf.json_format import MessageToDict
 from hierarchy_config import NodeId, load_region, shipped_region
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, out, print_json, print_table
@@ -45,9 +45,7 @@ def init(  # noqa: PLR0917 -- the options of a command
     from node.initialise import NewNode, initialise
 
     hierarchy = load_region(region or shipped_region())
-    new = NewNode(
-        NodeId(node_id), listen, database, profile, parent_data, parent_endpoint
-    )
+    new = NewNode(NodeId(node_id), listen, database, profile, parent_data, parent_endpoint)
     initialise(data, hierarchy, new, SystemClock())
     out.print(f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}")
 

@@ -36,7 +36,7 @@ def wait_for_arrival(
 ) -> Arrival:
     """Count until everything is everywhere, or patience ends; then say what was counted."""
     started = clock.monotonic_ms()
-    total = sum(acknowledged.values())
+    total = sum(acknowledged.values()) + place.visits
     pause = threading.Event()
     while True:
         rows = {node: dict(status(node).rows) for node in DEMO_NODES}

@@ -94,9 +94,10 @@ def read_input() -> tuple[Mapping[str, str], ...]:
 
 def people_of(village: str, villages: Sequence[str]) -> Iterator[Person]:
     """The people who live in one of the demo's villages."""
+    numbers = _identity_numbers(tuple(villages))
     for number, row in enumerate(read_input()):
         if _village_of(number, villages) == village:
-            yield _person(row, village)
+            yield _person(row, village, numbers[number])
 
 
 def mean_systolic_pooled(villages: Sequence[str]) -> list[PooledCell]:
@@ -124,14 +125,32 @@ def _id(*parts: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, "/".join(("fenhe-demo", *parts))))
 
 
-def _person(row: Mapping[str, str], village: str) -> Person:
+def _birth_date(row: Mapping[str, str]) -> date:
+    chance = Random(f"birth {row['seqn']}")
+    return date(1971 - int(row["age"]), chance.randint(1, 12), chance.randint(1, 28))
+
+
+@lru_cache(maxsize=4)
+def _identity_numbers(villages: tuple[str, ...]) -> tuple[str, ...]:
+    """One number a person, in the order of the input, all different."""
+    taken: set[str] = set()
+    numbers = []
+    for position, row in enumerate(read_input()):
+        area = _BIRTH_AREAS[_village_of(position, villages)[:6]]
+        # Three digits whose last is odd for men, even for women (GB 11643).
+        sequence = 1 if _sex(row) == "male" else 2
+        while (number := make_identity_number(area, _birth_date(row), sequence)) in taken:
+            sequence += 2
+        taken.add(number)
+        numbers.append(number)
+    return tuple(numbers)
+
+
+def _person(row: Mapping[str, str], village: str, number: str) -> Person:
     seqn = row["seqn"]
     chance = Random(int(seqn))
     sex = _sex(row)
-    born = date(1971 - int(row["age"]), chance.randint(1, 12), chance.randint(1, 28))
-    number = make_identity_number(
-        _BIRTH_AREAS[village[:6]], born, _sequence(chance, sex)
-    )
+    born = _birth_date(row)
     resident_id = _id("resident", seqn)
     resident = NewResident(
         resident_id=resident_id,
@@ -145,11 +164,6 @@ def _person(row: Mapping[str, str], village: str) -> Person:
         deceased_on=_deceased_on(row),
     )
     return Person(village, resident, tuple(_records(row, resident_id, chance)))
-
-
-def _sequence(chance: Random, sex: str) -> int:
-    """Three digits whose last is odd for men, even for women (GB 11643)."""
-    return 2 * chance.randint(1, 498) + (1 if sex == "male" else 0)
 
 
 def _name(chance: Random, sex: str) -> str:

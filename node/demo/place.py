@@ -1,9 +1,9 @@
 """The demo's slice of Linfen in a data folder: which nodes, where they lie, who may call them.
 
-    demo-data/demo.json              what this folder holds; written last, so that it is complete
-    demo-data/nodes/CODE/            one data folder a node, as any installed node has
-    demo-data/credentials/NAME/      credentials to paste after --as
-    demo-data/mariadb/CODE/          with --database mysql: one private server a node
+demo-data/demo.json              what this folder holds; written last, so that it is complete
+demo-data/nodes/CODE/            one data folder a node, as any installed node has
+demo-data/credentials/NAME/      credentials to paste after --as
+demo-data/mariadb/CODE/          with --database mysql: one private server a node
 """
 
 from __future__ import annotations
@@ -120,8 +120,26 @@ class DemoPlace:
 
     def complete(self) -> None:
         """Note that everything has been made."""
-        text = json.dumps({"database": self.database, "nodes": list(DEMO_NODES)}, indent=2)
-        (self.root / "demo.json").write_text(text + "\n", encoding="utf-8")
+        self._describe(self.visits)
+
+    @property
+    def visits(self) -> int:
+        """Records that earlier runs wrote beside the input: one a run, at a township."""
+        description = self.root / "demo.json"
+        if not description.exists():
+            return 0
+        return int(json.loads(description.read_text(encoding="utf-8"))["visits"])
+
+    def count_visit(self) -> None:
+        """One more record was written beside the input."""
+        self._describe(self.visits + 1)
+
+    def _describe(self, visits: int) -> None:
+        said = {"database": self.database, "nodes": list(DEMO_NODES), "visits": visits}
+        path = self.root / "demo.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        fresh.replace(path)
 
     def set_database(self, node: NodeId, url: str) -> None:
         """Point a node at another database."""
@@ -195,5 +213,3 @@ def _free_addresses() -> dict[NodeId, str]:
             probe.bind((_HOST, 0))
             addresses[node] = f"{_HOST}:{probe.getsockname()[1]}"
         return addresses
-
-

@@ -71,7 +71,6 @@ class DemoStory:
             fleet = Fleet(place, self.clock)
             try:
                 self._play(place, fleet, databases)
-                place.complete()
                 yield self
             finally:
                 fleet.stop()
@@ -109,13 +108,16 @@ class DemoStory:
     def _play(self, place: DemoPlace, fleet: Fleet, databases: DemoDatabases) -> None:
         with self._telling("start every node as a process of its own, children dial parents"):
             databases.start()
+            place.complete()
             for node in DEMO_NODES:
                 fleet.start(node)
             fleet.wait_ready()
             self._until(
                 "every link is up", lambda: all(fleet.is_connected(node) for node in DEMO_NODES)
             )
-            self._say(f"{len(DEMO_NODES)} processes on {self.database}, every link up by mutual TLS")
+            self._say(
+                f"{len(DEMO_NODES)} processes on {self.database}, every link up by mutual TLS"
+            )
         with self._telling("load real measurements at the villages, through their gRPC API"):
             loaded = load_people(place)
             self._say(
@@ -133,7 +135,8 @@ class DemoStory:
             )
             for level in CareLevel:
                 rows = sum(
-                    count for node, count in arrival.rows.items()
+                    count
+                    for node, count in arrival.rows.items()
                     if place.hierarchy.entry(node).level is level
                 )
                 self._say(f"{level.value:9} {rows:7,} rows")
@@ -198,6 +201,7 @@ class DemoStory:
             if not _equals_pooled(answer, place):
                 raise DemoFailedError("the answer from the township's copy differs from the input")
             record_id = self._write_at(place, township, village)
+            place.count_visit()
             fleet.start(village)
             fleet.wait_ready((village,))
             self._until(
@@ -249,7 +253,7 @@ class DemoStory:
         with connected(credentials) as channel:
             return ask(federation_pb2_grpc.QueryServiceStub(channel), request, QUESTION_S)
 
-    def _tell_facts(  # noqa: PLR0917 -- the results of six steps
+    def _tell_facts(
         self,
         place: DemoPlace,
         fleet: Fleet,

@@ -182,7 +182,7 @@ class LinkHub:
             return tuple(reversed(up[: up.index(self.node_id)]))
         raise NodeError(f"{to} is neither below this node nor its parent")
 
-    async def _ask_over(  # noqa: PLR0913 -- the fields of one request
+    async def _ask_over(
         self,
         hop: NodeId,
         method: str,

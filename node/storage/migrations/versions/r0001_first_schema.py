@@ -49,7 +49,7 @@ def _log_table(name: str, *parts: sa.Column[Any] | sa.Constraint) -> sa.Table:
     return op.create_table(name, *parts, **_options(row_format="DYNAMIC"))
 
 
-def _options(**more: str) -> dict[str, str]:
+def _options(**more: str) -> dict[str, Any]:
     return {
         f"{dialect}_{option}": value
         for dialect in ("mysql", "mariadb")

@@ -1,0 +1,363 @@
+"""The composition root: builds every part of one node, starts it, stops it.
+
+Nothing below this file reads the environment, a global or another part's settings. Starting goes
+from what must not be wrong (folder, settings, certificate, durability) to what may be late (links,
+columnar replica, Ray); stopping goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from hardware_profiles import HardwareProfile, load_profile
+from hierarchy_config import Hierarchy, NodeId, NodeUnknownError, load_region
+from node.clock import Clock, SystemClock
+from node.errors import SettingsError
+from node.guards import DiskGuard, bound_port_is_free, folder_locked
+from node.link_store import NodeLinkStore
+from node.links import LinkHub, ParentLink
+from node.links.making import LinkMaker
+from node.logs import configure_logs, get_logger
+from node.metrics import NodeMetrics, serve_metrics
+from node.opening import OpenStore, open_store
+from node.pump import LogPump
+from node.questions import Questions
+from node.security.credentials import NodeCredentials, load_node_credentials
+from node.security.tls import GrpcLimits, ServerCertificates, open_channel, server_options
+from node.services.care import CareDesk
+from node.services.interceptor import GuardInterceptor
+from node.services.registration import Servicers, add_servicers
+from node.services.status import NodeServicer, StatusSources
+from node.settings import NodePaths, NodeSettings, load_settings
+from protos.fenhe.replication.v1 import replication_pb2_grpc
+
+__all__ = ["Node", "run_node"]
+
+STOP_GRACE_S: Final = 3.0
+WATCH_S: Final = 5.0
+AUDIT_CHAIN_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Foundations:
+    """What is read from the data folder before anything is opened."""
+
+    paths: NodePaths
+    settings: NodeSettings
+    hierarchy: Hierarchy
+    profile: HardwareProfile
+    credentials: NodeCredentials
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node."""
+        return NodeId(self.settings.node_id)
+
+    @property
+    def limits(self) -> GrpcLimits:
+        """Bounds of every message to and from this node."""
+        return GrpcLimits(message_bytes_max=self.profile.rpc_max_bytes)
+
+
+def read_foundations(data_dir: Path, clock: Clock) -> Foundations:
+    """Read and check the data folder.
+
+    Raises:
+        SettingsError, RegionFileError, ProfileFileError: A file of it is wrong.
+        CertificateUnusableError: The certificate is another's, expired, or not its parent's.
+    """
+    settings = load_settings(data_dir)
+    hierarchy = load_region(data_dir / settings.region)
+    node_id = NodeId(settings.node_id)
+    try:
+        hierarchy.entry(node_id)
+    except NodeUnknownError as error:
+        raise SettingsError(f"node_id: {error.message}") from error
+    profile_file = data_dir / settings.profile
+    profile = load_profile(profile_file if profile_file.exists() else settings.profile)
+    credentials = load_node_credentials(data_dir, node_id, hierarchy, _utc(clock))
+    return Foundations(NodePaths(data_dir), settings, hierarchy, profile, credentials)
+
+
+class Node:
+    """One running node."""
+
+    def __init__(self, base: Foundations, clock: Clock) -> None:
+        """Nothing happens before `start`."""
+        self._base = base
+        self._clock = clock
+        self._log = get_logger("node")
+        self._exit = AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: asyncio.Future[None] | None = None
+        self.address = base.settings.listen
+
+    async def start(self) -> None:
+        """Open, serve, dial; returns when the node serves."""
+        base, clock = self._base, self._clock
+        self._failure = asyncio.get_running_loop().create_future()
+        self._exit.enter_context(folder_locked(base.paths.lock))
+        if not base.settings.listen.endswith(":0"):
+            bound_port_is_free(base.settings.listen)
+        started_ms = clock.monotonic_ms()
+        threads = self._threads("rpc", base.profile.grpc_workers)
+        link_threads = self._threads("link", base.profile.database_pool)
+        store = await asyncio.get_running_loop().run_in_executor(
+            threads, open_store, base.paths.data, base.settings, base.hierarchy, base.profile, clock
+        )
+        self._exit.callback(store.close)
+        pump = LogPump(store.number, self._threads("number", 1))
+        link_store = NodeLinkStore(
+            store.engine,
+            store.storage,
+            store.log,
+            store.links,
+            store.marks,
+            node_id=base.node_id,
+            hierarchy=base.hierarchy,
+            clock=clock,
+            notify=pump.notify,
+            number=store.number,
+        )
+        hub = self._hub(store, link_store, pump, link_threads)
+        questions = Questions.build(base, store, hub, clock, pump)
+        hub.handlers = questions.handlers
+        metrics = NodeMetrics(base.node_id)
+        metrics.certificate(base.credentials.identity.not_after.timestamp())
+        pump.subscribe(hub.log_advanced)
+        pump.subscribe(metrics.log_head)
+        pump.subscribe(questions.log_advanced)
+        await pump.step()
+        desk = self._desk(store, pump, threads)
+        status = NodeServicer(
+            StatusSources(
+                base.node_id,
+                base.hierarchy,
+                store.storage,
+                hub,
+                link_store,
+                threads,
+                clock,
+                base.profile.level.value,
+                store.database,
+                lambda: questions.columnar_sequence,
+                started_ms,
+            )
+        )
+        await self._serve(Servicers(desk, status, hub, questions), metrics)
+        await questions.start()
+        self._exit.push_async_callback(questions.stop)
+        self._run(pump.run())
+        self._run(questions.run())
+        self._run(self._chain_audit(store))
+        self._run(self._watch(hub, link_store, questions, metrics, threads))
+        self._dial(hub)
+        self._announce()
+
+    async def wait(self) -> None:
+        """Until a background task fails, which ends the node with that error."""
+        if self._failure is not None:
+            await self._failure
+
+    async def stop(self) -> None:
+        """Finish what is under way and give everything back."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._exit.aclose()
+        self._base.paths.run.unlink(missing_ok=True)
+        self._log.info("stopped", node=self._base.node_id)
+
+    def _threads(self, name: str, count: int) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._exit.callback(pool.shutdown)
+        return pool
+
+    def _hub(
+        self,
+        store: OpenStore,
+        link_store: NodeLinkStore,
+        pump: LogPump,
+        threads: ThreadPoolExecutor,
+    ) -> LinkHub:
+        base = self._base
+        maker = LinkMaker(
+            base.node_id,
+            base.hierarchy,
+            base.profile,
+            base.credentials,
+            link_store,
+            epoch=store.epoch,
+            incarnation=store.incarnation,
+            threads=threads,
+            clock=self._clock,
+            utc=lambda: _utc(self._clock),
+        )
+        return LinkHub(
+            base.node_id,
+            base.hierarchy,
+            maker.make,
+            self._clock,
+            random.SystemRandom().random,
+            head=lambda: pump.head,
+        )
+
+    def _desk(self, store: OpenStore, pump: LogPump, threads: ThreadPoolExecutor) -> CareDesk:
+        base = self._base
+        guard = DiskGuard(
+            base.paths.data,
+            base.profile.disk_free_min_mb,
+            base.profile.disk_free_min_percent,
+            self._clock,
+        )
+        return CareDesk(
+            base.node_id,
+            base.hierarchy,
+            store.storage,
+            threads,
+            self._clock,
+            pump.notify,
+            guard.is_full,
+        )
+
+    async def _serve(self, servicers: Servicers, metrics: NodeMetrics) -> None:
+        base = self._base
+        guard = GuardInterceptor(
+            base.node_id, base.hierarchy, lambda: secrets.token_hex(4), metrics.count_call
+        )
+        server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
+        health = await add_servicers(server, servicers)
+        certificates = ServerCertificates(base.credentials.tls)
+        port = server.add_secure_port(base.settings.listen, certificates.credentials())
+        host = base.settings.listen.rpartition(":")[0]
+        self.address = f"{host}:{port}"
+        await server.start()
+
+        async def end() -> None:
+            await health.enter_graceful_shutdown()
+            servicers.hub.end_all("the node is stopping")
+            await server.stop(STOP_GRACE_S)
+
+        self._exit.push_async_callback(end)
+        if base.settings.metrics_listen:
+            serve_metrics(metrics, base.settings.metrics_listen)
+
+    def _dial(self, hub: LinkHub) -> None:
+        """Keep the link to the parent up, if there is a parent with a known address."""
+        base = self._base
+        parent = base.hierarchy.parent(base.node_id)
+        if parent is None:
+            return
+        endpoint = base.settings.parent_endpoint or base.hierarchy.entry(parent).endpoint
+        if endpoint is None:
+            raise SettingsError(
+                f"no address of the parent {parent} is known",
+                hint="Set parent_endpoint in node.yaml, or endpoint in the region file.",
+            )
+        name = base.hierarchy.dns_name(parent)
+        link = ParentLink(
+            parent,
+            lambda: open_channel(endpoint, name, base.credentials.tls, base.limits),
+            replication_pb2_grpc.LinkServiceStub,
+        )
+        self._run(hub.dial_parent(link))
+
+    def _announce(self) -> None:
+        """Say that the node serves: in the log, and in run.json for whoever started it."""
+        base = self._base
+        said = {"node_id": base.node_id, "listen": self.address, "pid": os.getpid()}
+        fresh = base.paths.run.with_suffix(".new")
+        fresh.write_text(json.dumps(said) + "\n", encoding="utf-8")
+        fresh.replace(base.paths.run)
+        self._log.info("serving", **said)
+
+    async def _chain_audit(self, store: OpenStore) -> None:
+        """Link new audit entries into their hash chain, beside the requests that wrote them."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="audit") as thread:
+            while True:
+                await asyncio.sleep(AUDIT_CHAIN_S)
+                while await loop.run_in_executor(thread, store.storage.link_audit):
+                    pass
+
+    async def _watch(
+        self,
+        hub: LinkHub,
+        link_store: NodeLinkStore,
+        questions: Questions,
+        metrics: NodeMetrics,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        """Bring the link figures into the metrics."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            metrics.columnar(questions.columnar_sequence)
+            for state in hub.states.values():
+                lanes = await loop.run_in_executor(threads, link_store.lanes, state.peer)
+                backlog = {lane.name.lower(): each.backlog for lane, each in lanes.items()}
+                metrics.link(state.peer, connected=state.connected, backlog=backlog)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(task.exception() or RuntimeError("unknown"))
+
+
+def run_node(data_dir: Path, log_file: Path | None) -> None:
+    """Run the node of a data folder until SIGTERM or Ctrl-C.
+
+    Raises:
+        FenheError: It cannot start; nothing was changed.
+    """
+    clock = SystemClock()
+    base = read_foundations(data_dir, clock)
+    configure_logs(base.settings.log_level, log_file)
+    asyncio.run(_main(Node(base, clock)))
+
+
+async def _main(node: Node) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await node.start()
+        await _first(node.wait, stopping.wait)
+    finally:
+        await node.stop()
+
+
+async def _first(*works: Callable[[], Awaitable[object]]) -> None:
+    """Until one of the works ends; its exception, if any, is raised."""
+    tasks = [asyncio.ensure_future(work()) for work in works]
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    for task in done:
+        task.result()
+
+
+def _utc(clock: Clock) -> datetime:
+    return datetime.fromtimestamp(clock.now_ms() / 1000, UTC)

@@ -1,0 +1,74 @@
+"""Guards of a running node: one process a data folder, one program a port, room on the disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from node.clock import Clock
+from node.errors import DataFolderInUseError, PortInUseError, SettingsError
+
+__all__ = ["DiskGuard", "bound_port_is_free", "folder_locked"]
+
+
+@contextmanager
+def folder_locked(path: Path) -> Iterator[None]:
+    """Hold the data folder's lock; the kernel frees it if the process dies.
+
+    Raises:
+        DataFolderInUseError: Another process holds it.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataFolderInUseError(f"another process runs a node on {path.parent}") from None
+        yield
+
+
+def bound_port_is_free(address: str) -> None:
+    """Check that nobody listens on host:port before gRPC binds it: its own message says less.
+
+    Raises:
+        PortInUseError: Somebody does.
+        SettingsError: The host is not one of this machine's.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_server((host.strip("[]"), int(port)), reuse_port=False):
+            return
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(f"{address} is in use by another program") from None
+        raise SettingsError(f"listen: {address}: {error.strerror}") from error
+
+
+class DiskGuard:
+    """Says whether free space is below the profile's watermark; looks at most once a second.
+
+    Below it new writes are refused while reads, audit and what is already accepted go on: a full
+    disk would stop those too, and make MariaDB hang.
+    """
+
+    def __init__(self, folder: Path, free_min_mb: int, free_min_percent: int, clock: Clock) -> None:
+        self._folder = folder
+        self._free_min = free_min_mb * 1024 * 1024
+        self._percent_min = free_min_percent
+        self._clock = clock
+        self._looked_ms = -1_000_000
+        self._full = False
+
+    def is_full(self) -> bool:
+        """True while writes must wait."""
+        now = self._clock.monotonic_ms()
+        if now - self._looked_ms >= 1000:
+            self._looked_ms = now
+            usage = shutil.disk_usage(self._folder)
+            floor = min(self._free_min, usage.total * self._percent_min // 100)
+            self._full = usage.free < floor
+        return self._full

@@ -1,0 +1,173 @@
+"""Opens a node's store: database, schema, keys, change log, and what hangs on them.
+
+The order matters: durability is checked before anything is written, the schema is brought up to
+date, the data keys are unwrapped, and only then does this process take the log's numbering over.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine, make_url
+
+from hardware_profiles import HardwareProfile
+from hierarchy_config import Hierarchy, NodeId
+from node.clock import Clock, Ids
+from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
+from node.security.folders import NodeFolder
+from node.security.key_files import load_key
+from node.security.sealing import DataKeys, WrappedKey, new_data_key
+from node.settings import NodeSettings
+from node.storage import EngineLimits, Storage, migrate, open_engine
+from node.storage.data_keys import KeyState, StoredKeys
+from node.storage.tables import CHANGELOG
+from replication.changelog import (
+    ChangeLog,
+    CounterSequencer,
+    LinkState,
+    Marks,
+    RelaySequencer,
+    Sequencer,
+    StoreState,
+    read_transaction,
+    write_transaction,
+)
+
+__all__ = ["OpenStore", "open_store"]
+
+_SPARE_CONNECTIONS: Final = 4
+
+
+@dataclass(frozen=True)
+class OpenStore:
+    """A node's open database and everything that works on it."""
+
+    engine: Engine
+    storage: Storage
+    log: ChangeLog
+    links: LinkState
+    marks: Marks
+    epoch: int
+    incarnation: str
+    number: Callable[[], int]
+    """Numbers what has committed; returns the durable head. Safe from several threads."""
+
+    @property
+    def database(self) -> str:
+        """ "sqlite" or "mysql"."""
+        return "sqlite" if self.engine.dialect.name == "sqlite" else "mysql"
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+def open_store(
+    data_dir: Path,
+    settings: NodeSettings,
+    hierarchy: Hierarchy,
+    profile: HardwareProfile,
+    clock: Clock,
+) -> OpenStore:
+    """Open the store of a data folder.
+
+    Raises:
+        DurabilityError: The database could lose what it acknowledged.
+        SealBrokenError: keys/node.key is not the one the data keys were wrapped with.
+    """
+    node_id = NodeId(settings.node_id)
+    limits = EngineLimits(
+        connections=profile.database_pool + _SPARE_CONNECTIONS, cache_mb=max(2, profile.cache_mb)
+    )
+    engine = open_engine(_absolute(settings.database, data_dir), limits)
+    migrate(engine)
+    keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock)
+    epoch, incarnation = _life(engine)
+    sequencer: Sequencer
+    if engine.dialect.name == "sqlite":
+        sequencer = CounterSequencer(CHANGELOG, store_epoch=epoch)
+    else:
+        sequencer = RelaySequencer(CHANGELOG, store_epoch=epoch)
+    log = ChangeLog(CHANGELOG, node_id=node_id, store_epoch=epoch, sealer=keys, numbering=sequencer)
+    storage = _storage(engine, NodeFolder(data_dir), hierarchy, node_id, keys, log, clock)
+    lock = threading.Lock()
+
+    def number() -> int:
+        with lock:
+            return sequencer.number(lambda: write_transaction(engine))
+
+    sequencer.take_over(lambda: write_transaction(engine))
+    return OpenStore(
+        engine,
+        storage,
+        log,
+        LinkState(CHANGELOG),
+        Marks(CHANGELOG),
+        epoch,
+        incarnation,
+        number,
+    )
+
+
+def _storage(
+    engine: Engine,
+    folder: NodeFolder,
+    hierarchy: Hierarchy,
+    node_id: NodeId,
+    keys: DataKeys,
+    log: ChangeLog,
+    clock: Clock,
+) -> Storage:
+    regional = folder.regional_index_key
+    pseudonym = folder.pseudonym_key
+    return Storage(
+        engine,
+        node_id=node_id,
+        hierarchy=hierarchy,
+        sealer=keys,
+        blind_index=BlindIndex(load_key(folder.blind_index_key)),
+        changelog=log,
+        clock=clock,
+        ids=Ids(clock, os.urandom),
+        regional_index=RegionalIndex(load_key(regional)) if regional.exists() else None,
+        pseudonymizer=Pseudonymizer(load_key(pseudonym)) if pseudonym.exists() else None,
+    )
+
+
+def _data_keys(engine: Engine, folder: NodeFolder, node_id: NodeId, clock: Clock) -> DataKeys:
+    """The node's data keys; the first start makes one."""
+    node_key = load_key(folder.node_key)
+    stored = StoredKeys(engine, clock)
+    if not stored.load():
+        stored.add_current(new_data_key(node_id, node_key, os.urandom))
+    held = stored.load()
+    current = next(key.key_id for key in held if key.state == KeyState.CURRENT)
+    wrapped = [WrappedKey(key.key_id, key.suite, key.wrapped) for key in held]
+    return DataKeys(node_id, node_key, wrapped, current=current, random_bytes=os.urandom)
+
+
+def _life(engine: Engine) -> tuple[int, str]:
+    """The store's epoch and its random name; both are kept from the first start on."""
+    state = StoreState(CHANGELOG)
+    with read_transaction(engine) as connection:
+        said = state.load(connection)
+    if "store_epoch" not in said:
+        said = {"store_epoch": "1", "store_incarnation": os.urandom(16).hex()}
+        with write_transaction(engine) as connection:
+            for name, value in said.items():
+                state.save(connection, name, value)
+    return int(said["store_epoch"]), said["store_incarnation"]
+
+
+def _absolute(url: str, data_dir: Path) -> str:
+    """A relative SQLite path lies in the data folder."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return url
+    path = (data_dir / parsed.database).resolve()
+    return parsed.set(database=str(path)).render_as_string(hide_password=False)

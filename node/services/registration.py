@@ -1,0 +1,64 @@
+"""Puts the services on the server: ours, gRPC health, gRPC reflection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from node.links import LinkHub
+from node.questions import Questions
+from node.services.care import CareDesk, RecordServicer, ResidentServicer
+from node.services.links import LinkServicer
+from node.services.queries import ExecutorServicer, QueryServicer
+from node.services.status import NodeServicer
+from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.empi.v1 import empi_pb2_grpc
+from protos.fenhe.federation.v1 import federation_pb2_grpc
+from protos.fenhe.node.v1 import node_pb2_grpc
+from protos.fenhe.replication.v1 import replication_pb2_grpc
+
+__all__ = ["SERVICE_NAMES", "Servicers", "add_servicers"]
+
+SERVICE_NAMES: Final = (
+    "fenhe.care.v1.RecordService",
+    "fenhe.empi.v1.ResidentService",
+    "fenhe.federation.v1.ExecutorService",
+    "fenhe.federation.v1.QueryService",
+    "fenhe.node.v1.NodeService",
+    "fenhe.replication.v1.LinkService",
+)
+
+
+@dataclass(frozen=True)
+class Servicers:
+    """What the services work with."""
+
+    desk: CareDesk
+    status: NodeServicer
+    hub: LinkHub
+    questions: Questions
+
+
+async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
+    """Add every service; returns the health servicer, which is told about the shutdown."""
+    care_pb2_grpc.add_RecordServiceServicer_to_server(RecordServicer(servicers.desk), server)
+    empi_pb2_grpc.add_ResidentServiceServicer_to_server(ResidentServicer(servicers.desk), server)
+    node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.status, server)
+    replication_pb2_grpc.add_LinkServiceServicer_to_server(LinkServicer(servicers.hub), server)
+    federation_pb2_grpc.add_QueryServiceServicer_to_server(
+        QueryServicer(servicers.questions), server
+    )
+    federation_pb2_grpc.add_ExecutorServiceServicer_to_server(
+        ExecutorServicer(servicers.questions), server
+    )
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    described = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(described, server)
+    for name in ("", *SERVICE_NAMES):
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return health_servicer
