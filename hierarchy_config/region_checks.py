@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hierarchy_config.config_file import Report
@@ -63,7 +62,8 @@ def find_faults(
             report(f"{each.key}.id", each.node.id, "a code of the division table, or a `name`")
         if each.node.succeeds in present:
             report(f"{each.key}.succeeds", each.node.succeeds, "a code that is no longer a node")
-        _report_parent(each, entries, report)
+        # Its own entry: of a code that stands twice, `entries` has the last one only.
+        _report_parent(each.key, entry_of(each.node, present, divisions), entries, report)
     _report_cycles(nodes, entries, report)
     _report_roots(nodes, entries, report)
     for node_id, least in model.thresholds.overrides.items():
@@ -75,27 +75,30 @@ def find_faults(
 
 
 def _report_repeats(nodes: list[Located], report: Report) -> None:
-    ids = Counter(each.node.id for each in nodes)
-    endpoints = Counter(each.node.endpoint for each in nodes if each.node.endpoint)
+    ids: set[str] = set()
+    endpoints: set[str] = set()
     for each in nodes:
-        if ids[each.node.id] > 1:
+        if each.node.id in ids:
             report(f"{each.key}.id", each.node.id, "a code that stands once")
-            ids[each.node.id] = 0
-        if each.node.endpoint and endpoints[each.node.endpoint] > 1:
+        ids.add(each.node.id)
+        if each.node.endpoint is None:
+            continue
+        if each.node.endpoint in endpoints:
             report(f"{each.key}.endpoint", each.node.endpoint, "an endpoint that one node has")
-            endpoints[each.node.endpoint] = 0
+        endpoints.add(each.node.endpoint)
 
 
-def _report_parent(each: Located, entries: Mapping[NodeId, NodeEntry], report: Report) -> None:
-    entry = entries[each.node.id]
+def _report_parent(
+    key: str, entry: NodeEntry, entries: Mapping[NodeId, NodeEntry], report: Report
+) -> None:
     if entry.parent is None:
         return
     above = entries.get(entry.parent)
-    key = f"{each.key}.parent"
     if above is None:
-        report(key, entry.parent, "a node of this file")
+        report(f"{key}.parent", entry.parent, "a node of this file")
     elif above.level.depth >= entry.level.depth and entry.parent != entry.node_id:
-        report(key, entry.parent, f"a node above the level {entry.level} ({above.level} is not)")
+        expected = f"a node above the level {entry.level} ({above.level} is not)"
+        report(f"{key}.parent", entry.parent, expected)
 
 
 def _report_cycles(
