@@ -20,6 +20,8 @@ __all__ = [
     "ManifestRefusedError",
     "RayUnavailableError",
     "ScanCancelledError",
+    "ScopeUnknownError",
+    "SiteSeedingError",
     "SiteUnavailableError",
 ]
 
@@ -52,6 +54,25 @@ class ScanCancelledError(FederationError):
     code = "SCAN_CANCELLED"
     retryable = True
     default_hint = "Allow the question more time, or narrow its scope."
+
+
+class SiteSeedingError(FederationError):
+    """The columnar replica does not hold the whole log yet, so counting it would be silent loss."""
+
+    code = "SITE_SEEDING"
+    retryable = True
+    default_hint = "Ask again in a while; `fenhe node status` shows how far the replica is."
+
+    def __init__(self) -> None:
+        super().__init__("the columnar replica is still being filled")
+
+
+class ScopeUnknownError(FederationError):
+    """A question's scope is not the node asked, nor below it."""
+
+    code = "SCOPE_UNKNOWN"
+    fault = Fault.CALLER
+    default_hint = "Ask the node itself, or one above it; see `fenhe hierarchy tree`."
 
 
 class ManifestRefusedError(FederationError):

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-__all__ = ["SignedManifest"]
+from federation.availability import ManifestRefusedError
+from federation.core.model import Manifest, PartialRequest
+from federation.core.plan import LogicalPlan
+from federation.errors import PlanMismatchError
+from federation.sites import SiteTree
+
+__all__ = ["ManifestSigner", "ManifestVerifier", "SignedManifest", "check_manifest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +21,37 @@ class SignedManifest:
     manifest: bytes
     signature: bytes
     certificate: bytes
+
+
+class ManifestSigner(Protocol):
+    """Supplied by the node: signs with its own key."""
+
+    def __call__(self, manifest: bytes) -> SignedManifest: ...
+
+
+class ManifestVerifier(Protocol):
+    """Supplied by the node: checks chain, node and signature of a manifest."""
+
+    def __call__(self, signed: SignedManifest, asking_node: str) -> bool:
+        """Whether the signature is the asking node's, by a certificate of this region."""
+        ...
+
+
+def check_manifest(
+    manifest: Manifest, request: PartialRequest, plan: LogicalPlan, tree: SiteTree, here: str
+) -> None:
+    """Refuse a request that its manifest does not allow at this node.
+
+    Raises:
+        ManifestRefusedError: The site asked lies outside the scope, or outside this node's subtree,
+            or the asker is neither this node nor above it.
+        PlanMismatchError: This node understands the question differently.
+    """
+    if manifest.scope not in tree or request.site not in tree.subtree(manifest.scope):
+        raise ManifestRefusedError("the site that is asked lies outside the question's scope")
+    if request.site not in tree.subtree(here):
+        raise ManifestRefusedError(f"the site that is asked does not lie below {here}")
+    if manifest.asking_node not in tree.path_to_root(here):
+        raise ManifestRefusedError(f"{manifest.asking_node} is not above {here}")
+    if manifest.plan_digest != plan.digest:
+        raise PlanMismatchError(f"{here} plans this question differently")

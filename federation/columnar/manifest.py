@@ -27,7 +27,8 @@ class Segment:
     """One immutable Parquet file of one dataset, sorted by (home, date).
 
     `number` is unique and never used again. `homes` and `authors` are all that occur in the file,
-    for pruning; `first_id` and `last_id` bound its row ids (canonical text).
+    for pruning; `first_id` and `last_id` bound its row ids (canonical text); `resident_rows` is the
+    most rows of one resident.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class Segment:
     authors: frozenset[str]
     first_id: str
     last_id: str
+    resident_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def _segment_out(segment: Segment) -> dict[str, Any]:
         "authors": sorted(segment.authors),
         "first_id": segment.first_id,
         "last_id": segment.last_id,
+        "resident_rows": segment.resident_rows,
     }
 
 
@@ -168,4 +171,5 @@ def _segment_in(entry: Mapping[str, Any]) -> Segment:
         authors=frozenset(map(str, entry["authors"])),
         first_id=str(entry["first_id"]),
         last_id=str(entry["last_id"]),
+        resident_rows=int(entry["resident_rows"]),
     )

@@ -356,6 +356,7 @@ class ColumnarReplica:
                     rows=segment.rows,
                     homes=segment.homes,
                     authors=segment.authors,
+                    resident_rows=segment.resident_rows,
                     has_dead=dead.get(segment.number, 0) > 0,
                 )
                 for segment in manifest.of_dataset(dataset)

@@ -48,6 +48,10 @@ def write_segment(
         fresh.unlink()
         return None
     rows, homes, authors, first_id, last_id = summary
+    most = connection.execute(
+        "SELECT max(rows) FROM (SELECT count(*) AS rows "
+        f"FROM read_parquet({literal(str(fresh))}) GROUP BY resident_id)"
+    ).fetchone()
     sync_path(fresh)
     fresh.replace(path)
     return Segment(
@@ -60,6 +64,7 @@ def write_segment(
         authors=frozenset(authors),
         first_id=first_id,
         last_id=last_id,
+        resident_rows=int(most[0]) if most else int(rows),
     )
 
 

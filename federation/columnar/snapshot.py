@@ -8,7 +8,7 @@ files of an open snapshot until it is closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,23 +94,48 @@ class Snapshot:
         sites: frozenset[str] | None = None,
     ) -> str:
         """The statement of the live rows of a dataset at some sites; None is every site."""
-        if self._delta is None:
-            delta: str | None = f"delta_{dataset}"
-        else:
-            file = self._delta.get(dataset)
-            delta = f"read_parquet({literal(file)})" if file else None
         return relation(
             dataset,
             self._segments.get(dataset, ()),
             dead=self._dead,
-            delta=delta,
+            delta=self._delta_of(dataset),
             column=column,
             sites=sites,
         )
 
-    def bind(self, column: SiteColumn, sites: frozenset[str] | None) -> None:
+    def resident_rows_max(
+        self, dataset: str, column: SiteColumn, sites: frozenset[str] | None
+    ) -> int:
+        """No resident has more rows than this at these sites; at least 1.
+
+        The sum of what each segment and the delta hold at most: cheap, and never too low.
+        """
+        most = 0
+        for part in self._segments.get(dataset, ()):
+            if sites is None or part.sites(column) & sites:
+                most += part.resident_rows
+        delta = self._delta_of(dataset)
+        if delta is not None:
+            rows = self.query(
+                f"SELECT max(rows) FROM (SELECT count(*) AS rows FROM {delta} GROUP BY resident_id)"
+            )
+            most += rows[0][0] or 0
+        return max(1, most)
+
+    def _delta_of(self, dataset: str) -> str | None:
+        if self._delta is None:
+            return f"delta_{dataset}"
+        file = self._delta.get(dataset)
+        return f"read_parquet({literal(file)})" if file else None
+
+    def bind(
+        self,
+        column: SiteColumn,
+        sites: frozenset[str] | None,
+        datasets: Iterable[str] = tuple(COLUMN_TYPES),
+    ) -> None:
         """Make the datasets' names stand for their rows at these sites, for this view only."""
-        for dataset in COLUMN_TYPES:
+        for dataset in datasets:
             statement = self.select(dataset, column, sites)
             self._cursor.execute(
                 f"CREATE OR REPLACE TEMP VIEW {identifier(dataset)} AS {statement}"

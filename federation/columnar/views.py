@@ -32,6 +32,7 @@ class SegmentPart:
     rows: int
     homes: frozenset[str]
     authors: frozenset[str]
+    resident_rows: int
     has_dead: bool
 
     def sites(self, column: SiteColumn) -> frozenset[str]:

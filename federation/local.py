@@ -1,0 +1,221 @@
+"""What one node computes by itself: the partial table of some sites from its columnar replica.
+
+The statement is made here from the plan; the relations it names hold exactly the rows of the sites
+asked for. Runs in threads of its own, as many at once as the profile says, and stops at the
+deadline: a statement is interrupted, not abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from federation.availability import ExtraMissingError, ScanCancelledError, SiteSeedingError
+from federation.columnar import ColumnarReplica, ReplicaSource, SiteColumn, Snapshot
+from federation.core.model import Basis, Table
+from federation.core.node_sql import node_sql, residents_sql
+from federation.core.partials import needs_exact, partial_columns, table_of, with_exact
+from federation.core.plan import LogicalPlan
+from federation.errors import ColumnarError, FederationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["LocalSite", "ScanResult", "Scanner", "scan_snapshot", "site_column"]
+
+_FEEDS_MAX = 200
+"""Feedings before a live scan at most: a log that grows faster than that is a seeding replica."""
+
+_INTERRUPT_EVERY_S = 0.05
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """The partial table of some sites, and residents by home whose data it counts."""
+
+    table: Table
+    residents: Mapping[str, int]
+
+
+class Scanner(Protocol):
+    """Whoever computes partials from this node's own rows."""
+
+    async def scan(
+        self, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int, remaining_ms: int
+    ) -> ScanResult:
+        """The partials of these sites.
+
+        Raises:
+            ExtraMissingError: This node has no columnar replica.
+            SiteSeedingError: The replica does not hold the whole log yet.
+            ScanCancelledError: The time was up.
+            ColumnarError: The replica cannot be read; it is fed again.
+        """
+        ...
+
+
+def site_column(basis: Basis) -> SiteColumn:
+    """The column that says at which site a row counts."""
+    return SiteColumn.HOME if basis is Basis.RESIDENCE else SiteColumn.AUTHOR
+
+
+def scan_snapshot(
+    view: Snapshot, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int
+) -> ScanResult:
+    """The partials of some sites over one view; resident counts below the threshold are exact.
+
+    Raises:
+        ScanCancelledError: Somebody interrupted the view.
+        ColumnarError: A file of the view cannot be read.
+    """
+    import duckdb
+
+    column = site_column(plan.basis)
+    try:
+        view.bind(column, sites, [plan.dataset])
+        bound = view.resident_rows_max(plan.dataset, column, sites)
+        width = len(partial_columns(plan))
+        rows = view.query(node_sql(plan, rows_per_resident_max=bound))
+        table = table_of(plan, _columns(rows, width))
+        if needs_exact(plan, table, cell_count_max):
+            rows = view.query(
+                residents_sql(plan, rows_per_resident_max=bound, cell_count_min=cell_count_max)
+            )
+            if rows:
+                table = with_exact(plan, table, _columns(rows, len(rows[0])))
+        return ScanResult(table, view.residents_by_home(sites))
+    except duckdb.InterruptException:
+        raise ScanCancelledError("the scan was cut at its deadline") from None
+    except duckdb.Error as error:
+        # The library's message may quote a cell.
+        raise ColumnarError(f"a scan failed: {type(error).__name__}") from error
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+class _Cancellation:
+    """Interrupts a statement, and any that starts after."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._interrupt: Callable[[], None] | None = None
+        self.is_set = False
+
+    def watch(self, interrupt: Callable[[], None] | None) -> None:
+        with self._lock:
+            self._interrupt = interrupt
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.is_set = True
+            if self._interrupt is not None:
+                self._interrupt()
+
+
+class LocalSite:
+    """Scans of this node's columnar replica.
+
+    Args:
+        replica: None where the analytics extra is missing: every scan then says so.
+        source: What feeds the replica; asked before each scan, so that what was acknowledged
+            before the question is in the answer.
+        concurrency: Scans at once; more wait.
+    """
+
+    def __init__(
+        self, replica: ColumnarReplica | None, source: ReplicaSource | None, *, concurrency: int = 2
+    ) -> None:
+        self._replica = replica
+        self._source = source
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="columnar")
+
+    @property
+    def replica(self) -> ColumnarReplica | None:
+        """The replica, None without the extra."""
+        return self._replica
+
+    async def scan(
+        self, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int, remaining_ms: int
+    ) -> ScanResult:
+        """See Scanner."""
+        cancellation = _Cancellation()
+
+        def work() -> ScanResult:
+            return self._scan(plan, sites, cell_count_max, cancellation)
+
+        return await self._in_thread(work, cancellation, remaining_ms)
+
+    async def view(self, remaining_ms: int) -> Snapshot:
+        """A fresh snapshot for an executor that scans elsewhere. Raises as Scanner.scan."""
+        cancellation = _Cancellation()
+        return await self._in_thread(
+            lambda: self._fed(cancellation).snapshot(), cancellation, remaining_ms
+        )
+
+    def close(self) -> None:
+        """Wait for the scans that run."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _in_thread(
+        self, work: Callable[[], _Result], cancellation: _Cancellation, remaining_ms: int
+    ) -> _Result:
+        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            async with asyncio.timeout(remaining_ms / 1000):
+                return await asyncio.shield(running)
+        except (asyncio.CancelledError, TimeoutError) as error:
+            # An interrupt between two statements is lost, so it is given until the work has ended.
+            cancellation.cancel()
+            while not (await asyncio.wait([running], timeout=_INTERRUPT_EVERY_S))[0]:
+                cancellation.cancel()
+            late = running.exception()
+            if late is not None and not isinstance(late, FederationError):
+                raise late from None
+            if isinstance(error, TimeoutError):
+                raise ScanCancelledError("the scan was cut at its deadline") from None
+            raise
+
+    def _scan(
+        self,
+        plan: LogicalPlan,
+        sites: frozenset[str],
+        cell_count_max: int,
+        cancellation: _Cancellation,
+    ) -> ScanResult:
+        replica = self._fed(cancellation)
+        with replica.snapshot() as view:
+            cancellation.watch(view.interrupt)
+            try:
+                return scan_snapshot(view, plan, sites, cell_count_max)
+            except ColumnarError:
+                cancellation.watch(None)
+                view.close()
+                if replica.verify():
+                    raise
+                raise SiteSeedingError from None
+            finally:
+                cancellation.watch(None)
+
+    def _fed(self, cancellation: _Cancellation) -> ColumnarReplica:
+        """The replica with everything in it that was committed when this was called."""
+        replica = self._replica
+        if replica is None:
+            raise ExtraMissingError("analytics", "duckdb")
+        if self._source is not None:
+            for _ in range(_FEEDS_MAX):
+                if cancellation.is_set:
+                    raise ScanCancelledError("the scan was cut at its deadline")
+                before = replica.sequence
+                if replica.feed_once(self._source) == before:
+                    break
+        if not replica.is_caught_up:
+            raise SiteSeedingError
+        return replica
