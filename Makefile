@@ -68,7 +68,8 @@ bench: setup-dev services-installed ## print the benchmarks as ratios
 protos: setup-dev ## generate the protocol code beside each .proto
 	@$(BIN)/python setup.py -q build_protos
 
-lock: setup-dev ## write the lock files anew (needs pip-compile on the PATH)
+# With the oldest Python that is supported, Debian 12's 3.11.2: it needs the most packages.
+lock: ## write the lock files anew (needs pip-compile of the oldest Python on the PATH)
 	@for kind in demo dev; do \
 	  pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
