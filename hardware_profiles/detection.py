@@ -24,6 +24,13 @@ __all__ = ["Machine", "Proposal", "detect", "fit", "read_machine"]
 # A cgroup without a limit says "max" (v2) or a number near 2**63 (v1).
 _UNLIMITED_BYTES: Final = 1 << 60
 _MEMORY_LEAST_MB: Final = 640
+# Below these DuckDB, Ray and MariaDB do not start or do nothing but swap.
+_LEAST_MB: Final = {
+    "cache_mb": 4,
+    "columnar_memory_mb": 32,
+    "ray_object_store_mb": 80,
+    "innodb_buffer_pool_mb": 16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +89,37 @@ def fit(profile: HardwareProfile, machine: Machine) -> HardwareProfile:
         )
     cores = min(profile.cores, machine.cores)
     memory_mb = min(profile.memory_mb, machine.memory_mb)
-    part = _share(profile, memory_mb)
+    sizes = _fitted_sizes(profile, memory_mb * 3 // 4 - PROCESS_MEMORY_MB)
     changes: dict[str, Any] = {
         "cores": cores,
         "memory_mb": memory_mb,
         "columnar_threads": min(profile.columnar_threads, cores),
         "ray_workers": min(profile.ray_workers, cores),
-        "cache_mb": _part_of(profile.cache_mb, part, 4),
-        "columnar_memory_mb": _part_of(profile.columnar_memory_mb, part, 32),
         "disk_free_min_mb": min(profile.disk_free_min_mb, max(64, machine.disk_free_mb // 10)),
         "mariadb": {
             **profile.mariadb.model_dump(),
-            "innodb_buffer_pool_mb": _part_of(profile.mariadb.innodb_buffer_pool_mb, part, 16),
+            "innodb_buffer_pool_mb": sizes.pop("innodb_buffer_pool_mb"),
         },
+        **sizes,
     }
-    if profile.ray:
-        changes["ray_object_store_mb"] = _part_of(profile.ray_object_store_mb, part, 80)
     return HardwareProfile.model_validate({**profile.model_dump(), **changes})
 
 
-def _share(profile: HardwareProfile, memory_mb: int) -> float:
-    """The part of the profile's sizes that three quarters of the memory has room for."""
-    room = max(0, memory_mb * 3 // 4 - PROCESS_MEMORY_MB)
-    return min(1.0, room / max(1, profile.memory_used_mb - PROCESS_MEMORY_MB))
+def _fitted_sizes(profile: HardwareProfile, room_mb: int) -> dict[str, int]:
+    """The memory sizes of a profile, cut so that together they fit into the room.
 
-
-def _part_of(size_mb: int, part: float, least: int) -> int:
-    return min(size_mb, max(least, int(size_mb * part)))
+    Each keeps its least; of what lies above the least, all keep the same part.
+    """
+    sizes = {
+        "cache_mb": profile.cache_mb,
+        "columnar_memory_mb": profile.columnar_memory_mb,
+        "ray_object_store_mb": profile.ray_object_store_mb,
+        "innodb_buffer_pool_mb": profile.mariadb.innodb_buffer_pool_mb,
+    }
+    least = {name: min(size, _LEAST_MB[name]) for name, size in sizes.items()}
+    above = sum(sizes.values()) - sum(least.values())
+    part = min(1.0, max(0, room_mb - sum(least.values())) / max(1, above))
+    return {name: least[name] + int((sizes[name] - least[name]) * part) for name in sizes}
 
 
 def read_machine(folder: Path = Path(), *, root: Path = Path("/")) -> Machine:
