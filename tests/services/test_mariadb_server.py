@@ -32,10 +32,16 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all, since filling a new one takes seconds; each test starts it anew."""
+    return tmp_path_factory.mktemp("mariadb") / "server"
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[PrivateMariaDB]:
+def server(folder: Path) -> Iterator[PrivateMariaDB]:
     """Not started yet; stopped afterwards whatever happened."""
-    private = PrivateMariaDB(tmp_path / "mariadb")
+    private = PrivateMariaDB(folder)
     yield private
     private.stop()
 
@@ -50,12 +56,12 @@ def _run(url: str, *statements: str) -> list[object]:
 def test_keeps_what_was_committed_over_a_kill(server: PrivateMariaDB) -> None:
     """SIGKILL, then a start on the same folder: same password, same rows, another port."""
     server.start()
-    url = server.create_database("records")
+    url = server.create_database("kept")
     _run(url, "CREATE TABLE t (n INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
     server.kill()
     assert not server.running
     server.start()
-    assert _run(server.url("records"), "SELECT n FROM t ORDER BY n") == [1, 2]
+    assert _run(server.url("kept"), "SELECT n FROM t ORDER BY n") == [1, 2]
 
 
 def test_starts_and_stops_any_number_of_times(server: PrivateMariaDB) -> None:
@@ -113,11 +119,9 @@ def test_says_what_is_missing(tmp_path: Path) -> None:
     assert "apt install mariadb-server" in caught.value.hint
 
 
-def test_says_why_it_did_not_start(tmp_path: Path) -> None:
+def test_says_why_it_did_not_start(folder: Path) -> None:
     """A setting the server does not know: its own words are in the error."""
-    wrong = PrivateMariaDB(
-        tmp_path / "mariadb", configuration="[mariadbd]\nno_such_setting = 1\nskip_log_bin\n"
-    )
+    wrong = PrivateMariaDB(folder, configuration="[mariadbd]\nno_such_setting = 1\n")
     with pytest.raises(MariaDBStartError, match="no_such_setting"):
         wrong.start()
     assert not wrong.running
@@ -130,10 +134,10 @@ def test_works_in_a_deep_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, None], ids=["killed", "ended"])
-def test_does_not_outlive_its_program(tmp_path: Path, how: signal.Signals | None) -> None:
+def test_does_not_outlive_its_program(folder: Path, how: signal.Signals | None) -> None:
     """Whether its program ends or is killed, the server ends too."""
     program = subprocess.Popen(
-        [sys.executable, "-c", START_AND_WAIT, str(tmp_path / "mariadb")],
+        [sys.executable, "-c", START_AND_WAIT, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
