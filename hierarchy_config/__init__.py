@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from hierarchy_config.config_file import ConfigFault
 from hierarchy_config.directory import (
+    ConsulMissingError,
     DirectoryConflictError,
     DirectoryError,
     DirectoryState,
     DirectoryUnreachableError,
-    ExtraMissingError,
     NodeDirectory,
     RegionMissingError,
 )
@@ -51,6 +51,7 @@ __all__ = [
     "REPLICATED_TABLES",
     "CareLevel",
     "ConfigFault",
+    "ConsulMissingError",
     "CopyForm",
     "CopyRule",
     "DirectoryConflictError",
@@ -58,7 +59,6 @@ __all__ = [
     "DirectoryState",
     "DirectoryUnreachableError",
     "Division",
-    "ExtraMissingError",
     "Fault",
     "FenheError",
     "FileDirectory",

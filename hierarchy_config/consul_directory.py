@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from hierarchy_config.directory import (
+    ConsulMissingError,
     DirectoryConflictError,
     DirectoryState,
     DirectoryUnreachableError,
-    ExtraMissingError,
     RegionMissingError,
     split_endpoint,
 )
@@ -55,7 +55,7 @@ class ConsulDirectory:
         monotonic: Seconds of a clock that never goes back.
 
     Raises:
-        ExtraMissingError: py-consul is not installed.
+        ConsulMissingError: py-consul is not installed.
     """
 
     def __init__(
@@ -185,6 +185,6 @@ def _consul_package() -> ModuleType:
     try:
         import consul
     except ImportError as error:
-        raise ExtraMissingError("consul", "a directory in Consul") from error
+        raise ConsulMissingError() from error
     package: ModuleType = consul
     return package

@@ -15,11 +15,11 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 
 __all__ = [
+    "ConsulMissingError",
     "DirectoryConflictError",
     "DirectoryError",
     "DirectoryState",
     "DirectoryUnreachableError",
-    "ExtraMissingError",
     "NodeDirectory",
     "RegionMissingError",
     "split_endpoint",
@@ -55,17 +55,14 @@ class DirectoryUnreachableError(DirectoryError):
     default_hint = "Look at the directory's address, its log and its access rules."
 
 
-class ExtraMissingError(HierarchyError):
-    """A feature was asked for whose optional packages are not installed."""
+class ConsulMissingError(HierarchyError):
+    """A directory in Consul was asked for, and py-consul is not installed."""
 
-    code = "EXTRA_MISSING"
+    code = "CONSUL_MISSING"
+    default_hint = "Install it: pip install 'fenhe[consul]'; or use a directory in a folder."
 
-    def __init__(self, extra: str, feature: str) -> None:
-        self.extra = extra
-        super().__init__(
-            f"{feature} needs the extra `{extra}`, which is not installed",
-            hint=f"Install it: pip install 'fenhe[{extra}]'",
-        )
+    def __init__(self) -> None:
+        super().__init__("a directory in Consul needs the extra `consul`, which is not installed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hierarchy_config import DirectoryConflictError, ExtraMissingError, NodeId, region_text
+from hierarchy_config import ConsulMissingError, DirectoryConflictError, NodeId, region_text
 from hierarchy_config.consul_directory import ConsulDirectory
 from hierarchy_config.directory import DirectoryUnreachableError
 from tests.contracts.directory.conftest import region
@@ -134,7 +134,7 @@ def test_the_configured_token_is_sent_and_the_environment_is_not_asked(
 def test_a_missing_package_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra is named, and how to install it."""
     monkeypatch.setitem(sys.modules, "consul", None)
-    with pytest.raises(ExtraMissingError, match="the extra `consul`") as caught:
+    with pytest.raises(ConsulMissingError, match="the extra `consul`") as caught:
         ConsulDirectory("127.0.0.1", 8500, region="linfen")
-    assert caught.value.code == "EXTRA_MISSING"
+    assert caught.value.code == "CONSUL_MISSING"
     assert "pip install 'fenhe[consul]'" in caught.value.hint
