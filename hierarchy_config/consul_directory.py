@@ -185,6 +185,6 @@ def _consul_package() -> ModuleType:
     try:
         import consul
     except ImportError as error:
-        raise ConsulMissingError() from error
+        raise ConsulMissingError from error
     package: ModuleType = consul
     return package
