@@ -16,17 +16,14 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
-from hardware_profiles import HardwareProfile, load_profile
-from hierarchy_config import Hierarchy, NodeId, NodeUnknownError, load_region
 from node.clock import Clock, SystemClock
 from node.errors import SettingsError
+from node.foundations import Foundations, read_foundations, utc_now
 from node.guards import DiskGuard, bound_port_is_free, folder_locked
 from node.link_store import NodeLinkStore
 from node.links import LinkHub, ParentLink
@@ -36,13 +33,11 @@ from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore, open_store
 from node.pump import LogPump
 from node.questions import Questions
-from node.security.credentials import NodeCredentials, load_node_credentials
-from node.security.tls import GrpcLimits, ServerCertificates, open_channel, server_options
+from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
 from node.services.registration import Servicers, add_servicers
 from node.services.status import NodeServicer, StatusSources
-from node.settings import NodePaths, NodeSettings, load_settings
 from protos.fenhe.replication.v1 import replication_pb2_grpc
 
 __all__ = ["Node", "run_node"]
@@ -50,47 +45,6 @@ __all__ = ["Node", "run_node"]
 STOP_GRACE_S: Final = 3.0
 WATCH_S: Final = 5.0
 AUDIT_CHAIN_S: Final = 5.0
-
-
-@dataclass(frozen=True)
-class Foundations:
-    """What is read from the data folder before anything is opened."""
-
-    paths: NodePaths
-    settings: NodeSettings
-    hierarchy: Hierarchy
-    profile: HardwareProfile
-    credentials: NodeCredentials
-
-    @property
-    def node_id(self) -> NodeId:
-        """This node."""
-        return NodeId(self.settings.node_id)
-
-    @property
-    def limits(self) -> GrpcLimits:
-        """Bounds of every message to and from this node."""
-        return GrpcLimits(message_bytes_max=self.profile.rpc_max_bytes)
-
-
-def read_foundations(data_dir: Path, clock: Clock) -> Foundations:
-    """Read and check the data folder.
-
-    Raises:
-        SettingsError, RegionFileError, ProfileFileError: A file of it is wrong.
-        CertificateUnusableError: The certificate is another's, expired, or not its parent's.
-    """
-    settings = load_settings(data_dir)
-    hierarchy = load_region(data_dir / settings.region)
-    node_id = NodeId(settings.node_id)
-    try:
-        hierarchy.entry(node_id)
-    except NodeUnknownError as error:
-        raise SettingsError(f"node_id: {error.message}") from error
-    profile_file = data_dir / settings.profile
-    profile = load_profile(profile_file if profile_file.exists() else settings.profile)
-    credentials = load_node_credentials(data_dir, node_id, hierarchy, _utc(clock))
-    return Foundations(NodePaths(data_dir), settings, hierarchy, profile, credentials)
 
 
 class Node:
@@ -134,7 +88,7 @@ class Node:
             number=store.number,
         )
         hub = self._hub(store, link_store, pump, link_threads)
-        questions = Questions.build(base, store, hub, clock, pump)
+        questions = Questions(base, store, hub, clock, lambda: utc_now(clock))
         hub.handlers = questions.handlers
         metrics = NodeMetrics(base.node_id)
         metrics.certificate(base.credentials.identity.not_after.timestamp())
@@ -205,7 +159,7 @@ class Node:
             incarnation=store.incarnation,
             threads=threads,
             clock=self._clock,
-            utc=lambda: _utc(self._clock),
+            utc=lambda: utc_now(self._clock),
         )
         return LinkHub(
             base.node_id,
@@ -357,7 +311,3 @@ async def _first(*works: Callable[[], Awaitable[object]]) -> None:
         task.cancel()
     for task in done:
         task.result()
-
-
-def _utc(clock: Clock) -> datetime:
-    return datetime.fromtimestamp(clock.now_ms() / 1000, UTC)

@@ -1,37 +1,77 @@
-"""Joins federation to this node: feeds the columnar replica, answers and asks over links."""
+"""Joins federation to this node: feeds the columnar replica, answers and asks over links.
+
+Federation declares what it needs (a source of rows, a way to ask a child, an index of residents, a
+signer); this file supplies each from the node's own parts. Questions to children leave only over
+links.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
-from federation.availability import ExtraMissingError
+from federation.availability import (
+    ExtraMissingError,
+    ManifestRefusedError,
+    SiteUnavailableError,
+)
 from federation.columnar import COLUMN_NAMES, ColumnarChanges, ColumnarLimits, ColumnarReplica
+from federation.coordinator import Coordinator
+from federation.core.coverage import SiteState
+from federation.core.model import ExecutorKind, PartialAnswer, PartialRequest
+from federation.errors import FederationError
+from federation.executors import DirectExecutor, Executor
+from federation.local import LocalSite
+from federation.manifest import SignedManifest
+from federation.runner import QueryRunner
+from federation.sites import places_of
+from federation.wire import (
+    decode_manifest,
+    decode_partial_answer,
+    decode_partial_request,
+    decode_signed_manifest,
+    encode_partial_answer,
+    encode_partial_request,
+    encode_signed_manifest,
+)
+from hardware_profiles import HardwareProfile
+from hierarchy_config import CopyForm, Hierarchy, NodeId
 from node.clock import Clock
+from node.foundations import Foundations
 from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.logs import get_logger
 from node.opening import OpenStore
-from node.pump import LogPump
+from node.security.caller import CallerKind, local_operator
+from node.security.credentials import NodeCredentials
+from node.security.errors import PeerIdentityError, SignatureInvalidError
+from node.security.signatures import verify_chain
 from node.storage import Storage
+from replication.channel import AskError, AskRefusedError
+from replication.core.model import Request
 
-if TYPE_CHECKING:
-    from node.app import Foundations
+__all__ = ["PARTIAL_METHOD", "Questions"]
 
-__all__ = ["Questions", "StorageSource"]
+PARTIAL_METHOD: Final = "federation.partial"
+_MANIFEST_TAG: Final = b"fenhe-manifest-1\0"
 
 
 class StorageSource:
     """federation.columnar.ReplicaSource over this node's storage."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, head: Callable[[], int]) -> None:
+        """`head` numbers what has committed and returns the log's durable end."""
         self._storage = storage
+        self._head = head
 
     def columnar_changes(self, after: int, limit: int) -> ColumnarChanges:
         """Current rows touched by the log after a sequence, as tuples in the schema's order."""
-        changes = self._storage.columnar_changes(after, limit)
+        changes = self._storage.columnar_changes(after, limit, up_to=self._head())
         rows = {
             dataset: [tuple(row[name] for name in COLUMN_NAMES[dataset]) for row in group]
             for dataset, group in changes.rows.items()
@@ -39,52 +79,156 @@ class StorageSource:
         return ColumnarChanges(changes.up_to, rows, changes.deleted)
 
 
+class LinkAsker:
+    """federation.executors.SiteAsker over this node's links."""
+
+    def __init__(self, hub: LinkHub) -> None:
+        self._hub = hub
+
+    async def ask(
+        self, child: str, request: PartialRequest, signed: SignedManifest, remaining_ms: int
+    ) -> PartialAnswer:
+        """Ask a direct child; every failure is a SiteUnavailableError with its reason."""
+        try:
+            body = await self._hub.ask(
+                NodeId(child),
+                PARTIAL_METHOD,
+                encode_partial_request(request),
+                remaining_ms=remaining_ms,
+                manifest=encode_signed_manifest(signed),
+            )
+            return decode_partial_answer(body)
+        except AskRefusedError as error:
+            state = _REFUSALS.get(error.status, SiteState.DENIED)
+            raise SiteUnavailableError(child, error.message, state=state) from error
+        except (AskError, FederationError) as error:
+            raise SiteUnavailableError(child, error.message) from error
+
+
+_REFUSALS: Final[Mapping[str, SiteState]] = {
+    "ASK_TIMEOUT": SiteState.MISSING,
+    "OVERLOADED": SiteState.MISSING,
+    "LINK_DOWN": SiteState.MISSING,
+    "INTERNAL": SiteState.MISSING,
+    "UNKNOWN_METHOD": SiteState.NO_ANALYTICS,
+}
+
+
+class HomeIndex:
+    """federation.coordinator.SiteIndex over this node's storage."""
+
+    def __init__(self, storage: Storage, node_id: NodeId, hierarchy: Hierarchy) -> None:
+        self._storage = storage
+        self._caller = local_operator(node_id, hierarchy, "coverage of a federated question")
+
+    def marks(self) -> Mapping[str, int]:
+        """How fresh the copies are."""
+        return self._storage.marks()
+
+    async def residents_by_home(self, sites: frozenset[str]) -> Mapping[str, int]:
+        """Residents by this node's index; a home nobody was registered at has none."""
+        known = await asyncio.to_thread(self._storage.residents_by_home, self._caller)
+        return {site: known.get(site, 0) for site in sites}
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSeal:
+    """Signs manifests with this node's key and verifies those of others."""
+
+    credentials: NodeCredentials
+    hierarchy: Hierarchy
+    utc: Callable[[], datetime]
+
+    def sign(self, manifest: bytes) -> SignedManifest:
+        """The manifest with this node's signature."""
+        signer = self.credentials.signer
+        return SignedManifest(manifest, signer.sign(_MANIFEST_TAG + manifest), signer.chain_pem)
+
+    def verify(self, signed: SignedManifest, asking_node: str) -> bool:
+        """Whether the asking node itself signed it."""
+        try:
+            peer = verify_chain(
+                signed.certificate, self.credentials.root_pem, self.hierarchy, self.utc()
+            )
+            peer.verify(_MANIFEST_TAG + signed.manifest, signed.signature)
+        except (SignatureInvalidError, PeerIdentityError):
+            return False
+        return peer.identity.kind is CallerKind.NODE and peer.identity.node_id == asking_node
+
+
 class Questions:
     """Everything of this node that has to do with federated questions."""
 
-    def __init__(self, base: Foundations, store: OpenStore, hub: LinkHub, clock: Clock) -> None:
+    def __init__(
+        self,
+        base: Foundations,
+        store: OpenStore,
+        hub: LinkHub,
+        clock: Clock,
+        utc: Callable[[], datetime],
+    ) -> None:
+        """Construction opens nothing; `start` does."""
         self._base = base
         self._store = store
-        self._hub = hub
         self._clock = clock
         self._log = get_logger("questions")
-        self._source = StorageSource(store.storage)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="columnar")
+        self._source = StorageSource(store.storage, store.number)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._more = asyncio.Event()
+        self._asker = LinkAsker(hub)
+        self._seal = ManifestSeal(base.credentials, base.hierarchy, utc)
         self._replica: ColumnarReplica | None = None
-        self.handlers: Mapping[str, RequestHandler] = {}
-
-    @classmethod
-    def build(
-        cls, base: Foundations, store: OpenStore, hub: LinkHub, clock: Clock, pump: LogPump
-    ) -> Questions:
-        return cls(base, store, hub, clock)
+        self._local: LocalSite | None = None
+        self._coordinator: Coordinator | None = None
+        self._runner: QueryRunner | None = None
 
     @property
     def columnar_sequence(self) -> int:
         """Log sequence the columnar replica stands at; 0 without one."""
         return self._replica.sequence if self._replica is not None else 0
 
-    def log_advanced(self, head: int) -> None:
+    @property
+    def handlers(self) -> Mapping[str, RequestHandler]:
+        """What this node answers over its links."""
+        return {PARTIAL_METHOD: self._answer_partial}
+
+    @property
+    def runner(self) -> QueryRunner:
+        """Asks questions at this node; there once it has started."""
+        if self._runner is None:
+            raise FederationError("this node has not started yet")
+        return self._runner
+
+    def log_advanced(self, _head: int) -> None:
         """There may be more to feed."""
         self._more.set()
 
     async def start(self) -> None:
-        """Open the columnar replica, if the analytics extra is installed."""
-        profile = self._base.profile
-        limits = ColumnarLimits(
-            profile.columnar_threads, profile.columnar_memory_mb, profile.columnar_segment_rows
+        """Open the columnar replica, if the analytics extra is installed, and be ready to ask."""
+        base = self._base
+        self._replica = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        self._local = LocalSite(
+            self._replica, self._source, concurrency=base.profile.query_concurrency
         )
-        loop = asyncio.get_running_loop()
-        try:
-            self._replica = await loop.run_in_executor(
-                self._thread,
-                lambda: ColumnarReplica.open(
-                    self._base.paths.columnar, limits, source=self._store.incarnation
-                ),
-            )
-        except ExtraMissingError as error:
-            self._log.warning("no analytics", reason=error.message, hint=error.hint)
+        direct = DirectExecutor(self._asker, self._local)
+        self._coordinator = Coordinator(
+            base.node_id,
+            base.hierarchy,
+            executor=direct,
+            index=HomeIndex(self._store.storage, base.node_id, base.hierarchy),
+            verify=self._seal.verify,
+            leaves_full_boundary=self._leaves_full_boundary,
+            now_ms=self._clock.now_ms,
+        )
+        executors: dict[ExecutorKind, Executor] = {ExecutorKind.DIRECT: direct}
+        self._runner = QueryRunner(
+            self._coordinator,
+            executors,
+            default=ExecutorKind.DIRECT,
+            sign=self._seal.sign,
+            new_query_id=lambda: os.urandom(8).hex(),
+            now_ms=self._clock.now_ms,
+        )
 
     async def run(self) -> None:
         """Feed the replica for ever: at most a second behind the log."""
@@ -101,6 +245,66 @@ class Questions:
     async def stop(self) -> None:
         """Write the delta down and close."""
         replica, self._replica = self._replica, None
+        if self._local is not None:
+            await asyncio.to_thread(self._local.close)
         if replica is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, replica.close)
         self._thread.shutdown()
+
+    @staticmethod
+    def query_id_of(signed_manifest: bytes) -> str:
+        """The question that a signed manifest belongs to."""
+        return decode_manifest(decode_signed_manifest(signed_manifest).manifest).query_id
+
+    async def ask_child(
+        self, child: str, partial_request: bytes, signed_manifest: bytes, remaining_ms: int
+    ) -> bytes:
+        """Pass a question of this node's own executor on over the child's link.
+
+        Raises:
+            ManifestRefusedError: This node did not sign the manifest.
+            SiteUnavailableError: The child gave no answer.
+        """
+        signed = decode_signed_manifest(signed_manifest)
+        if not self._seal.verify(signed, self._base.node_id):
+            raise ManifestRefusedError("this node did not sign the manifest")
+        request = decode_partial_request(partial_request)
+        answer = await self._asker.ask(child, request, signed, remaining_ms)
+        return encode_partial_answer(answer)
+
+    async def _answer_partial(self, _peer: NodeId, request: Request) -> bytes:
+        """Answer an ancestor; who it is and whether it may is in the signed manifest."""
+        if self._coordinator is None or self._replica is None:
+            raise AskRefusedError("UNKNOWN_METHOD", "this node has no analytics")
+        answer = await self._coordinator.answer(
+            decode_partial_request(request.body),
+            decode_signed_manifest(request.manifest),
+            request.remaining_ms,
+        )
+        return encode_partial_answer(answer)
+
+    def _leaves_full_boundary(self, dataset: str) -> bool:
+        """Whether the parent gets anything less than full copies of this dataset."""
+        return self._base.hierarchy.copy_forms(self._base.node_id, dataset) != (CopyForm.FULL,)
+
+    def _open(self) -> ColumnarReplica | None:
+        try:
+            replica = ColumnarReplica.open(
+                self._base.paths.columnar,
+                columnar_limits(self._base.profile),
+                source=self._store.incarnation,
+            )
+        except ExtraMissingError as error:
+            self._log.warning("no analytics", reason=error.message, hint=error.hint)
+            return None
+        replica.set_places(places_of(self._base.hierarchy))
+        return replica
+
+
+def columnar_limits(profile: HardwareProfile) -> ColumnarLimits:
+    """What the profile lets the columnar replica use."""
+    return ColumnarLimits(
+        threads=profile.columnar_threads,
+        memory_mb=profile.columnar_memory_mb,
+        segment_rows=profile.columnar_segment_rows,
+    )

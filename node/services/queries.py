@@ -1,8 +1,16 @@
-"""QueryService and ExecutorService."""
+"""QueryService, where analysts ask, and ExecutorService, where this node's executors ask back."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+import grpc
+
+import protos.fenhe.federation.v1.federation_pb2 as pb
+from federation.wire import event_out, explanation_out, query_request_in
+from node.errors import DeniedError
 from node.questions import Questions
+from node.services.interceptor import current_call
 
 __all__ = ["ExecutorServicer", "QueryServicer"]
 
@@ -12,7 +20,20 @@ class QueryServicer:
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
-        self.Ask = self.Explain = None
+
+    async def Ask(
+        self, request: pb.QueryRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.QueryEvent]:
+        """Ask the subtree; progress first, the answer last."""
+        principal = current_call().caller.principal
+        async for event in self._questions.runner.run(query_request_in(request), principal):
+            yield event_out(event)
+
+    async def Explain(
+        self, request: pb.QueryRequest, context: grpc.aio.ServicerContext
+    ) -> pb.Explanation:
+        """What Ask would do."""
+        return explanation_out(self._questions.runner.explain(query_request_in(request)))
 
 
 class ExecutorServicer:
@@ -20,4 +41,15 @@ class ExecutorServicer:
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
-        self.AskSite = None
+
+    async def AskSite(
+        self, request: pb.AskSiteRequest, context: grpc.aio.ServicerContext
+    ) -> pb.AskSiteResponse:
+        """Pass a partial request on to a child; the certificate must be of this very question."""
+        identity = current_call().identity
+        if identity.name != self._questions.query_id_of(request.signed_manifest):
+            raise DeniedError("this certificate was made for another question")
+        answer = await self._questions.ask_child(
+            request.site, request.partial_request, request.signed_manifest, request.remaining_ms
+        )
+        return pb.AskSiteResponse(partial_answer=answer)

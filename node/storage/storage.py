@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, RowMapping
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
@@ -38,12 +38,13 @@ from node.storage.reads import Reader
 from node.storage.rows import RowMaker
 from node.storage.scope import Scopes
 from node.storage.sealing import CellSealer
+from node.storage.specs import TABLES
 from node.storage.tables import CHANGELOG
 from node.storage.transactions import Transactions
 from node.storage.writes import BundleWriter
 from replication.changelog import ChangeLog, LinkState, Marks, Quarantine
 from replication.core.config import PeerRole
-from replication.core.model import Batch, Cursor, Lane, LogEntry
+from replication.core.model import Batch, Cursor, Lane, LogEntry, Value
 
 __all__ = ["LogState", "Storage"]
 
@@ -202,12 +203,21 @@ class Storage:
         """
         return self._columnar.changes(after, limit, up_to)
 
+    def unknown_fields(self, table: str, row: RowMapping) -> dict[str, Value]:
+        """The columns of a stored row that a newer peer sent and this schema does not have."""
+        return self._store.cells.open_unknown(TABLES[table], row)
+
     def log_state(self) -> LogState:
         """Where the change log stands."""
         log = self._store.changelog
         return self._store.transactions.read(
             lambda connection: LogState(log.head(connection), log.unnumbered(connection))
         )
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Changes that were not admitted; its methods take a connection."""
+        return self._store.quarantine
 
     def quarantined(self) -> int:
         """Changes that wait in the quarantine."""

@@ -1,0 +1,63 @@
+"""What a node reads from its data folder before it opens anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hardware_profiles import HardwareProfile, load_profile
+from hierarchy_config import Hierarchy, NodeId, NodeUnknownError, load_region
+from node.clock import Clock
+from node.errors import SettingsError
+from node.security.credentials import NodeCredentials, load_node_credentials
+from node.security.tls import GrpcLimits
+from node.settings import NodePaths, NodeSettings, load_settings
+
+__all__ = ["Foundations", "read_foundations", "utc_now"]
+
+
+@dataclass(frozen=True)
+class Foundations:
+    """What is read from the data folder before anything is opened."""
+
+    paths: NodePaths
+    settings: NodeSettings
+    hierarchy: Hierarchy
+    profile: HardwareProfile
+    credentials: NodeCredentials
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node."""
+        return NodeId(self.settings.node_id)
+
+    @property
+    def limits(self) -> GrpcLimits:
+        """Bounds of every message to and from this node."""
+        return GrpcLimits(message_bytes_max=self.profile.rpc_max_bytes)
+
+
+def read_foundations(data_dir: Path, clock: Clock) -> Foundations:
+    """Read and check the data folder.
+
+    Raises:
+        SettingsError, RegionFileError, ProfileFileError: A file of it is wrong.
+        CertificateUnusableError: The certificate is another's, expired, or not its parent's.
+    """
+    settings = load_settings(data_dir)
+    hierarchy = load_region(data_dir / settings.region)
+    node_id = NodeId(settings.node_id)
+    try:
+        hierarchy.entry(node_id)
+    except NodeUnknownError as error:
+        raise SettingsError(f"node_id: {error.message}") from error
+    profile_file = data_dir / settings.profile
+    profile = load_profile(profile_file if profile_file.exists() else settings.profile)
+    credentials = load_node_credentials(data_dir, node_id, hierarchy, utc_now(clock))
+    return Foundations(NodePaths(data_dir), settings, hierarchy, profile, credentials)
+
+
+def utc_now(clock: Clock) -> datetime:
+    """The wall clock as an aware UTC time, for certificates."""
+    return datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
