@@ -58,7 +58,20 @@ class NodeLinkStore:
         notify: Callable[[], None],
         number: Callable[[], int],
     ) -> None:
-        """`number` numbers what has committed and returns the head; `notify` is called after rows of a peer were applied: the log has grown."""
+        """Nothing is read yet.
+
+        Args:
+            engine: Of this node's database.
+            storage: Applies and gives rows.
+            log: The change log.
+            links: Cursors.
+            marks: Freshness of copies.
+            node_id: This node.
+            hierarchy: Who its neighbours are.
+            clock: For this node's own mark.
+            notify: Called after a peer's rows were applied: the log has grown.
+            number: Numbers what has committed and returns the head.
+        """
         self._engine = engine
         self._storage = storage
         self._log = log

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -23,7 +23,7 @@ _NEVER: Final = frozenset(
 
 def configure_logs(level: str, path: Path | None) -> None:
     """Send logs to `path`, or to stderr. Called once a process, by node/app.py or the CLI."""
-    stream: IO[str] = sys.stderr if path is None else path.open("a", encoding="utf-8", buffering=1)
+    stream: TextIO = sys.stderr if path is None else path.open("a", encoding="utf-8", buffering=1)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -59,7 +59,7 @@ class OpenStore:
 
     @property
     def database(self) -> str:
-        """ "sqlite" or "mysql"."""
+        """Either "sqlite" or "mysql"."""
         return "sqlite" if self.engine.dialect.name == "sqlite" else "mysql"
 
     def close(self) -> None:
@@ -94,7 +94,15 @@ def open_store(
     else:
         sequencer = RelaySequencer(CHANGELOG, store_epoch=epoch)
     log = ChangeLog(CHANGELOG, node_id=node_id, store_epoch=epoch, sealer=keys, numbering=sequencer)
-    storage = _storage(engine, NodeFolder(data_dir), hierarchy, node_id, keys, log, clock)
+    storage = _storage(
+        engine,
+        NodeFolder(data_dir),
+        hierarchy=hierarchy,
+        node_id=node_id,
+        keys=keys,
+        log=log,
+        clock=clock,
+    )
     lock = threading.Lock()
 
     def number() -> int:
@@ -117,6 +125,7 @@ def open_store(
 def _storage(
     engine: Engine,
     folder: NodeFolder,
+    *,
     hierarchy: Hierarchy,
     node_id: NodeId,
     keys: DataKeys,

@@ -8,6 +8,7 @@ another process of the same store committed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -47,9 +48,8 @@ class LogPump:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            try:
+            # The poll: another process of the same store may have written.
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._poll_s)
-            except TimeoutError:
-                pass  # the poll: another process may have written
             self._wake.clear()
             await self.step()

@@ -141,7 +141,7 @@ class LinkRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._effects: deque[Effect] = deque()
         self._paused = False
-        self._writing = False
+        self._drained = asyncio.Event()
         self._head: Callable[[], int] = lambda: 0
         self._up = False
         self.last_heard_ms = 0
@@ -175,8 +175,7 @@ class LinkRunner:
 
     def end(self, code: str, reason: str) -> None:
         """Say goodbye and finish."""
-        self._lane_frames.append(Goodbye(reason))
-        self._to_write.set()
+        self._queue(Goodbye(reason))
         self._finish(LinkEnded(code, reason))
 
     @property
@@ -210,8 +209,7 @@ class LinkRunner:
         """Give last words (Refusal, Goodbye) a moment to leave."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
-                while self._lane_frames or self._writing:
-                    await asyncio.sleep(0.01)
+                await self._drained.wait()
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         """Carry out effects in order; what blocks goes to a thread and comes back by itself."""
@@ -252,6 +250,7 @@ class LinkRunner:
 
     def _queue(self, frame: Frame) -> None:
         self._lane_frames.append(frame)
+        self._drained.clear()
         self._to_write.set()
 
     def _queue_channel(self, frame: Request | AnswerPart | Cancel | Credit) -> None:
@@ -298,13 +297,12 @@ class LinkRunner:
         while True:
             await self._to_write.wait()
             self._to_write.clear()
-            self._writing = True
             while self._lane_frames or (self._channel_frames and self._up):
                 if self._channel_frames and self._up:
                     await self._stream.write(encode_frame(self._channel_frames.popleft()))
                 if self._lane_frames:
                     await self._stream.write(encode_frame(self._lane_frames.popleft()))
-            self._writing = False
+            self._drained.set()
 
     async def _save_deliveries(self) -> None:
         """Save the newest cursor of each lane; those in between need no row of their own."""

@@ -90,16 +90,16 @@ class DemoStory:
             errors.print(f"   {place.address(node)}  {indent}{node} {entry.name_zh}", markup=False)
         folder = self.root / "credentials"
         errors.print("\nTry, in another terminal:", style="bold")
+        sexes = "SELECT sex, COUNT(*) AS n FROM conditions GROUP BY sex"
+        means = "SELECT code, AVG(value) AS mean FROM observations GROUP BY code"
         for line in (
-            f'{self.commands} query --as {folder}/analyst-1410 "{QUESTION}"',
-            f"{self.commands} query --as {folder}/analyst-141002 --freshness live"
-            ' "SELECT sex, COUNT(*) AS n FROM conditions GROUP BY sex"',
-            f"{self.commands} query --as {folder}/analyst-1410 --explain"
-            ' "SELECT code, AVG(value) AS mean FROM observations GROUP BY code"',
-            f"{self.commands} node status --as {folder}/operator-{place.villages[0]}",
-            f"{self.commands} hierarchy show 141002",
+            f'query --as {folder}/analyst-1410 "{QUESTION}"',
+            f'query --as {folder}/analyst-141002 --freshness live "{sexes}"',
+            f'query --as {folder}/analyst-1410 --explain "{means}"',
+            f"node status --as {folder}/operator-{place.villages[0]}",
+            "hierarchy show 141002",
         ):
-            errors.print(f"   {line}", markup=False, soft_wrap=True)
+            errors.print(f"   {self.commands} {line}", markup=False, soft_wrap=True)
         errors.print(
             f"\nCtrl-C stops every process. The data stays in {self.root}; delete it with"
             f" `rm -r {self.root}`."
@@ -196,7 +196,7 @@ class DemoStory:
                 raise DemoFailedError(f"{village} was not answered from a copy")
             self._say(
                 f"{village} was answered from {site.answered_by}'s copy: `replica as of"
-                f" {format_ms(site.as_of_ms)}` means all that {village} had stored by then is in it."
+                f" {format_ms(site.as_of_ms)}` means that all it had stored by then is in there."
             )
             if not _equals_pooled(answer, place):
                 raise DemoFailedError("the answer from the township's copy differs from the input")
@@ -339,7 +339,7 @@ def _equals_pooled(answer: Answer, place: DemoPlace) -> bool:
         (cell.county, cell.sex): (cell.people, cell.mean_systolic)
         for cell in mean_systolic_pooled(place.villages)
     }
-    rows = {(row[0], row[1]): (row[2], row[3]) for row in answer.table.rows()}
+    rows = {(str(row[0]), str(row[1])): (row[2], row[3]) for row in answer.table.rows()}
     return rows.keys() == pooled.keys() and all(
         people == pooled[key][0]
         and isinstance(mean, float)

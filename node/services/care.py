@@ -27,6 +27,8 @@ from node.services.interceptor import current_call
 from node.services.wire import bundle_in, record_out, resident_in, resident_out
 from node.storage import Storage
 from node.storage.model import BundleResult, Page
+from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.empi.v1 import empi_pb2_grpc
 
 __all__ = [
     "BUNDLE_BYTES_MAX",
@@ -93,14 +95,14 @@ class CareDesk:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work, *args)
 
 
-class ResidentServicer:
+class ResidentServicer(empi_pb2_grpc.ResidentServiceServicer):
     """fenhe.empi.v1.ResidentService."""
 
     def __init__(self, desk: CareDesk) -> None:
         self._desk = desk
 
     async def Register(
-        self, request: empi.RegisterRequest, context: grpc.aio.ServicerContext
+        self, request: empi.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> empi.RegisterResponse:
         """Register residents whose home is this node."""
         residents = tuple(resident_in(resident) for resident in request.residents)
@@ -111,7 +113,7 @@ class ResidentServicer:
         )
 
     async def Get(
-        self, request: empi.GetResidentRequest, context: grpc.aio.ServicerContext
+        self, request: empi.GetResidentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> empi.Resident:
         """One resident, if the caller may see him."""
         desk = self._desk
@@ -122,7 +124,7 @@ class ResidentServicer:
         return resident_out(found)
 
     async def Find(
-        self, request: empi.FindResidentRequest, context: grpc.aio.ServicerContext
+        self, request: empi.FindResidentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> empi.FindResidentResponse:
         """The resident who carries an identifier."""
         desk = self._desk
@@ -137,14 +139,14 @@ class ResidentServicer:
         return empi.FindResidentResponse(resident=resident)
 
 
-class RecordServicer:
+class RecordServicer(care_pb2_grpc.RecordServiceServicer):
     """fenhe.care.v1.RecordService."""
 
     def __init__(self, desk: CareDesk) -> None:
         self._desk = desk
 
     async def PutBundle(
-        self, request: care.PutBundleRequest, context: grpc.aio.ServicerContext
+        self, request: care.PutBundleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> care.PutBundleResponse:
         """Store a bundle, whole or not at all."""
         result = await self._desk.put(bundle_in(request), request.ByteSize())
@@ -156,7 +158,7 @@ class RecordServicer:
         )
 
     async def Get(
-        self, request: care.GetRecordRequest, context: grpc.aio.ServicerContext
+        self, request: care.GetRecordRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> care.Record:
         """One record, if the caller may see it."""
         desk = self._desk
@@ -167,7 +169,7 @@ class RecordServicer:
         return record_out(found)
 
     async def Timeline(
-        self, request: care.TimelineRequest, context: grpc.aio.ServicerContext
+        self, request: care.TimelineRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> care.TimelineResponse:
         """A resident's records, newest first."""
         desk = self._desk

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -27,6 +27,9 @@ from node.logs import get_logger
 from node.security.caller import Caller, caller_for
 from node.security.identity import PeerIdentity, identify_peer
 from node.security.methods import authorize
+
+_Asked = TypeVar("_Asked")
+_Said = TypeVar("_Said")
 
 __all__ = ["CallContext", "GuardInterceptor", "current_call"]
 
@@ -46,7 +49,7 @@ def current_call() -> CallContext:
     return _CALL.get()
 
 
-class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class GuardInterceptor(grpc.aio.ServerInterceptor):
     """Identity, permission and errors of every method."""
 
     def __init__(
@@ -61,13 +64,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Asked, _Said] | None]
+        ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> grpc.RpcMethodHandler[_Asked, _Said] | None:
         """Wrap the method's handler; an unknown method is left to gRPC's UNIMPLEMENTED."""
         handler = await continuation(handler_call_details)
         if handler is None:
-            return handler
+            return None
         method = handler_call_details.method
         if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(
@@ -88,7 +93,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         )
 
     def _plain(self, method: str, inner: Any) -> Any:
-        async def handle(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._guard(method, context):
                 result = inner(request, context)
                 if hasattr(result, "__aiter__"):
@@ -100,7 +105,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return handle
 
     def _streaming(self, method: str, inner: Any) -> Any:
-        async def handle(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        async def handle(
+            request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
             async with self._guard(method, context):
                 async for message in inner(request, context):
                     yield message
@@ -108,7 +115,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return handle
 
     @contextlib.asynccontextmanager
-    async def _guard(self, method: str, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    async def _guard(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[None]:
         try:
             _CALL.set(self._admit(method, context))
             yield
@@ -128,7 +137,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         else:
             self._count(method, "OK")
 
-    def _admit(self, method: str, context: grpc.aio.ServicerContext) -> CallContext:
+    def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy)
         authorize(method, identity, self._node_id, self._hierarchy)
         caller = caller_for(
@@ -140,7 +149,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 CallCounter = Callable[[str, str], None]
 
 
-async def _abort(context: grpc.aio.ServicerContext, error: FenheError) -> None:
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError) -> None:
     """End the call with the error's status, its code and hint, and its details if it has any."""
     status = public_status(error).grpc
     text = f"{error.code}: {error.message}"

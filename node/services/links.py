@@ -11,17 +11,20 @@ import grpc
 import protos.fenhe.replication.v1.replication_pb2 as pb
 from node.links import LinkHub, ServerStream
 from node.services.interceptor import current_call
+from protos.fenhe.replication.v1 import replication_pb2_grpc
 
 __all__ = ["LinkServicer"]
 
 
-class LinkServicer:
+class LinkServicer(replication_pb2_grpc.LinkServiceServicer):
     """fenhe.replication.v1.LinkService."""
 
     def __init__(self, hub: LinkHub) -> None:
         self._hub = hub
 
-    async def Connect(self, request_iterator: AsyncIterator[pb.Frame], context: Any) -> None:
+    async def Connect(  # type: ignore[override]  # a coroutine that reads and writes by itself
+        self, request_iterator: AsyncIterator[pb.Frame], context: Any
+    ) -> None:
         """Serve one child's stream; the interceptor has checked that it is a child of this node."""
         child = current_call().identity.node_id
         ended = await self._hub.serve_child(child, ServerStream(context))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
@@ -11,18 +12,19 @@ from federation.wire import event_out, explanation_out, query_request_in
 from node.errors import DeniedError
 from node.questions import Questions
 from node.services.interceptor import current_call
+from protos.fenhe.federation.v1 import federation_pb2_grpc
 
 __all__ = ["ExecutorServicer", "QueryServicer"]
 
 
-class QueryServicer:
+class QueryServicer(federation_pb2_grpc.QueryServiceServicer):
     """fenhe.federation.v1.QueryService."""
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
 
     async def Ask(
-        self, request: pb.QueryRequest, context: grpc.aio.ServicerContext
+        self, request: pb.QueryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.QueryEvent]:
         """Ask the subtree; progress first, the answer last."""
         principal = current_call().caller.principal
@@ -30,20 +32,20 @@ class QueryServicer:
             yield event_out(event)
 
     async def Explain(
-        self, request: pb.QueryRequest, context: grpc.aio.ServicerContext
+        self, request: pb.QueryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Explanation:
         """What Ask would do."""
         return explanation_out(self._questions.runner.explain(query_request_in(request)))
 
 
-class ExecutorServicer:
+class ExecutorServicer(federation_pb2_grpc.ExecutorServiceServicer):
     """fenhe.federation.v1.ExecutorService."""
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
 
     async def AskSite(
-        self, request: pb.AskSiteRequest, context: grpc.aio.ServicerContext
+        self, request: pb.AskSiteRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.AskSiteResponse:
         """Pass a partial request on to a child; the certificate must be of this very question."""
         identity = current_call().identity

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import grpc
 
@@ -18,6 +19,7 @@ from node.clock import Clock, format_ms
 from node.link_store import NodeLinkStore
 from node.links import LinkHub, LinkState
 from node.storage import Storage
+from protos.fenhe.node.v1 import node_pb2_grpc
 
 __all__ = ["NodeServicer", "StatusSources", "program_version"]
 
@@ -47,14 +49,14 @@ class StatusSources:
     started_ms: int
 
 
-class NodeServicer:
+class NodeServicer(node_pb2_grpc.NodeServiceServicer):
     """fenhe.node.v1.NodeService."""
 
     def __init__(self, sources: StatusSources) -> None:
         self._sources = sources
 
     async def Status(
-        self, request: pb.StatusRequest, context: grpc.aio.ServicerContext
+        self, request: pb.StatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.StatusResponse:
         """State of the node, its store and its links."""
         return await asyncio.get_running_loop().run_in_executor(self._sources.threads, self.collect)
