@@ -137,9 +137,7 @@ class Channel:
             return await asyncio.wait_for(waiting.done, remaining_ms / 1000)
         except TimeoutError:
             self._cancel(number)
-            raise AskTimeoutError(
-                f"{self._peer} gave no answer within {remaining_ms} ms"
-            ) from None
+            raise AskTimeoutError(f"{self._peer} gave no answer within {remaining_ms} ms") from None
         except asyncio.CancelledError:
             self._cancel(number)
             raise

@@ -292,9 +292,7 @@ _READERS: Final[dict[str, Callable[[Any], Frame]]] = {
     "request": lambda m: Request(
         m.id, tuple(m.route), m.method, m.remaining_ms, m.manifest, m.body
     ),
-    "answer_part": lambda m: AnswerPart(
-        m.id, m.n, m.last, m.status, m.reason, m.digest, m.body
-    ),
+    "answer_part": lambda m: AnswerPart(m.id, m.n, m.last, m.status, m.reason, m.digest, m.body),
     "cancel": lambda m: Cancel(m.id),
     "credit": lambda m: Credit(m.id, m.bytes),
     "goodbye": lambda m: Goodbye(m.reason),
