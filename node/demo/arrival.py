@@ -10,7 +10,7 @@ from typing import Final
 import protos.fenhe.node.v1.node_pb2 as node_pb
 from hierarchy_config import CareLevel, CopyForm, Hierarchy, NodeId
 from node.clock import Clock
-from node.demo.place import DEMO_NODES, DemoPlace
+from node.demo.place import DemoPlace
 
 __all__ = ["Arrival", "wait_for_arrival"]
 
@@ -39,7 +39,7 @@ def wait_for_arrival(
     total = sum(acknowledged.values()) + place.visits
     pause = threading.Event()
     while True:
-        rows = {node: dict(status(node).rows) for node in DEMO_NODES}
+        rows = {node: dict(status(node).rows) for node in place.nodes}
         delivered = _delivered(place.hierarchy, place.villages, rows)
         waited = (clock.monotonic_ms() - started) / 1000
         if delivered >= total or waited > patience_s:
@@ -61,7 +61,7 @@ def _delivered(
     for table in tables:
         bounds = [sum(rows[village].get(table, 0) for village in villages)]
         for level in (CareLevel.TOWNSHIP, CareLevel.COUNTY, CareLevel.CITY):
-            nodes = [node for node in DEMO_NODES if hierarchy.entry(node).level is level]
+            nodes = [node for node in rows if hierarchy.entry(node).level is level]
             bounds.extend(_held(hierarchy, villages[0], level, nodes, table, rows))
         delivered += min(bounds)
     return delivered

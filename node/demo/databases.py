@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from hardware_profiles import load_profile, mariadb_configuration
 from hierarchy_config import NodeId
-from node.demo.place import DEMO_NODES, DemoPlace
+from node.demo.place import DemoPlace
 from node.mariadb_server import PrivateMariaDB
 
 __all__ = ["DemoDatabases"]
@@ -41,7 +41,7 @@ class DemoDatabases:
         """
         if self.place.database != "mysql":
             return
-        for node in DEMO_NODES:
+        for node in self.place.nodes:
             self._start(node)
 
     def _start(self, node: NodeId) -> None:

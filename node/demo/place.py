@@ -68,12 +68,14 @@ class DemoPlace:
     database: str
 
     @staticmethod
-    def slice() -> Hierarchy:
-        """The demo's nodes cut out of the shipped hierarchy."""
-        return slice_hierarchy(load_region(shipped_region()), DEMO_NODES)
+    def slice(nodes: tuple[NodeId, ...] = DEMO_NODES) -> Hierarchy:
+        """The nodes cut out of the shipped hierarchy."""
+        return slice_hierarchy(load_region(shipped_region()), nodes)
 
     @classmethod
-    def open(cls, root: Path, database: str, clock: Clock) -> tuple[DemoPlace, bool]:
+    def open(
+        cls, root: Path, database: str, clock: Clock, nodes: tuple[NodeId, ...] = DEMO_NODES
+    ) -> tuple[DemoPlace, bool]:
         """Open the folder, or make it; the second value says whether it was there already.
 
         Raises:
@@ -87,7 +89,7 @@ class DemoPlace:
                     f"{root} holds a demo on {said.get('database')}",
                     hint=f"Delete it (rm -r {root}) or give another folder with --data.",
                 )
-            place = cls(root, cls.slice(), database)
+            place = cls(root, cls.slice(nodes), database)
             place.renew_addresses()
             return place, True
         if root.exists() and any(root.iterdir()):
@@ -95,15 +97,20 @@ class DemoPlace:
                 f"{root} is not empty and holds no complete demo",
                 hint=f"Delete it (rm -r {root}) or give another folder with --data.",
             )
-        place = cls(root, cls.slice(), database)
+        place = cls(root, cls.slice(nodes), database)
         place._make(clock)
         return place, False
+
+    @property
+    def nodes(self) -> tuple[NodeId, ...]:
+        """Every node of the place, each after the one above it."""
+        return tuple(sorted(self.hierarchy.nodes))
 
     @property
     def villages(self) -> tuple[NodeId, ...]:
         """The villages, where the people live."""
         return tuple(
-            node for node in DEMO_NODES if self.hierarchy.entry(node).level is CareLevel.VILLAGE
+            node for node in self.nodes if self.hierarchy.entry(node).level is CareLevel.VILLAGE
         )
 
     def node_dir(self, node: NodeId) -> Path:
@@ -135,7 +142,7 @@ class DemoPlace:
         self._describe(self.visits + 1)
 
     def _describe(self, visits: int) -> None:
-        said = {"database": self.database, "nodes": list(DEMO_NODES), "visits": visits}
+        said = {"database": self.database, "nodes": list(self.nodes), "visits": visits}
         path = self.root / "demo.json"
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
@@ -152,8 +159,8 @@ class DemoPlace:
 
     def renew_addresses(self) -> None:
         """Give every node a free port of this machine, and tell its children and callers."""
-        addresses = _free_addresses()
-        for node in DEMO_NODES:
+        addresses = _free_addresses(self.nodes)
+        for node in self.nodes:
             folder = self.node_dir(node)
             parent = self.hierarchy.parent(node)
             changes = {
@@ -168,11 +175,11 @@ class DemoPlace:
             path.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
 
     def _make(self, clock: Clock) -> None:
-        addresses = _free_addresses()
+        addresses = _free_addresses(self.nodes)
         hierarchy = with_endpoints(self.hierarchy, addresses)
         now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
         create_region(self.root / "nodes", hierarchy, now)
-        for node in DEMO_NODES:
+        for node in self.nodes:
             parent = hierarchy.parent(node)
             write_settings(
                 self.node_dir(node),
@@ -204,11 +211,11 @@ _CALLERS: Final[Mapping[CareLevel, tuple[CallerKind, ...]]] = {
 }
 
 
-def _free_addresses() -> dict[NodeId, str]:
+def _free_addresses(nodes: tuple[NodeId, ...]) -> dict[NodeId, str]:
     """One free loopback port a node; all are held until all are found."""
     with ExitStack() as held:
         addresses = {}
-        for node in DEMO_NODES:
+        for node in nodes:
             probe = held.enter_context(socket.socket())
             probe.bind((_HOST, 0))
             addresses[node] = f"{_HOST}:{probe.getsockname()[1]}"

@@ -19,7 +19,7 @@ import protos.fenhe.node.v1.node_pb2 as node_pb
 from hierarchy_config import NodeId
 from node.cli.client import connected
 from node.clock import Clock
-from node.demo.place import DEMO_NODES, DemoPlace
+from node.demo.place import DemoPlace
 from node.errors import NodeError
 from node.security.credentials import load_credentials
 from protos.fenhe.node.v1 import node_pb2_grpc
@@ -62,22 +62,23 @@ class Fleet:
             "--log",
             str(folder / "node.log"),
         ]
-        self._processes[node] = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "stderr.log").open("ab"),
-            start_new_session=True,  # Ctrl-C is the demo's, which stops the nodes in order
-        )
+        with (folder / "stderr.log").open("ab") as said:
+            self._processes[node] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,  # Ctrl-C is the demo's, which stops the nodes in order
+            )
 
-    def wait_ready(self, nodes: tuple[NodeId, ...] = DEMO_NODES) -> None:
-        """Wait until each of the nodes has written that it serves.
+    def wait_ready(self, nodes: tuple[NodeId, ...] | None = None) -> None:
+        """Wait until each of the nodes (default: all) has written that it serves.
 
         Raises:
             NodeStartError: One ended instead, or did not make it in time.
         """
         deadline = self.clock.monotonic_ms() + START_S_MAX * 1000
-        waiting = set(nodes)
+        waiting = set(self.place.nodes if nodes is None else nodes)
         while waiting:
             for node in sorted(waiting):
                 process = self._processes[node]
@@ -113,19 +114,27 @@ class Fleet:
         process.kill()
         process.wait()
 
-    def stop(self) -> None:
-        """Stop every process in order; kill what does not listen."""
-        for process in self._processes.values():
+    def pid(self, node: NodeId) -> int:
+        """The process id of a node that was started."""
+        return self._processes[node].pid
+
+    def stop(self, nodes: tuple[NodeId, ...] | None = None) -> dict[NodeId, int]:
+        """Stop the nodes (default: all) in order, kill what does not listen; their exit codes."""
+        stopping = {
+            node: self._processes.pop(node)
+            for node in (tuple(self._processes) if nodes is None else nodes)
+        }
+        for process in stopping.values():
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-        for process in self._processes.values():
+        for process in stopping.values():
             try:
                 process.wait(STOP_S_MAX)
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        self._processes.clear()
+        return {node: process.returncode for node, process in stopping.items()}
 
     def _words(self, node: NodeId) -> str:
         """The last thing a node said before it ended."""
