@@ -21,10 +21,17 @@ from federation.core.model import (
     PartialAnswer,
     PartialRequest,
 )
-from federation.core.partials import empty_table
 from federation.core.plan import LogicalPlan, make_plan
 from federation.core.release import withhold_small
-from federation.executors.job import Ask, Executor, Job, Progress
+from federation.executors.job import (
+    Ask,
+    Executor,
+    Job,
+    Progress,
+    SiteAsker,
+    ask_child,
+    lines_only,
+)
 from federation.manifest import ManifestVerifier, SignedManifest, check_manifest
 from federation.sites import SiteTree
 from federation.wire import decode_manifest
@@ -92,6 +99,7 @@ class Coordinator:
     Args:
         node_id: This node.
         hierarchy: That of the configuration epoch in force.
+        asker: Asks a direct child over its link.
         executor: Runs the parts of questions that others ask (direct).
         index: Freshness and residents known, by home.
         verify: Checks a manifest's signature.
@@ -105,6 +113,7 @@ class Coordinator:
         node_id: str,
         hierarchy: Hierarchy,
         *,
+        asker: SiteAsker,
         executor: Executor,
         index: SiteIndex,
         verify: ManifestVerifier,
@@ -113,6 +122,7 @@ class Coordinator:
     ) -> None:
         self.node_id = node_id
         self.tree = SiteTree(hierarchy)
+        self._asker = asker
         self._executor = executor
         self._index = index
         self._verify = verify
@@ -140,6 +150,27 @@ class Coordinator:
         if self._leaves_full_boundary(plan.dataset):
             return self.release(question, gathered.answer)
         return gathered.answer
+
+    async def ask_site(
+        self, child: str, request: PartialRequest, signed: SignedManifest, remaining_ms: int
+    ) -> PartialAnswer:
+        """Ask a direct child for an executor of this node; what goes wrong becomes its lines.
+
+        Raises:
+            ManifestRefusedError: The question is not this node's own, or not for this child.
+        """
+        manifest = decode_manifest(signed.manifest)
+        is_own = manifest.asking_node == self.node_id
+        if not is_own or not self._verify(signed, self.node_id):
+            raise ManifestRefusedError("an executor may only ask for its own node's questions")
+        plan = make_plan(request.sql, request.basis)
+        check_manifest(manifest, request, plan, self.tree, self.node_id)
+        asks = self._asks(self.node_id) if request.site == child else self._asks(request.site)
+        ask = next((ask for ask in asks if (ask.child, ask.site) == (child, request.site)), None)
+        if ask is None:
+            raise ManifestRefusedError(f"{child} is not the way to the site that is asked")
+        job = self._first_job(Question(plan, request, manifest, signed, remaining_ms), frozenset())
+        return await ask_child(self._asker, replace(job, remaining_ms=remaining_ms), ask)
 
     async def gather(self, question: Question, executor: Executor, progress: Progress) -> Gathered:
         """Count every site of the subtree that can be counted; exact, not released.
@@ -172,7 +203,7 @@ class Coordinator:
                 site for site in open_sites if site.node_id not in stood_in & counted
             )
             answer = result.answer
-        whole = merge_answers(question.plan, [answer, _lines_only(question.plan, open_sites)])
+        whole = merge_answers(question.plan, [answer, lines_only(question.plan, open_sites)])
         coverage = await self._with_known(question, whole.coverage)
         return Gathered(replace(whole, coverage=coverage), tasks)
 
@@ -257,7 +288,3 @@ class Coordinator:
             for site in coverage.sites
         )
         return replace(coverage, sites=sites)
-
-
-def _lines_only(plan: LogicalPlan, sites: tuple[SiteCoverage, ...]) -> PartialAnswer:
-    return PartialAnswer(empty_table(plan), (), Coverage(sites))

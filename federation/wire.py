@@ -8,6 +8,7 @@ peer sent, ManifestRefusedError for a manifest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, assert_never
 
 from google.protobuf.message import DecodeError
@@ -36,12 +37,17 @@ from federation.errors import PartialInvalidError
 from federation.manifest import SignedManifest
 
 __all__ = [
+    "AskSite",
     "answer_in",
     "answer_out",
+    "ask_site_in",
+    "ask_site_out",
+    "decode_ask_site_answer",
     "decode_manifest",
     "decode_partial_answer",
     "decode_partial_request",
     "decode_signed_manifest",
+    "encode_ask_site",
     "encode_manifest",
     "encode_partial_answer",
     "encode_partial_request",
@@ -406,6 +412,50 @@ def decode_signed_manifest(body: bytes) -> SignedManifest:
     """The signed manifest of a body; nothing is verified yet. Raises ManifestRefusedError."""
     message = _decode(pb.SignedManifest(), body, ManifestRefusedError)
     return SignedManifest(message.manifest, message.signature, message.certificate)
+
+
+# -- between an executor and its own node -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AskSite:
+    """What an executor asks its own node to ask a direct child."""
+
+    child: str
+    request: PartialRequest
+    signed: SignedManifest
+    remaining_ms: int
+
+
+def ask_site_out(ask: AskSite) -> pb.AskSiteRequest:
+    """The message of AskSite."""
+    return pb.AskSiteRequest(
+        site=ask.child,
+        remaining_ms=ask.remaining_ms,
+        signed_manifest=encode_signed_manifest(ask.signed),
+        partial_request=encode_partial_request(ask.request),
+    )
+
+
+def ask_site_in(message: pb.AskSiteRequest) -> AskSite:
+    """What is asked. Raises PartialInvalidError or ManifestRefusedError."""
+    return AskSite(
+        child=message.site,
+        request=decode_partial_request(message.partial_request),
+        signed=decode_signed_manifest(message.signed_manifest),
+        remaining_ms=message.remaining_ms,
+    )
+
+
+def encode_ask_site(ask: AskSite) -> bytes:
+    """The bytes of AskSite, for a caller without the generated stub."""
+    return ask_site_out(ask).SerializeToString()
+
+
+def decode_ask_site_answer(body: bytes) -> PartialAnswer:
+    """The partial answer in AskSite's response. Raises PartialInvalidError."""
+    message = _decode(pb.AskSiteResponse(), body, PartialInvalidError)
+    return decode_partial_answer(message.partial_answer)
 
 
 def _decode(message: _Message, body: bytes, error: Callable[[str], Exception]) -> _Message:

@@ -127,7 +127,7 @@ REFUSALS: Mapping[Refusal, RefusalRule] = MappingProxyType(
             "The function or operator is not on the list.",
             "Allowed: arithmetic, comparisons, CASE, COALESCE, NULLIF, ABS, ROUND, FLOOR, CEIL, "
             "LEAST, GREATEST, LOWER, UPPER, TRIM, LENGTH, SUBSTRING, LEFT, RIGHT, ||, CAST, YEAR, "
-            "QUARTER, MONTH, DAY, EXTRACT, DATE_TRUNC, DATE_DIFF; "
+            "QUARTER, MONTH, WEEK, DAY, EXTRACT, DATE_TRUNC, DATE_DIFF; "
             "COUNT, SUM, AVG, VAR_*, STDDEV_*.",
         ),
         Refusal.CLAUSE_NOT_ALLOWED: RefusalRule(

@@ -66,6 +66,7 @@ _UNARY: Mapping[type[exp.Expression], str] = {
     exp.Year: "year",
     exp.Quarter: "quarter",
     exp.Month: "month",
+    exp.Week: "week",
     exp.Day: "day",
 }
 

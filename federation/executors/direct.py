@@ -6,21 +6,19 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
-from federation.availability import SiteUnavailableError
 from federation.core.coverage import Coverage
 from federation.core.model import ExecutorKind, PartialAnswer, SiteProgress, SiteProgressState
-from federation.core.partials import empty_table
-from federation.errors import FederationError, PartialInvalidError
+from federation.errors import FederationError
 from federation.executors.job import (
     Ask,
     Job,
     JobResult,
     Progress,
     SiteAsker,
-    accept_answer,
     add_up,
+    ask_child,
+    lines_only,
     lost_scan,
-    lost_site,
     progress_of,
 )
 from federation.local import Scanner, ScanResult
@@ -58,32 +56,18 @@ class DirectExecutor:
 
     async def _ask(self, job: Job, ask: Ask, progress: Progress) -> PartialAnswer:
         progress(SiteProgress(ask.child, SiteProgressState.ASKED))
-        request = replace(job.request, site=ask.site)
-        try:
-            async with asyncio.timeout(job.remaining_ms / 1000):
-                answer = await self._asker.ask(ask.child, request, job.signed, job.remaining_ms)
-            accepted = accept_answer(job.plan, ask, answer)
-        except TimeoutError:
-            lines = lost_site(ask.child, ask.sites, "it did not answer in time")
-        except SiteUnavailableError as error:
-            lines = lost_site(ask.child, ask.sites, error.reason, error.state)
-        except PartialInvalidError as error:
-            lines = lost_site(ask.child, ask.sites, f"its answer is invalid: {error.message}")
-        else:
-            progress(progress_of(ask.child, is_answered=True))
-            return accepted
-        progress(progress_of(ask.child, is_answered=False))
-        return PartialAnswer(empty_table(job.plan), (), Coverage(lines))
+        answer = await ask_child(self._asker, job, ask)
+        progress(progress_of(ask, answer))
+        return answer
 
     async def _scan(self, job: Job) -> PartialAnswer:
         if not job.scan:
-            return PartialAnswer(empty_table(job.plan), (), Coverage())
+            return lines_only(job.plan, ())
         sites = frozenset(line.node_id for line in job.scan)
         try:
             result = await self._scanner.scan(job.plan, sites, job.cell_count_max, job.remaining_ms)
         except FederationError as error:
-            lines = lost_scan(job.scan, error)
-            return PartialAnswer(empty_table(job.plan), (), Coverage(lines))
+            return lines_only(job.plan, lost_scan(job.scan, error))
         return counted(job, result)
 
 

@@ -6,6 +6,7 @@ once and adds them up. An executor never decides who stands in for whom: that is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -34,8 +35,11 @@ __all__ = [
     "SiteAsker",
     "accept_answer",
     "add_up",
+    "ask_child",
+    "lines_only",
     "lost_scan",
     "lost_site",
+    "progress_of",
 ]
 
 Progress = Callable[[SiteProgress], None]
@@ -180,7 +184,29 @@ def add_up(
     return merge_answers(plan, counted), tuple(open_sites)
 
 
-def progress_of(child: str, *, is_answered: bool) -> SiteProgress:
-    """The step that ends a site's part."""
+def lines_only(plan: LogicalPlan, sites: tuple[SiteCoverage, ...]) -> PartialAnswer:
+    """The answer that counts nothing and says why."""
+    return PartialAnswer(empty_table(plan), (), Coverage(sites))
+
+
+async def ask_child(asker: SiteAsker, job: Job, ask: Ask) -> PartialAnswer:
+    """The child's answer, checked; whatever goes wrong with the child becomes its lines."""
+    request = replace(job.request, site=ask.site)
+    try:
+        async with asyncio.timeout(job.remaining_ms / 1000):
+            answer = await asker.ask(ask.child, request, job.signed, job.remaining_ms)
+        return accept_answer(job.plan, ask, answer)
+    except TimeoutError:
+        lines = lost_site(ask.child, ask.sites, "it did not answer in time")
+    except SiteUnavailableError as error:
+        lines = lost_site(ask.child, ask.sites, error.reason, error.state)
+    except PartialInvalidError as error:
+        lines = lost_site(ask.child, ask.sites, f"its answer is invalid: {error.message}")
+    return lines_only(job.plan, lines)
+
+
+def progress_of(ask: Ask, answer: PartialAnswer) -> SiteProgress:
+    """The step that ends a child's part."""
+    is_answered = any(site.is_counted for site in answer.coverage.sites)
     state = SiteProgressState.ANSWERED if is_answered else SiteProgressState.MISSING
-    return SiteProgress(child, state)
+    return SiteProgress(ask.child, state)

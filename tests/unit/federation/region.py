@@ -157,6 +157,7 @@ class Region:
         self.coordinators[code] = Coordinator(
             code,
             self.hierarchy,
+            asker=self,
             executor=DirectExecutor(self, scanner),
             index=index,
             verify=verify,
