@@ -410,8 +410,8 @@ class LinkEnd:
             if self._skip_quiet(lane, out) or out.full or out.is_paused(now):
                 continue
             # A lane with nothing in flight may always send one batch: care never waits for the
-            # receipts of bulk.
-            if out.waiting and reserved + batch_bytes > window:
+            # receipts of bulk. Half a batch of grace, for batches end with a whole entry.
+            if out.waiting and reserved + batch_bytes // 2 > window:
                 continue
             out.begin_read()
             reserved += batch_bytes

@@ -13,7 +13,11 @@ from replication.core.model import Form
 __all__ = ["goes_down", "goes_up"]
 
 
-def goes_up(origin_node: str, _home_node: str, here_subtree: AbstractSet[str]) -> bool:
+def goes_up(
+    origin_node: str,
+    home_node: str,  # noqa: ARG001 - both questions are asked in the same words
+    here_subtree: AbstractSet[str],
+) -> bool:
     """Whether the parent is to be sent it: it was written in this subtree.
 
     What came down from the parent was written elsewhere, so nothing is echoed.

@@ -1,0 +1,264 @@
+"""LinkEnd as a sender: lanes, window, batch size, receipts, marks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from replication.core.effects import Close, ReadLog, SaveDelivered
+from replication.core.link import LinkEnd
+from replication.core.model import Batch, Cursor, Lane, Mark, Receipt, StreamEpoch
+from replication.errors import LocalProtocolError
+from tests.unit.replication_core.ends import (
+    HERE,
+    close_code,
+    config,
+    entry,
+    hello,
+    only,
+    reads,
+    receipt_for,
+    sent,
+    up,
+)
+
+SMALL = config(batch_bytes_min=100, batch_bytes_max=1000, window_bytes=2000)
+BULK_AND_CARE = {Lane.CONTROL: 0, Lane.CARE: 0, Lane.IDENTITY: 0}
+
+
+def answer_empty(end: LinkEnd, *lanes: Lane, to: int = 10) -> None:
+    """Answer reads that find nothing."""
+    for lane in lanes:
+        end.entries_read(lane, [], to, 0)
+
+
+def bulk_end(head: int = 10) -> LinkEnd:
+    """An end with news in the bulk lane alone, which is being read."""
+    end = up(settings=SMALL)
+    assert reads(end.log_advanced(head, 0, {**BULK_AND_CARE, Lane.BULK: head})) == [Lane.BULK]
+    return end
+
+
+def first_batch(end: LinkEnd, covers_to: int = 3, size: int = 900) -> Batch:
+    """The answer to the first read goes out."""
+    effects = end.entries_read(Lane.BULK, [entry(covers_to, size=size)], covers_to, 0)
+    [made] = sent(effects, Batch)
+    return made
+
+
+def test_lanes_are_read_in_order_of_priority() -> None:
+    """Control first, bulk last, one read a lane."""
+    end = up()
+    assert reads(end.log_advanced(5, 0)) == [Lane.CONTROL, Lane.CARE, Lane.IDENTITY, Lane.BULK]
+    assert reads(end.log_advanced(6, 0)) == []
+
+
+def test_a_lane_without_news_is_not_read() -> None:
+    """The newest sequence of each lane saves the reads of the others."""
+    bulk_end()
+
+
+def test_news_overtaken_by_newer_news_skips_nothing() -> None:
+    """An old lane head beside a new head would hide entries."""
+    end = bulk_end()
+    answer_empty(end, Lane.BULK)
+    assert reads(end.log_advanced(20, 0, {**BULK_AND_CARE, Lane.BULK: 20})) == [Lane.BULK]
+    answer_empty(end, Lane.BULK, to=15)
+    end.log_advanced(12, 0, {**BULK_AND_CARE, Lane.BULK: 12})
+    assert not end.is_delivered(20)
+
+
+def test_a_batch_covers_everything_since_the_one_before() -> None:
+    """Entries that are not for the peer are part of the range."""
+    end = bulk_end()
+    made = first_batch(end, covers_to=3)
+    assert (made.number, made.previous, made.covers_from, made.covers_to) == (1, 0, 0, 3)
+    effects = end.entries_read(Lane.BULK, [], 7, 0)
+    assert only(effects, ReadLog).after == 7
+    [second] = sent(end.entries_read(Lane.BULK, [entry(9)], 9, 0), Batch)
+    assert (second.number, second.previous, second.covers_from) == (2, 1, 3)
+
+
+def test_the_window_holds_bulk_back_but_not_care() -> None:
+    """A lane with nothing in flight may always send one batch."""
+    end = bulk_end()
+    first_batch(end, covers_to=3)
+    effects = end.entries_read(Lane.BULK, [entry(6, size=900)], 6, 0)
+    assert reads(effects) == []
+    effects = end.log_advanced(11, 0, {**BULK_AND_CARE, Lane.CARE: 11, Lane.BULK: 10})
+    assert reads(effects) == [Lane.CARE]
+
+
+def test_a_receipt_makes_room_and_is_saved_before_more_is_read() -> None:
+    """What is confirmed is persisted first."""
+    end = bulk_end()
+    made = first_batch(end)
+    end.entries_read(Lane.BULK, [entry(6, size=900)], 6, 0)
+    effects = end.receive(receipt_for(made), 10)
+    assert isinstance(effects[0], SaveDelivered)
+    assert effects[0].cursor == receipt_for(made).cursor
+    assert reads(effects) == [Lane.BULK]
+
+
+def test_one_receipt_confirms_all_before_it() -> None:
+    """A lost receipt is made good by the next one."""
+    end = bulk_end()
+    first = first_batch(end)
+    [second] = sent(end.entries_read(Lane.BULK, [entry(6)], 6, 0), Batch)
+    receipt = receipt_for(second, receipt_for(first).cursor.running_hash)
+    assert only(end.receive(receipt, 10), SaveDelivered).cursor.number == 2
+
+
+def test_a_receipt_for_a_batch_never_sent_closes() -> None:
+    """Only what was sent can have been applied."""
+    end = bulk_end()
+    made = first_batch(end)
+    assert close_code(end.receive(receipt_for(replace(made, number=2)), 0)) == "RECEIPT_UNKNOWN"
+
+
+@pytest.mark.parametrize("change", [{"running_hash": b"other" * 6 + b".."}, {"covers_to": 4}])
+def test_a_receipt_for_something_else_closes(change: dict[str, object]) -> None:
+    """Number, range and hash must all be those of the batch."""
+    end = bulk_end()
+    honest = receipt_for(first_batch(end))
+    other = Receipt(replace(honest.cursor, **change))  # type: ignore[arg-type]
+    assert close_code(end.receive(other, 0)) == "RECEIPT_HASH"
+
+
+def test_a_receipt_of_another_stream_closes() -> None:
+    """An old stream's receipt says nothing about this one."""
+    end = bulk_end()
+    honest = receipt_for(first_batch(end))
+    other = Receipt(replace(honest.cursor, stream_epoch=StreamEpoch(1, 9)))
+    assert close_code(end.receive(other, 0)) == "RECEIPT_UNKNOWN"
+
+
+def test_a_receipt_with_a_false_signature_closes() -> None:
+    """Only the peer's key marks anything delivered."""
+    end = up(settings=replace(SMALL, verify=lambda receipt: receipt.signature == b"good"))
+    end.log_advanced(10, 0, {**BULK_AND_CARE, Lane.BULK: 10})
+    honest = receipt_for(first_batch(end))
+    assert close_code(end.receive(honest, 0)) == "RECEIPT_SIGNATURE"
+
+
+def test_a_refused_batch_is_read_again_after_a_pause_that_doubles() -> None:
+    """The pause ends by time alone, is bounded, and a receipt resets it."""
+    end = bulk_end()
+    now = 0
+    stands = Receipt(Cursor(Lane.BULK, StreamEpoch(1, 1), 0, 0), refused="DISK_FULL")
+    for pause in (500, 1000, 2000):
+        made = first_batch(end)
+        end.entries_read(Lane.BULK, [], 10, now)
+        assert reads(end.receive(stands, now)) == []
+        assert reads(end.tick(now + pause - 1)) == []
+        now += pause
+        assert only(end.tick(now), ReadLog).after == 0
+    made = first_batch(end)
+    assert made.number == 1
+
+
+def test_a_read_begun_before_a_refusal_is_thrown_away() -> None:
+    """Its entries follow what the peer does not have."""
+    end = bulk_end()
+    first_batch(end)
+    stands = Receipt(Cursor(Lane.BULK, StreamEpoch(1, 1), 0, 0), refused="GAP")
+    end.receive(stands, 0)
+    assert sent(end.entries_read(Lane.BULK, [entry(6)], 6, 0), Batch) == []
+    assert only(end.tick(500), ReadLog).after == 0
+
+
+def test_a_refusal_from_elsewhere_than_the_last_receipt_closes() -> None:
+    """On an ordered stream it cannot be."""
+    end = bulk_end()
+    first_batch(end)
+    stands = Receipt(Cursor(Lane.BULK, StreamEpoch(1, 1), 1, 3), refused="GAP")
+    assert close_code(end.receive(stands, 0)) == "RECEIPT_UNKNOWN"
+
+
+def test_a_peer_that_confirms_nothing_is_given_up() -> None:
+    """A batch without a receipt for too long ends the link."""
+    end = bulk_end()
+    first_batch(end)
+    assert not [effect for effect in end.tick(59_999) if isinstance(effect, Close)]
+    assert close_code(end.tick(60_000)) == "STALLED"
+
+
+def test_batches_grow_with_what_the_link_carries_and_shrink_with_it() -> None:
+    """A batch is about one second of the measured rate."""
+    end = up(settings=config(batch_bytes_min=100))
+    assert end.batch_bytes == 64 << 10
+    end.meter.confirmed(64 << 10, 100)
+    assert 64 << 10 < end.batch_bytes <= 128 << 10
+    for _ in range(20):
+        end.meter.confirmed(8 << 10, 1000)
+    assert 7 << 10 < end.batch_bytes < 9 << 10
+
+
+def test_a_small_batch_on_a_slow_echo_does_not_look_like_a_slow_link() -> None:
+    """200 bytes in 600 ms are latency."""
+    end = up()
+    end.meter.confirmed(200, 600)
+    assert end.batch_bytes == 64 << 10
+
+
+def test_a_read_that_goes_back_is_this_nodes_fault() -> None:
+    """The log is read forward."""
+    end = bulk_end()
+    answer_empty(end, Lane.BULK, to=5)
+    with pytest.raises(LocalProtocolError):
+        end.entries_read(Lane.BULK, [], 4, 0)
+
+
+def test_a_log_shorter_than_what_the_peer_confirmed_closes() -> None:
+    """A store put back by hand must not go on under its old epoch."""
+    end = LinkEnd(config(), {}, {})
+    end.start(0)
+    claim = Cursor(Lane.BULK, StreamEpoch(1, 1), 4, 40, b"h" * 32)
+    end.receive(hello(cursors=(claim,)), 0)
+    assert close_code(end.log_advanced(39, 0)) == "STORE_WENT_BACK"
+
+
+def test_many_entries_passed_over_are_remembered() -> None:
+    """A lane that is all filtered is not read from the start again after every connection."""
+    end = up(head=5000)
+    for lane in Lane:
+        end.entries_read(lane, [], 5000, 0)
+    saved = [effect for effect in end.tick(1) if isinstance(effect, SaveDelivered)]
+    assert [(one.cursor.lane, one.cursor.covers_to) for one in saved] == [
+        (lane, 5000) for lane in Lane
+    ]
+    assert all(one.receipt is None for one in saved)
+    assert not [effect for effect in end.tick(2) if isinstance(effect, SaveDelivered)]
+
+
+# -- marks ----------------------------------------------------------------------------------------
+
+
+def test_a_mark_waits_for_the_receipts_it_speaks_of() -> None:
+    """What is only under way is not yet there."""
+    end = bulk_end()
+    made = first_batch(end, covers_to=10)
+    mark = Mark({HERE: 7}, 10)
+    assert sent(end.marks_ready(mark, 0), Mark) == []
+    assert sent(end.receive(receipt_for(made), 5), Mark) == [mark]
+
+
+def test_later_batches_do_not_hold_a_mark_back() -> None:
+    """Steady traffic does not put freshness off for ever."""
+    end = bulk_end()
+    first = first_batch(end, covers_to=10)
+    mark = Mark({HERE: 7}, 10)
+    end.marks_ready(mark, 0)
+    end.log_advanced(12, 0, {**BULK_AND_CARE, Lane.BULK: 12})
+    end.entries_read(Lane.BULK, [entry(12)], 12, 0)
+    end.marks_ready(Mark({HERE: 9}, 12), 0)
+    end.marks_ready(Mark({HERE: 10}, 12), 0)
+    assert sent(end.receive(receipt_for(first), 5), Mark) == [mark]
+
+
+def test_a_mark_goes_at_once_when_nothing_is_for_the_peer() -> None:
+    """An idle link passes freshness on."""
+    end = up(head=0)
+    mark = Mark({HERE: 7}, 0)
+    assert sent(end.marks_ready(mark, 0), Mark) == [mark]
