@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hardware_profiles import load_profile, profile_text
+from hardware_profiles import Machine, fit, load_profile, profile_text
 from hierarchy_config import CareLevel, Hierarchy, NodeId, dump_region
 from node.clock import Clock
 from node.errors import SettingsError
@@ -39,7 +39,10 @@ __all__ = ["NewNode", "initialise", "write_settings"]
 
 @dataclass(frozen=True, slots=True)
 class NewNode:
-    """What a new node is to be. `parent_data` is the parent's data folder; the root has none."""
+    """What a new node is to be.
+
+    `parent_data` is the parent's data folder; the root has none. `machine`: cut the profile to it.
+    """
 
     node_id: NodeId
     listen: str
@@ -47,6 +50,7 @@ class NewNode:
     profile: str = ""
     parent_data: Path | None = None
     parent_endpoint: str | None = None
+    machine: Machine | None = None
 
 
 def initialise(data_dir: Path, hierarchy: Hierarchy, new: NewNode, clock: Clock) -> None:
@@ -91,6 +95,8 @@ def write_settings(data_dir: Path, hierarchy: Hierarchy, new: NewNode) -> None:
     """Write node.yaml, region.yaml and profile.yaml beside existing keys."""
     entry = hierarchy.entry(new.node_id)
     profile = load_profile(new.profile or entry.profile)
+    if new.machine is not None:
+        profile = fit(profile, new.machine)
     (data_dir / "profile.yaml").write_text(profile_text(profile), encoding="utf-8")
     dump_region(hierarchy, data_dir / "region.yaml")
     save_settings(

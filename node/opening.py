@@ -41,6 +41,7 @@ from replication.changelog import (
 __all__ = ["OpenStore", "open_store"]
 
 _SPARE_CONNECTIONS: Final = 4
+_CACHE_MB_MIN: Final = 2
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def open_store(
         SealBrokenError: keys/node.key is not the one the data keys were wrapped with.
     """
     node_id = NodeId(settings.node_id)
+    connections = profile.grpc_workers + profile.database_pool + _SPARE_CONNECTIONS
     limits = EngineLimits(
-        connections=profile.database_pool + _SPARE_CONNECTIONS, cache_mb=max(2, profile.cache_mb)
+        connections=connections, cache_mb=max(_CACHE_MB_MIN, profile.cache_mb // connections)
     )
     engine = open_engine(_absolute(settings.database, data_dir), limits)
     migrate(engine)

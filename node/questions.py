@@ -15,11 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from federation.availability import (
-    ExtraMissingError,
-    ManifestRefusedError,
-    SiteUnavailableError,
-)
+from federation.availability import ExtraMissingError, SiteUnavailableError
 from federation.columnar import COLUMN_NAMES, ColumnarChanges, ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
@@ -214,6 +210,7 @@ class Questions:
         self._coordinator = Coordinator(
             base.node_id,
             base.hierarchy,
+            asker=self._asker,
             executor=direct,
             index=HomeIndex(self._store.storage, base.node_id, base.hierarchy),
             verify=self._seal.verify,
@@ -262,14 +259,16 @@ class Questions:
         """Pass a question of this node's own executor on over the child's link.
 
         Raises:
-            ManifestRefusedError: This node did not sign the manifest.
-            SiteUnavailableError: The child gave no answer.
+            ManifestRefusedError: It is not this node's own question, or not for this child.
         """
-        signed = decode_signed_manifest(signed_manifest)
-        if not self._seal.verify(signed, self._base.node_id):
-            raise ManifestRefusedError("this node did not sign the manifest")
-        request = decode_partial_request(partial_request)
-        answer = await self._asker.ask(child, request, signed, remaining_ms)
+        if self._coordinator is None:
+            raise FederationError("this node has not started yet")
+        answer = await self._coordinator.ask_site(
+            child,
+            decode_partial_request(partial_request),
+            decode_signed_manifest(signed_manifest),
+            remaining_ms,
+        )
         return encode_partial_answer(answer)
 
     async def _answer_partial(self, _peer: NodeId, request: Request) -> bytes:

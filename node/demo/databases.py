@@ -15,6 +15,8 @@ from node.mariadb_server import PrivateMariaDB
 __all__ = ["DemoDatabases"]
 
 _DATABASE: Final = "fenhe"
+_LOG_FILE_MB: Final = 32
+_BUFFER_POOL_MB: Final = 48
 
 
 @dataclass
@@ -48,6 +50,10 @@ class DemoDatabases:
         # In the main thread: a server ends with the thread that started it.
         folder = self.place.root / "mariadb" / node
         profile = load_profile(self.place.node_dir(node) / "profile.yaml")
+        small = profile.mariadb.model_copy(
+            update={"innodb_log_file_mb": _LOG_FILE_MB, "innodb_buffer_pool_mb": _BUFFER_POOL_MB}
+        )
+        profile = profile.model_copy(update={"mariadb": small})
         server = PrivateMariaDB(
             folder,
             configuration=mariadb_configuration(profile, folder / "data", None, folder / "socket"),

@@ -13,13 +13,14 @@ import shutil
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from hardware_profiles import read_machine
 from hierarchy_config import (
     CareLevel,
     Hierarchy,
@@ -57,6 +58,7 @@ DEMO_NODES: Final = tuple(
     )
 )
 _HOST: Final = "127.0.0.1"
+_MEMORY_MB_A_NODE: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ class DemoPlace:
         addresses = _free_addresses(self.nodes)
         hierarchy = with_endpoints(self.hierarchy, addresses)
         now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+        # All nodes share this machine, so each profile is cut to a small part of it.
+        share = replace(read_machine(), memory_mb=_MEMORY_MB_A_NODE)
         create_region(self.root / "nodes", hierarchy, now)
         for node in self.nodes:
             parent = hierarchy.parent(node)
@@ -188,6 +192,7 @@ class DemoPlace:
                     node,
                     addresses[node],
                     parent_endpoint=addresses[parent] if parent is not None else None,
+                    machine=share,
                 ),
             )
             for kind in _CALLERS[hierarchy.entry(node).level]:

@@ -101,9 +101,9 @@ def _date(name: str, leaving: Leaving = Leaving.KEEP) -> ColumnSpec:
     return ColumnSpec(name, ColumnKind.DATE, 10, leaving=leaving)
 
 
-def _free_text(name: str, length: int = 200) -> ColumnSpec:
-    # Free text may hold a name, so it never leaves in de-identified form.
-    return ColumnSpec(name, ColumnKind.TEXT, length)
+def _free_text(name: str) -> ColumnSpec:
+    # Free text may hold a name: sealed like one, and never sent on in de-identified form.
+    return ColumnSpec(name, sealed=True)
 
 
 def _sealed(name: str) -> ColumnSpec:

@@ -146,19 +146,19 @@ def _record_tables() -> None:
         "medications",
         _encounter(),
         _text("code"),
-        _text("display", 200),
+        _sealed("display"),
         _date("started_on"),
         _date("ended_on"),
-        _text("dosage", 200),
+        _sealed("dosage"),
     )
     _replicated(
-        "procedures", _encounter(), _text("code"), _text("display", 200), _date("performed_on")
+        "procedures", _encounter(), _text("code"), _sealed("display"), _date("performed_on")
     )
     _replicated(
         "immunizations",
         _encounter(),
         _text("code"),
-        _text("display", 200),
+        _sealed("display"),
         _date("given_on"),
         sa.Column("dose_number", sa.Integer()),
     )
