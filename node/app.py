@@ -39,7 +39,6 @@ from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
 from node.services.registration import Servicers, add_servicers
 from node.services.status import NodeServicer, StatusSources
-from protos.fenhe.replication.v1 import replication_pb2_grpc
 
 __all__ = ["Node", "run_node"]
 
@@ -227,9 +226,7 @@ class Node:
             )
         name = base.hierarchy.dns_name(parent)
         link = ParentLink(
-            parent,
-            lambda: open_channel(endpoint, name, base.credentials.tls, base.limits),
-            replication_pb2_grpc.LinkServiceStub,
+            parent, lambda: open_channel(endpoint, name, base.credentials.tls, base.limits)
         )
         self._run(hub.dial_parent(link))
 

@@ -73,7 +73,7 @@ def format_ms(ms: int) -> str:
 
 def parse_ms(text: str) -> int:
     """The inverse of format_ms."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    moment = datetime.fromisoformat(text)
     return round(moment.timestamp() * 1000)
 
 

@@ -18,7 +18,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, assert_never
 
-import protos.fenhe.replication.v1.replication_pb2 as pb
 from hierarchy_config.errors import FenheError
 from replication.channel import Answerer, Channel
 from replication.core.link import (
@@ -49,7 +48,6 @@ from replication.core.model import (
     Refusal,
     Request,
 )
-from replication.wire import decode_frame, encode_frame
 
 __all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
 
@@ -58,12 +56,12 @@ FLUSH_S: Final = 2.0
 
 
 class FrameStream(Protocol):
-    """Either end of the gRPC stream."""
+    """Either end of the gRPC stream, as frames of the core."""
 
-    async def read(self) -> pb.Frame | None:
+    async def read(self) -> Frame | None:
         """The next frame; None when the peer ended the stream."""
 
-    async def write(self, frame: pb.Frame) -> None:
+    async def write(self, frame: Frame) -> None:
         """Send one frame; returns when there is room for more."""
 
 
@@ -278,12 +276,11 @@ class LinkRunner:
 
     async def _read_frames(self) -> None:
         while True:
-            message = await self._stream.read()
-            if message is None:
+            frame = await self._stream.read()
+            if frame is None:
                 self._finish(LinkEnded("LINK_DOWN", "the peer ended the stream"))
                 return
             self.last_heard_ms = self._now()
-            frame = decode_frame(message)
             match frame:
                 case Request() | AnswerPart() | Cancel() | Credit():
                     self.channel.handle(frame)
@@ -299,9 +296,9 @@ class LinkRunner:
             self._to_write.clear()
             while self._lane_frames or (self._channel_frames and self._up):
                 if self._channel_frames and self._up:
-                    await self._stream.write(encode_frame(self._channel_frames.popleft()))
+                    await self._stream.write(self._channel_frames.popleft())
                 if self._lane_frames:
-                    await self._stream.write(encode_frame(self._lane_frames.popleft()))
+                    await self._stream.write(self._lane_frames.popleft())
             self._drained.set()
 
     async def _save_deliveries(self) -> None:

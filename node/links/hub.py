@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import grpc
 
@@ -18,7 +18,7 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock
 from node.errors import NodeError
-from node.links.streams import ClientStream, describe
+from node.links.streams import ClientStream, describe, dial
 from node.logs import get_logger
 from replication.channel import AskRefusedError, LinkDownError
 from replication.core.model import Hello, Request
@@ -70,7 +70,6 @@ class ParentLink:
 
     node_id: NodeId
     open_channel: Callable[[], grpc.aio.Channel]
-    stub: Callable[[grpc.aio.Channel], Any]
 
 
 @dataclass
@@ -123,7 +122,7 @@ class LinkHub:
         while True:
             channel = parent.open_channel()
             try:
-                call = parent.stub(channel).Connect()
+                call = dial(channel)
                 ended = await self._run(state, ClientStream(call))
                 call.cancel()
             except (grpc.aio.AioRpcError, LinkDownError) as error:

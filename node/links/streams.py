@@ -10,11 +10,18 @@ from typing import Any
 
 import grpc
 
-import protos.fenhe.replication.v1.replication_pb2 as pb
+from protos.fenhe.replication.v1 import replication_pb2_grpc
 from replication.channel import LinkDownError
+from replication.core.model import Frame
 from replication.errors import RemoteProtocolError
+from replication.wire import decode_frame, encode_frame
 
-__all__ = ["ClientStream", "ServerStream"]
+__all__ = ["ClientStream", "ServerStream", "describe", "dial"]
+
+
+def dial(channel: grpc.aio.Channel) -> Any:
+    """The call by which a child opens its stream over a channel to its parent."""
+    return replication_pb2_grpc.LinkServiceStub(channel).Connect()
 
 
 class ServerStream:
@@ -23,14 +30,14 @@ class ServerStream:
     def __init__(self, context: Any) -> None:
         self._context = context
 
-    async def read(self) -> pb.Frame | None:
+    async def read(self) -> Frame | None:
         """The next frame; None at the end."""
         return _frame(await self._context.read())
 
-    async def write(self, frame: pb.Frame) -> None:
+    async def write(self, frame: Frame) -> None:
         """Send one frame."""
         try:
-            await self._context.write(frame)
+            await self._context.write(encode_frame(frame))
         except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError) as error:
             raise LinkDownError("the child's stream is gone") from error
 
@@ -41,17 +48,17 @@ class ClientStream:
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def read(self) -> pb.Frame | None:
+    async def read(self) -> Frame | None:
         """The next frame; None at the end."""
         try:
             return _frame(await self._call.read())
         except grpc.aio.AioRpcError as error:
             raise LinkDownError(describe(error)) from error
 
-    async def write(self, frame: pb.Frame) -> None:
+    async def write(self, frame: Frame) -> None:
         """Send one frame."""
         try:
-            await self._call.write(frame)
+            await self._call.write(encode_frame(frame))
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError) as error:
             text = describe(error) if isinstance(error, grpc.aio.AioRpcError) else "stream is gone"
             raise LinkDownError(text) from error
@@ -63,10 +70,9 @@ def describe(error: grpc.aio.AioRpcError) -> str:
     return f"{error.code().name}: {detail}"
 
 
-def _frame(message: Any) -> pb.Frame | None:
+def _frame(message: Any) -> Frame | None:
     if message is grpc.aio.EOF:
         return None
     if message is None:
         raise RemoteProtocolError("a frame could not be decoded")
-    frame: pb.Frame = message
-    return frame
+    return decode_frame(message)

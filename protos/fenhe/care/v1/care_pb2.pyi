@@ -22,6 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PutBundleRequest(_message.Message):
+    """Residents and records that are stored together or not at all."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -34,7 +36,9 @@ class PutBundleRequest(_message.Message):
         """Residents to register at this node, written before the records."""
 
     @_builtins.property
-    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]: ...
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]:
+        """Records to store or amend; residents and records together are 1 to 1,000."""
+
     def __init__(
         self,
         *,
@@ -52,6 +56,8 @@ Global___PutBundleRequest: _TypeAlias = PutBundleRequest  # noqa: Y015
 
 @_typing.final
 class PutBundleResponse(_message.Message):
+    """What was made durable."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESIDENT_IDS_FIELD_NUMBER: _builtins.int
@@ -67,7 +73,9 @@ class PutBundleResponse(_message.Message):
         """Ids in the order of the request."""
 
     @_builtins.property
-    def record_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def record_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the records, in the order of the request."""
+
     def __init__(
         self,
         *,
@@ -116,11 +124,15 @@ Global___Fault: _TypeAlias = Fault  # noqa: Y015
 
 @_typing.final
 class BundleFaults(_message.Message):
+    """Everything that is wrong with a bundle."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FAULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fault]: ...
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fault]:
+        """In the order of the rows; never empty."""
+
     def __init__(
         self,
         *,
@@ -136,6 +148,8 @@ Global___BundleFaults: _TypeAlias = BundleFaults  # noqa: Y015
 
 @_typing.final
 class Record(_message.Message):
+    """One record of care about one resident."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_ID_FIELD_NUMBER: _builtins.int
@@ -159,23 +173,37 @@ class Record(_message.Message):
     encounter_id: _builtins.str
     """The encounter it belongs to, if any."""
     author_node: _builtins.str
+    """Division code of the node where it was written. Set by nodes, ignored in requests."""
     home_node: _builtins.str
+    """Division code of the resident's home. Set by nodes, ignored in requests."""
     recorded_at: _builtins.str
     """When the author's node stored this version, ISO 8601 UTC."""
     deleted: _builtins.bool
     """True: retracted by its author."""
     @_builtins.property
-    def encounter(self) -> Global___Encounter: ...
+    def encounter(self) -> Global___Encounter:
+        """A contact with care."""
+
     @_builtins.property
-    def condition(self) -> Global___Condition: ...
+    def condition(self) -> Global___Condition:
+        """A diagnosis."""
+
     @_builtins.property
-    def observation(self) -> Global___Observation: ...
+    def observation(self) -> Global___Observation:
+        """A measured value."""
+
     @_builtins.property
-    def medication(self) -> Global___Medication: ...
+    def medication(self) -> Global___Medication:
+        """A course of a medicine."""
+
     @_builtins.property
-    def procedure(self) -> Global___Procedure: ...
+    def procedure(self) -> Global___Procedure:
+        """Something that was done."""
+
     @_builtins.property
-    def immunization(self) -> Global___Immunization: ...
+    def immunization(self) -> Global___Immunization:
+        """A dose of a vaccine."""
+
     @_builtins.property
     def version(self) -> _common_pb2.Version:
         """Set by nodes, ignored in requests."""
@@ -210,7 +238,10 @@ Global___Record: _TypeAlias = Record  # noqa: Y015
 
 @_typing.final
 class Encounter(_message.Message):
-    """Dates are ISO YYYY-MM-DD and not in the future; an empty date means unknown unless said."""
+    """Dates are ISO YYYY-MM-DD and not in the future; an empty date means unknown unless said.
+
+    One contact of a resident with care.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -222,9 +253,11 @@ class Encounter(_message.Message):
     started_on: _builtins.str
     """Required."""
     ended_on: _builtins.str
+    """Not before started_on; empty: not ended, or unknown."""
     reason_code: _builtins.str
     """ICD-10; empty: none given."""
     department: _builtins.str
+    """Name or code of the department; empty: unknown."""
     def __init__(
         self,
         *,
@@ -243,6 +276,8 @@ Global___Encounter: _TypeAlias = Encounter  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
+    """A diagnosis."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
@@ -251,6 +286,7 @@ class Condition(_message.Message):
     code: _builtins.str
     """ICD-10, WHO or national extension of up to six characters. Required."""
     onset_on: _builtins.str
+    """When it began; empty: unknown."""
     clinical_status: _builtins.str
     """"active", "recurrence", "remission", "resolved", "unknown". Empty: unknown."""
     def __init__(
@@ -270,6 +306,8 @@ Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class Observation(_message.Message):
+    """One measured value."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
@@ -302,6 +340,8 @@ Global___Observation: _TypeAlias = Observation  # noqa: Y015
 
 @_typing.final
 class Medication(_message.Message):
+    """A course of a medicine."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
@@ -312,9 +352,13 @@ class Medication(_message.Message):
     code: _builtins.str
     """ATC or local code. Required."""
     display: _builtins.str
+    """Name for people; empty: none."""
     started_on: _builtins.str
+    """First day; empty: unknown."""
     ended_on: _builtins.str
+    """Last day, not before started_on; empty: goes on, or unknown."""
     dosage: _builtins.str
+    """Free text, as prescribed; empty: unknown."""
     def __init__(
         self,
         *,
@@ -334,6 +378,8 @@ Global___Medication: _TypeAlias = Medication  # noqa: Y015
 
 @_typing.final
 class Procedure(_message.Message):
+    """Something that was done."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
@@ -342,6 +388,7 @@ class Procedure(_message.Message):
     code: _builtins.str
     """ICD-9-CM-3 or local code. Required."""
     display: _builtins.str
+    """Name for people; empty: none."""
     performed_on: _builtins.str
     """Required."""
     def __init__(
@@ -361,6 +408,8 @@ Global___Procedure: _TypeAlias = Procedure  # noqa: Y015
 
 @_typing.final
 class Immunization(_message.Message):
+    """A dose of a vaccine."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
@@ -370,6 +419,7 @@ class Immunization(_message.Message):
     code: _builtins.str
     """National vaccine code or local code. Required."""
     display: _builtins.str
+    """Name for people; empty: none."""
     given_on: _builtins.str
     """Required."""
     dose_number: _builtins.int
@@ -392,10 +442,13 @@ Global___Immunization: _TypeAlias = Immunization  # noqa: Y015
 
 @_typing.final
 class GetRecordRequest(_message.Message):
+    """Which record."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORD_ID_FIELD_NUMBER: _builtins.int
     record_id: _builtins.str
+    """UUID. Required."""
     def __init__(
         self,
         *,
@@ -411,13 +464,18 @@ Global___GetRecordRequest: _TypeAlias = GetRecordRequest  # noqa: Y015
 
 @_typing.final
 class TimelineRequest(_message.Message):
+    """Whose records, and which page."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESIDENT_ID_FIELD_NUMBER: _builtins.int
     PAGE_FIELD_NUMBER: _builtins.int
     resident_id: _builtins.str
+    """UUID. Required."""
     @_builtins.property
-    def page(self) -> _common_pb2.PageRequest: ...
+    def page(self) -> _common_pb2.PageRequest:
+        """Absent: the first 100."""
+
     def __init__(
         self,
         *,
@@ -434,6 +492,8 @@ Global___TimelineRequest: _TypeAlias = TimelineRequest  # noqa: Y015
 
 @_typing.final
 class TimelineResponse(_message.Message):
+    """One page of a timeline."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: _builtins.int
@@ -441,7 +501,9 @@ class TimelineResponse(_message.Message):
     next_token: _builtins.str
     """Empty: no further page."""
     @_builtins.property
-    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]: ...
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]:
+        """Newest first."""
+
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RecordServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Stores records of care and reads them back.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class RecordServiceStub:
 
 
 class RecordServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Stores records of care and reads them back.
+    """
 
     def PutBundle(self, request, context):
         """Stores a bundle, all of it or nothing; acknowledged only when durable. The same request_id
@@ -104,7 +106,8 @@ def add_RecordServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecordService:
-    """Missing associated documentation comment in .proto file."""
+    """Stores records of care and reads them back.
+    """
 
     @staticmethod
     def PutBundle(request,

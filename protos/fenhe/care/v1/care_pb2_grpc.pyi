@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RecordServiceStub:
+    """Stores records of care and reads them back."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -43,6 +45,8 @@ class RecordServiceStub:
 
 @_typing.type_check_only
 class RecordServiceAsyncStub(RecordServiceStub):
+    """Stores records of care and reads them back."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutBundle: _aio.UnaryUnaryMultiCallable[_care_pb2.PutBundleRequest, _care_pb2.PutBundleResponse]  # type: ignore[assignment]
     """Stores a bundle, all of it or nothing; acknowledged only when durable. The same request_id
@@ -55,6 +59,8 @@ class RecordServiceAsyncStub(RecordServiceStub):
     """A resident's records, newest first, paged."""
 
 class RecordServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Stores records of care and reads them back."""
+
     @_abc_1.abstractmethod
     def PutBundle(
         self,

@@ -29,21 +29,30 @@ class _SexEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sex.ValueType], _
     SEX_MALE: _Sex.ValueType  # 1
     """GB/T 2261.1 code 1, 2, 9, 0."""
     SEX_FEMALE: _Sex.ValueType  # 2
+    """Code 2."""
     SEX_UNSTATED: _Sex.ValueType  # 3
+    """Code 9: not stated."""
     SEX_UNKNOWN: _Sex.ValueType  # 4
+    """Code 0: unknown."""
 
-class Sex(_Sex, metaclass=_SexEnumTypeWrapper): ...
+class Sex(_Sex, metaclass=_SexEnumTypeWrapper):
+    """Administrative sex. The comments give the code of GB/T 2261.1."""
 
 SEX_UNSPECIFIED: Sex.ValueType  # 0
 SEX_MALE: Sex.ValueType  # 1
 """GB/T 2261.1 code 1, 2, 9, 0."""
 SEX_FEMALE: Sex.ValueType  # 2
+"""Code 2."""
 SEX_UNSTATED: Sex.ValueType  # 3
+"""Code 9: not stated."""
 SEX_UNKNOWN: Sex.ValueType  # 4
+"""Code 0: unknown."""
 Global___Sex: _TypeAlias = Sex  # noqa: Y015
 
 @_typing.final
 class Identifier(_message.Message):
+    """A number that names a resident within a system."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SYSTEM_FIELD_NUMBER: _builtins.int
@@ -68,6 +77,8 @@ Global___Identifier: _TypeAlias = Identifier  # noqa: Y015
 
 @_typing.final
 class Resident(_message.Message):
+    """A person whose record the region keeps."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESIDENT_ID_FIELD_NUMBER: _builtins.int
@@ -87,6 +98,7 @@ class Resident(_message.Message):
     name: _builtins.str
     """1 to 100 characters."""
     sex: Global___Sex.ValueType
+    """Required; SEX_UNKNOWN where it is not known."""
     birth_date: _builtins.str
     """ISO date, YYYY-MM-DD, not in the future."""
     phone: _builtins.str
@@ -100,7 +112,9 @@ class Resident(_message.Message):
     deceased_on: _builtins.str
     """Date of death, ISO; empty: not known to have died."""
     @_builtins.property
-    def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Identifier]: ...
+    def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Identifier]:
+        """Empty: none known."""
+
     def __init__(
         self,
         *,
@@ -125,6 +139,8 @@ Global___Resident: _TypeAlias = Resident  # noqa: Y015
 
 @_typing.final
 class RegisterRequest(_message.Message):
+    """Residents to register at this node."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -151,6 +167,8 @@ Global___RegisterRequest: _TypeAlias = RegisterRequest  # noqa: Y015
 
 @_typing.final
 class RegisterResponse(_message.Message):
+    """What was registered."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESIDENT_IDS_FIELD_NUMBER: _builtins.int
@@ -177,10 +195,13 @@ Global___RegisterResponse: _TypeAlias = RegisterResponse  # noqa: Y015
 
 @_typing.final
 class GetResidentRequest(_message.Message):
+    """Which resident."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESIDENT_ID_FIELD_NUMBER: _builtins.int
     resident_id: _builtins.str
+    """UUID. Required."""
     def __init__(
         self,
         *,
@@ -196,11 +217,15 @@ Global___GetResidentRequest: _TypeAlias = GetResidentRequest  # noqa: Y015
 
 @_typing.final
 class FindResidentRequest(_message.Message):
+    """By which identifier."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTIFIER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def identifier(self) -> Global___Identifier: ...
+    def identifier(self) -> Global___Identifier:
+        """Required, system and value."""
+
     def __init__(
         self,
         *,
@@ -216,6 +241,8 @@ Global___FindResidentRequest: _TypeAlias = FindResidentRequest  # noqa: Y015
 
 @_typing.final
 class FindResidentResponse(_message.Message):
+    """Who carries it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESIDENT_FIELD_NUMBER: _builtins.int

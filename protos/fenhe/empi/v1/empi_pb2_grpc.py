@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ResidentServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Registers residents at their home and finds them again.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class ResidentServiceStub:
 
 
 class ResidentServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Registers residents at their home and finds them again.
+    """
 
     def Register(self, request, context):
         """Registers residents whose home is this node. All or nothing; the same request_id again gives
@@ -103,7 +105,8 @@ def add_ResidentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ResidentService:
-    """Missing associated documentation comment in .proto file."""
+    """Registers residents at their home and finds them again.
+    """
 
     @staticmethod
     def Register(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ResidentServiceStub:
+    """Registers residents at their home and finds them again."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -42,6 +44,8 @@ class ResidentServiceStub:
 
 @_typing.type_check_only
 class ResidentServiceAsyncStub(ResidentServiceStub):
+    """Registers residents at their home and finds them again."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_empi_pb2.RegisterRequest, _empi_pb2.RegisterResponse]  # type: ignore[assignment]
     """Registers residents whose home is this node. All or nothing; the same request_id again gives
@@ -53,6 +57,8 @@ class ResidentServiceAsyncStub(ResidentServiceStub):
     """The resident who carries an identifier, among those this node holds in full."""
 
 class ResidentServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Registers residents at their home and finds them again."""
+
     @_abc_1.abstractmethod
     def Register(
         self,

@@ -33,7 +33,8 @@ class _FreshnessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Freshness.V
     FRESHNESS_BEST: _Freshness.ValueType  # 3
     """Live where possible; the nearest ancestor stands in for what is offline."""
 
-class Freshness(_Freshness, metaclass=_FreshnessEnumTypeWrapper): ...
+class Freshness(_Freshness, metaclass=_FreshnessEnumTypeWrapper):
+    """Who may answer for a node."""
 
 FRESHNESS_UNSPECIFIED: Freshness.ValueType  # 0
 FRESHNESS_LIVE: Freshness.ValueType  # 1
@@ -52,13 +53,18 @@ class _ExecutorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Executor.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     EXECUTOR_UNSPECIFIED: _Executor.ValueType  # 0
     EXECUTOR_DIRECT: _Executor.ValueType  # 1
+    """In the node's own process."""
     EXECUTOR_RAY: _Executor.ValueType  # 2
+    """In Ray's workers."""
 
-class Executor(_Executor, metaclass=_ExecutorEnumTypeWrapper): ...
+class Executor(_Executor, metaclass=_ExecutorEnumTypeWrapper):
+    """What runs a question at the asking node."""
 
 EXECUTOR_UNSPECIFIED: Executor.ValueType  # 0
 EXECUTOR_DIRECT: Executor.ValueType  # 1
+"""In the node's own process."""
 EXECUTOR_RAY: Executor.ValueType  # 2
+"""In Ray's workers."""
 Global___Executor: _TypeAlias = Executor  # noqa: Y015
 
 class _Basis:
@@ -73,7 +79,8 @@ class _BasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Basis.ValueType
     BASIS_PROVIDER: _Basis.ValueType  # 2
     """Rows count at their author."""
 
-class Basis(_Basis, metaclass=_BasisEnumTypeWrapper): ...
+class Basis(_Basis, metaclass=_BasisEnumTypeWrapper):
+    """Where a row counts."""
 
 BASIS_UNSPECIFIED: Basis.ValueType  # 0
 BASIS_RESIDENCE: Basis.ValueType  # 1
@@ -84,6 +91,8 @@ Global___Basis: _TypeAlias = Basis  # noqa: Y015
 
 @_typing.final
 class QueryRequest(_message.Message):
+    """A question."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SQL_FIELD_NUMBER: _builtins.int
@@ -95,6 +104,7 @@ class QueryRequest(_message.Message):
     CELL_COUNT_MIN_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
+    """One SELECT over one dataset, with an aggregate; at most 8,000 characters. Required."""
     scope: _builtins.str
     """Division code; empty: this node's whole subtree."""
     freshness: Global___Freshness.ValueType
@@ -131,14 +141,20 @@ Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
 
 @_typing.final
 class QueryEvent(_message.Message):
+    """Progress, or the answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def progress(self) -> Global___SiteProgress: ...
+    def progress(self) -> Global___SiteProgress:
+        """A site was asked, answered or is missing."""
+
     @_builtins.property
-    def answer(self) -> Global___Answer: ...
+    def answer(self) -> Global___Answer:
+        """The last event."""
+
     def __init__(
         self,
         *,
@@ -157,11 +173,14 @@ Global___QueryEvent: _TypeAlias = QueryEvent  # noqa: Y015
 
 @_typing.final
 class SiteProgress(_message.Message):
+    """How far a question is at one site."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
+    """Division code of the site."""
     state: _builtins.str
     """"asked", "answered", "missing"."""
     def __init__(
@@ -192,16 +211,25 @@ class Column(_message.Message):
     BOOLEANS_FIELD_NUMBER: _builtins.int
     NULLS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Name as selected; unique in its table."""
     type: _builtins.str
     """"string", "integer", "number", "boolean", "date" (ISO in strings)."""
     @_builtins.property
-    def strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Values of a "string" or "date" column, in the order of the rows."""
+
     @_builtins.property
-    def integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Values of an "integer" column."""
+
     @_builtins.property
-    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Values of a "number" column."""
+
     @_builtins.property
-    def booleans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    def booleans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Values of a "boolean" column."""
+
     @_builtins.property
     def nulls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """One per row; true where the value is null (the list then holds a filler). Empty: none is."""
@@ -227,13 +255,18 @@ Global___Column: _TypeAlias = Column  # noqa: Y015
 
 @_typing.final
 class Table(_message.Message):
+    """Columns of equal length."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     COLUMNS_FIELD_NUMBER: _builtins.int
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     row_count: _builtins.int
+    """Rows; the length of every column."""
     @_builtins.property
-    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Column]: ...
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Column]:
+        """In the order selected."""
+
     def __init__(
         self,
         *,
@@ -250,6 +283,8 @@ Global___Table: _TypeAlias = Table  # noqa: Y015
 
 @_typing.final
 class SiteCoverage(_message.Message):
+    """How one node's residents stand in an answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_ID_FIELD_NUMBER: _builtins.int
@@ -260,6 +295,7 @@ class SiteCoverage(_message.Message):
     RESIDENTS_KNOWN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
+    """Division code of the node."""
     state: _builtins.str
     """"live", "replica", "missing", "seeding", "no_analytics", "in_transfer", "denied"."""
     answered_by: _builtins.str
@@ -300,6 +336,8 @@ Global___SiteCoverage: _TypeAlias = SiteCoverage  # noqa: Y015
 
 @_typing.final
 class Coverage(_message.Message):
+    """Whom an answer counts, and whom not."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SITES_FIELD_NUMBER: _builtins.int
@@ -308,6 +346,7 @@ class Coverage(_message.Message):
     CELLS_SUPPRESSED_FIELD_NUMBER: _builtins.int
     CELL_COUNT_MIN_FIELD_NUMBER: _builtins.int
     residents_covered: _builtins.int
+    """Sum over the sites."""
     residents_known: _builtins.int
     """Absent if unknown for any site."""
     cells_suppressed: _builtins.int
@@ -339,6 +378,8 @@ Global___Coverage: _TypeAlias = Coverage  # noqa: Y015
 
 @_typing.final
 class Answer(_message.Message):
+    """The released answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
@@ -350,9 +391,11 @@ class Answer(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
+    """The id under which the nodes' audits hold the question."""
     executor: _builtins.str
     """"direct" or "ray"."""
     elapsed_ms: _builtins.int
+    """From the request's arrival to the answer, milliseconds."""
     complete: _builtins.bool
     """False if any site is missing or any cell is withheld."""
     @_builtins.property
@@ -364,7 +407,9 @@ class Answer(_message.Message):
         """Row numbers (from 0) whose aggregates are withheld: fewer than cell_count_min residents."""
 
     @_builtins.property
-    def coverage(self) -> Global___Coverage: ...
+    def coverage(self) -> Global___Coverage:
+        """Always present."""
+
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where the work ran, one line a task ("ray worker 4711 asked 141002")."""
@@ -391,6 +436,8 @@ Global___Answer: _TypeAlias = Answer  # noqa: Y015
 
 @_typing.final
 class Explanation(_message.Message):
+    """What a question would do."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_SQL_FIELD_NUMBER: _builtins.int
@@ -401,12 +448,19 @@ class Explanation(_message.Message):
     node_sql: _builtins.str
     """Statement each node makes for itself, the merge, the sites, the privacy effect."""
     plan_digest: _builtins.str
+    """SHA-256 of the logical plan, hex."""
     @_builtins.property
-    def merge_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def merge_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How the partials become the answer, one step a line."""
+
     @_builtins.property
-    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Division codes of the nodes that would be asked."""
+
     @_builtins.property
-    def privacy(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def privacy(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What would be withheld and why, one sentence a line."""
+
     def __init__(
         self,
         *,
@@ -441,13 +495,17 @@ class Manifest(_message.Message):
     PLAN_DIGEST_FIELD_NUMBER: _builtins.int
     CONFIG_EPOCH_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
+    """UUID; the same at every node."""
     principal: _builtins.str
     """Principal of the asker, as a SPIFFE id."""
     asking_node: _builtins.str
+    """Division code of the node that signs."""
     purpose: _builtins.str
+    """As in QueryRequest; kept in every node's audit."""
     scope: _builtins.str
     """Root of the subtree asked."""
     cell_count_min: _builtins.int
+    """Smallest cell the asker wants, residents; a node only ever raises it."""
     sites_min: _builtins.int
     """Fewest sites that must contribute, or nothing is released."""
     deadline_ms: _builtins.int
@@ -455,6 +513,7 @@ class Manifest(_message.Message):
     plan_digest: _builtins.str
     """SHA-256 of the logical plan, hex; a node refuses a request whose own plan differs."""
     config_epoch: _builtins.int
+    """Configuration epoch of the asking node."""
     def __init__(
         self,
         *,
@@ -479,6 +538,8 @@ Global___Manifest: _TypeAlias = Manifest  # noqa: Y015
 
 @_typing.final
 class SignedManifest(_message.Message):
+    """A manifest as its signer encoded it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MANIFEST_FIELD_NUMBER: _builtins.int
@@ -516,8 +577,11 @@ class PartialRequest(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
+    """The question as asked."""
     freshness: Global___Freshness.ValueType
+    """As in QueryRequest; never unspecified here."""
     basis: Global___Basis.ValueType
+    """As in QueryRequest; never unspecified here."""
     site: _builtins.str
     """The receiver answers for this node's subtree, itself included."""
     def __init__(
@@ -554,7 +618,9 @@ class PartialAnswer(_message.Message):
         """Rows whose partials are withheld by the releasing node."""
 
     @_builtins.property
-    def coverage(self) -> Global___Coverage: ...
+    def coverage(self) -> Global___Coverage:
+        """Of the site's whole subtree."""
+
     def __init__(
         self,
         *,
@@ -572,6 +638,8 @@ Global___PartialAnswer: _TypeAlias = PartialAnswer  # noqa: Y015
 
 @_typing.final
 class AskSiteRequest(_message.Message):
+    """One site to ask."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SITE_FIELD_NUMBER: _builtins.int
@@ -583,6 +651,7 @@ class AskSiteRequest(_message.Message):
     remaining_ms: _builtins.int
     """Time left, milliseconds."""
     signed_manifest: _builtins.bytes
+    """An encoded SignedManifest."""
     partial_request: _builtins.bytes
     """An encoded PartialRequest."""
     def __init__(
@@ -603,6 +672,8 @@ Global___AskSiteRequest: _TypeAlias = AskSiteRequest  # noqa: Y015
 
 @_typing.final
 class AskSiteResponse(_message.Message):
+    """What it answered."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTIAL_ANSWER_FIELD_NUMBER: _builtins.int

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class QueryServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Where an analyst asks.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -47,7 +48,8 @@ class QueryServiceStub:
 
 
 class QueryServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Where an analyst asks.
+    """
 
     def Ask(self, request, context):
         """Asks an aggregate question of the subtree. Streams progress a site, then one Answer.
@@ -86,7 +88,8 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
-    """Missing associated documentation comment in .proto file."""
+    """Where an analyst asks.
+    """
 
     @staticmethod
     def Ask(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
+    """Where an analyst asks."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -40,6 +42,8 @@ class QueryServiceStub:
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
+    """Where an analyst asks."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Ask: _aio.UnaryStreamMultiCallable[_federation_pb2.QueryRequest, _federation_pb2.QueryEvent]  # type: ignore[assignment]
     """Asks an aggregate question of the subtree. Streams progress a site, then one Answer.
@@ -49,6 +53,8 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """What Ask would do, without doing it."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Where an analyst asks."""
+
     @_abc_1.abstractmethod
     def Ask(
         self,

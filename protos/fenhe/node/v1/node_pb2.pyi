@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class StatusRequest(_message.Message):
+    """Asks for everything; has no fields."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -36,6 +38,8 @@ Global___StatusRequest: _TypeAlias = StatusRequest  # noqa: Y015
 
 @_typing.final
 class StatusResponse(_message.Message):
+    """State at the moment of the call."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -74,12 +78,17 @@ class StatusResponse(_message.Message):
     COLUMNAR_SEQUENCE_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
+    """Division code."""
     level: _builtins.str
     """"city", "county", "township", "village"."""
     name: _builtins.str
+    """Chinese name of the division."""
     version: _builtins.str
+    """Release of the program."""
     store_epoch: _builtins.int
+    """Which life of the database this is; rises with each restore."""
     config_epoch: _builtins.int
+    """Epoch of the region file in force."""
     database: _builtins.str
     """"sqlite" or "mysql"."""
     profile: _builtins.str
@@ -89,6 +98,7 @@ class StatusResponse(_message.Message):
     log_sequence: _builtins.int
     """Last number of the change log, and entries not yet numbered."""
     log_unnumbered: _builtins.int
+    """Committed entries that have no number yet; normally 0."""
     columnar_sequence: _builtins.int
     """Log sequence up to which the columnar replica stands; 0 with no analytics extra."""
     uptime_ms: _builtins.int
@@ -98,7 +108,9 @@ class StatusResponse(_message.Message):
         """Rows held by table, deleted ones excluded."""
 
     @_builtins.property
-    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkStatus]: ...
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkStatus]:
+        """To the parent, then to the children by division code."""
+
     def __init__(
         self,
         *,
@@ -128,6 +140,8 @@ Global___StatusResponse: _TypeAlias = StatusResponse  # noqa: Y015
 
 @_typing.final
 class LinkStatus(_message.Message):
+    """One link, seen from this node."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PEER_FIELD_NUMBER: _builtins.int
@@ -137,15 +151,19 @@ class LinkStatus(_message.Message):
     LANES_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
+    """Division code of the other end."""
     role: _builtins.str
     """"parent" or "child"."""
     connected: _builtins.bool
+    """True while the stream is up."""
     last_heard_at: _builtins.str
     """Last time anything arrived from the peer, ISO 8601 UTC; empty: never."""
     last_error: _builtins.str
     """Empty: none. Otherwise a stable code and sentence."""
     @_builtins.property
-    def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneStatus]: ...
+    def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneStatus]:
+        """One a lane of the link."""
+
     def __init__(
         self,
         *,
@@ -166,6 +184,8 @@ Global___LinkStatus: _TypeAlias = LinkStatus  # noqa: Y015
 
 @_typing.final
 class LaneStatus(_message.Message):
+    """One lane of a link."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LANE_FIELD_NUMBER: _builtins.int
@@ -173,6 +193,7 @@ class LaneStatus(_message.Message):
     APPLIED_TO_FIELD_NUMBER: _builtins.int
     BACKLOG_FIELD_NUMBER: _builtins.int
     lane: _common_pb2.Lane.ValueType
+    """Which lane."""
     delivered_to: _builtins.int
     """Log sequence of this node delivered to the peer (by its receipt)."""
     applied_to: _builtins.int

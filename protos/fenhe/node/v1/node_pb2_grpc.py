@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class NodeServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """What an operator, a parent or a child may know of a node.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,7 +43,8 @@ class NodeServiceStub:
 
 
 class NodeServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """What an operator, a parent or a child may know of a node.
+    """
 
     def Status(self, request, context):
         """State of this node, its store and its links. No patient data.
@@ -68,7 +70,8 @@ def add_NodeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NodeService:
-    """Missing associated documentation comment in .proto file."""
+    """What an operator, a parent or a child may know of a node.
+    """
 
     @staticmethod
     def Status(request,

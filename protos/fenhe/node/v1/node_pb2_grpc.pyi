@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class NodeServiceStub:
+    """What an operator, a parent or a child may know of a node."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -36,11 +38,15 @@ class NodeServiceStub:
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
+    """What an operator, a parent or a child may know of a node."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Status: _aio.UnaryUnaryMultiCallable[_node_pb2.StatusRequest, _node_pb2.StatusResponse]  # type: ignore[assignment]
     """State of this node, its store and its links. No patient data."""
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What an operator, a parent or a child may know of a node."""
+
     @_abc_1.abstractmethod
     def Status(
         self,

@@ -38,25 +38,45 @@ class Frame(_message.Message):
     CREDIT_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def hello(self) -> Global___Hello: ...
+    def hello(self) -> Global___Hello:
+        """First frame of each side."""
+
     @_builtins.property
-    def refusal(self) -> Global___Refusal: ...
+    def refusal(self) -> Global___Refusal:
+        """Why the link cannot be."""
+
     @_builtins.property
-    def batch(self) -> Global___Batch: ...
+    def batch(self) -> Global___Batch:
+        """A piece of the sender's log."""
+
     @_builtins.property
-    def receipt(self) -> Global___Receipt: ...
+    def receipt(self) -> Global___Receipt:
+        """A batch is applied, or refused."""
+
     @_builtins.property
-    def mark(self) -> Global___Mark: ...
+    def mark(self) -> Global___Mark:
+        """How fresh the receiver's copies are."""
+
     @_builtins.property
-    def request(self) -> Global___Request: ...
+    def request(self) -> Global___Request:
+        """A question."""
+
     @_builtins.property
-    def answer_part(self) -> Global___AnswerPart: ...
+    def answer_part(self) -> Global___AnswerPart:
+        """A piece of an answer."""
+
     @_builtins.property
-    def cancel(self) -> Global___Cancel: ...
+    def cancel(self) -> Global___Cancel:
+        """A question is given up."""
+
     @_builtins.property
-    def credit(self) -> Global___Credit: ...
+    def credit(self) -> Global___Credit:
+        """More of an answer may come."""
+
     @_builtins.property
-    def goodbye(self) -> Global___Goodbye: ...
+    def goodbye(self) -> Global___Goodbye:
+        """An orderly end."""
+
     def __init__(
         self,
         *,
@@ -121,6 +141,7 @@ class Cursor(_message.Message):
     COVERS_TO_FIELD_NUMBER: _builtins.int
     RUNNING_HASH_FIELD_NUMBER: _builtins.int
     lane: _common_pb2.Lane.ValueType
+    """The lane it belongs to."""
     number: _builtins.int
     """Number of the last batch applied; 0 means none yet."""
     covers_to: _builtins.int
@@ -171,6 +192,7 @@ class Hello(_message.Message):
     protocol_min: _builtins.int
     """Oldest and newest link protocol it speaks."""
     protocol_max: _builtins.int
+    """Newest link protocol it speaks."""
     schema: _builtins.int
     """Version of its table schema; rows are sent in the smaller of the two."""
     store_epoch: _builtins.int
@@ -266,6 +288,7 @@ class Batch(_message.Message):
     BODY_BYTES_FIELD_NUMBER: _builtins.int
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     lane: _common_pb2.Lane.ValueType
+    """The lane it belongs to."""
     number: _builtins.int
     """This batch's number in its stream, from 1."""
     previous: _builtins.int
@@ -275,10 +298,11 @@ class Batch(_message.Message):
     range that are not in the batch were not for this peer.
     """
     covers_to: _builtins.int
+    """End of the range, inclusive."""
     coalesced: _builtins.bool
     """True if only the newest version of each row was kept."""
     digest: _builtins.bytes
-    """SHA-256 of body as sent, 32 bytes."""
+    """SHA-256 over the lane and the entries' fields (replication/core/hashing.py), 32 bytes."""
     packing: _builtins.str
     """How body is packed: "" (not at all) or "zstd"."""
     body: _builtins.bytes
@@ -288,7 +312,9 @@ class Batch(_message.Message):
     row_count: _builtins.int
     """Rows in it."""
     @_builtins.property
-    def stream_epoch(self) -> Global___StreamEpoch: ...
+    def stream_epoch(self) -> Global___StreamEpoch:
+        """The stream it belongs to."""
+
     def __init__(
         self,
         *,
@@ -315,11 +341,15 @@ Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
 class BatchBody(_message.Message):
+    """What a batch carries."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]: ...
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]:
+        """In the order of the sender's log."""
+
     def __init__(
         self,
         *,
@@ -354,16 +384,21 @@ class Entry(_message.Message):
     withheld (de-identified entries), the batch number alone makes the apply idempotent.
     """
     origin_epoch: _builtins.int
+    """store_epoch of the origin at the commit."""
     origin_sequence: _builtins.int
+    """Number in the origin's log; 0: withheld."""
     home_node: _builtins.str
     """Home node of the rows' residents."""
     form: _common_pb2.Form.ValueType
+    """How much of the rows it is."""
     codec: _builtins.int
     """How rows is encoded: 1 is a JSON list (replication/core/codec.py)."""
     schema_version: _builtins.int
+    """Version of the table schema the rows are written in."""
     committed_at_ms: _builtins.int
     """When the transaction committed at its origin, milliseconds since 1970 UTC."""
     row_count: _builtins.int
+    """Rows in it."""
     rows: _builtins.bytes
     """The row changes, unsealed: TLS protects them here, each node seals them under its own key."""
     def __init__(
@@ -432,11 +467,14 @@ class Mark(_message.Message):
 
     @_typing.final
     class HomeMark(_message.Message):
+        """One home and its time."""
+
         DESCRIPTOR: _descriptor.Descriptor
 
         HOME_NODE_FIELD_NUMBER: _builtins.int
         AS_OF_MS_FIELD_NUMBER: _builtins.int
         home_node: _builtins.str
+        """Division code of the home."""
         as_of_ms: _builtins.int
         """Milliseconds since 1970 UTC by the home node's clock."""
         def __init__(
@@ -456,7 +494,9 @@ class Mark(_message.Message):
     at_sequence: _builtins.int
     """Log sequence of the sender at which the marks hold."""
     @_builtins.property
-    def homes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mark.HomeMark]: ...
+    def homes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mark.HomeMark]:
+        """One a home; homes that are absent are unchanged."""
+
     def __init__(
         self,
         *,
@@ -492,6 +532,7 @@ class Request(_message.Message):
     manifest: _builtins.bytes
     """Who asks and why, signed by the asking node; empty for what needs none."""
     body: _builtins.bytes
+    """Encoded as the method says."""
     @_builtins.property
     def route(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Node ids still to pass through, nearest first; empty: the peer itself answers."""
@@ -540,6 +581,7 @@ class AnswerPart(_message.Message):
     digest: _builtins.bytes
     """On the last part: SHA-256 over all bodies in order, 32 bytes."""
     body: _builtins.bytes
+    """The piece; concatenated in order they are the answer."""
     def __init__(
         self,
         *,
@@ -567,6 +609,7 @@ class Cancel(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    """id of the request."""
     def __init__(
         self,
         *,
@@ -589,7 +632,9 @@ class Credit(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    """id of the request."""
     bytes: _builtins.int
+    """Room beyond what was granted before, bytes."""
     def __init__(
         self,
         *,
@@ -612,6 +657,7 @@ class Goodbye(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """A sentence for the log; empty: none."""
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class LinkServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Where children dial their parent.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -42,7 +43,8 @@ class LinkServiceStub:
 
 
 class LinkServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Where children dial their parent.
+    """
 
     def Connect(self, request_iterator, context):
         """Opens the one link of a child to its parent. The first frame of each side is Hello; after a
@@ -69,7 +71,8 @@ def add_LinkServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LinkService:
-    """Missing associated documentation comment in .proto file."""
+    """Where children dial their parent.
+    """
 
     @staticmethod
     def Connect(request_iterator,

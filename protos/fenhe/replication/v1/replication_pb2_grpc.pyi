@@ -29,6 +29,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LinkServiceStub:
+    """Where children dial their parent."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -40,6 +42,8 @@ class LinkServiceStub:
 
 @_typing.type_check_only
 class LinkServiceAsyncStub(LinkServiceStub):
+    """Where children dial their parent."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_replication_pb2.Frame, _replication_pb2.Frame]  # type: ignore[assignment]
     """Opens the one link of a child to its parent. The first frame of each side is Hello; after a
@@ -47,6 +51,8 @@ class LinkServiceAsyncStub(LinkServiceStub):
     """
 
 class LinkServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Where children dial their parent."""
+
     @_abc_1.abstractmethod
     def Connect(
         self,
