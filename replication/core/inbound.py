@@ -90,11 +90,11 @@ class InboundLane:
 
     def applied(self, cursor: Cursor) -> bool:
         """Note a durable apply; False if it is not the one that was asked for."""
-        job = self._applying
-        if job is None or job.cursor_after != cursor:
+        asked = self._applying
+        if asked is None or asked.cursor_after != cursor:
             return False
         self._applying = None
-        self.queued_bytes -= job.batch.body_bytes
+        self.queued_bytes -= asked.batch.body_bytes
         self.cursor = cursor
         if not self._queue:
             self._tail = cursor
@@ -102,16 +102,16 @@ class InboundLane:
 
     def failed(self) -> bool:
         """Note that the apply did not happen; False if none was asked for."""
-        job = self._applying
-        if job is None:
+        asked = self._applying
+        if asked is None:
             return False
         self._applying = None
-        self.queued_bytes -= job.batch.body_bytes
+        self.queued_bytes -= asked.batch.body_bytes
         return True
 
     def refuse(self, code: str) -> None:
         """Give up what waits; a refusal with `code` is due once no apply is in progress."""
-        self.queued_bytes -= sum(job.batch.body_bytes for job in self._queue)
+        self.queued_bytes -= sum(asked.batch.body_bytes for asked in self._queue)
         self._queue.clear()
         self._refusal = code
 

@@ -189,7 +189,7 @@ class LinkEnd:
                 return self._close(
                     "STORE_WENT_BACK",
                     "the peer has confirmed more of this node's log than there is",
-                    "This node's store was put back by hand; restore it with fenhe restore.",
+                    "This node's store was put back by hand. Start it from its newest store.",
                 )
         return self._pump(now)
 
@@ -471,5 +471,5 @@ class LinkEnd:
 
 
 def _apply_next(inbound: InboundLane) -> list[Effect]:
-    job = inbound.next_apply()
-    return [] if job is None else [job]
+    asked = inbound.next_apply()
+    return [] if asked is None else [asked]

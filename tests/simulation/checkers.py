@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from replication.core.admission import Cause
 from replication.core.hashing import batch_digest, running_hash
 from replication.core.model import Batch, Cursor, Form, LogEntry, RowChange
-from tests.simulation.store import Durable, RowKey, SimStore
+from tests.simulation.store import Durable, RowKey, SimStore, entry_key
 from tests.simulation.tree import CITY, TREE
 
 __all__ = ["Checkers", "ViolationError"]
@@ -197,6 +197,8 @@ class Checkers:
         names = [key]
         if entry.origin_node == store.node_id:
             names.append((store.node_id, entry.origin_epoch, entry.origin_sequence))
+        if entry.origin_sequence and entry_key(entry) in store.disk.logged:
+            self._fail("I3", f"{store.node_id} logs {entry_key(entry)} twice")
         for name in names:
             if self._contents.setdefault(name, content) != content:
                 self._fail("I10", f"{name} stands for two contents")

@@ -21,7 +21,7 @@ from replication.core.model import Batch, Cursor, Form, Hello, Lane, LogEntry, M
 from replication.core.routing import goes_down, goes_up
 from tests.simulation.tree import CITY, TREE
 
-__all__ = ["ApplyRefusedError", "Durable", "RowKey", "SimStore", "StoreObserver"]
+__all__ = ["ApplyRefusedError", "Durable", "RowKey", "SimStore", "StoreObserver", "entry_key"]
 
 RowKey = tuple[str, str]
 EntryKey = tuple[str, int, int, Lane, str, Form]
@@ -50,6 +50,18 @@ class StoreObserver(Protocol):
     ) -> None: ...
     def marked(self, store: SimStore) -> None: ...
     def quarantined(self, store: SimStore, peer: str, change: RowChange, cause: str) -> None: ...
+
+
+def entry_key(entry: LogEntry) -> EntryKey:
+    """What the real log's unique index is on."""
+    return (
+        entry.origin_node,
+        entry.origin_epoch,
+        entry.origin_sequence,
+        entry.lane,
+        entry.home_node,
+        entry.form,
+    )
 
 
 @dataclass(slots=True)
@@ -201,6 +213,8 @@ class SimStore:
         disk.log[number] = entry
         disk.lane_heads[entry.lane] = max(number, disk.lane_heads[entry.lane])
         self._observe.numbered(self, entry)
+        if entry.origin_sequence:
+            disk.logged.add(entry_key(entry))
 
     # -- applying what arrives ------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ class World:
         self.after(200 + self.random.randrange(4000), self.guard, node, node.start)
 
     def restore(self, node: SimNode, backup: Durable) -> None:
-        """Put a node back to a backup, as fenhe restore does: a new store epoch, recovering."""
+        """Put a node back to a backup, as a restore does: a new store epoch, recovering."""
         node.crash()
         self.fired["restore"] += 1
         self._epochs[node.node_id] += 1
