@@ -1,0 +1,116 @@
+"""A region of real node processes for a test module, and the ways to talk to them.
+
+The nodes are the same program that an operator runs, each on a data folder of its own, linked by
+mutual TLS over the loopback. Databases are SQLite, or one private MariaDB with a database a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+
+import protos.fenhe.care.v1.care_pb2 as care
+from hierarchy_config import NodeId
+from node.cli.client import connected
+from node.demo.place import DemoPlace
+from node.demo.processes import Fleet
+from node.mariadb_server import PrivateMariaDB
+from node.security.credentials import Credentials, load_credentials
+from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.empi.v1 import empi_pb2_grpc
+from tests.services.waiting import CLOCK, until
+
+__all__ = ["MARIADB", "Region", "nodes"]
+
+CALL_S = 20.0
+
+MARIADB = """\
+[mariadbd]
+innodb_buffer_pool_size = 64M
+innodb_log_file_size = 48M
+innodb_flush_log_at_trx_commit = 1
+innodb_doublewrite = ON
+max_connections = 400
+transaction_isolation = READ-COMMITTED
+character_set_server = utf8mb4
+performance_schema = OFF
+skip_log_bin
+"""
+"""Durable, small, and with room for the pools of every node of a region."""
+
+
+def nodes(*codes: str) -> tuple[NodeId, ...]:
+    """Division codes as node ids."""
+    return tuple(NodeId(code) for code in codes)
+
+
+class Region:
+    """Some nodes of Linfen. Made once; processes start and stop as a test says."""
+
+    def __init__(self, root: Path, codes: tuple[NodeId, ...], database: str = "sqlite") -> None:
+        """Make the data folders, and with "mysql" one server; start no node yet."""
+        self._exit = ExitStack()
+        self.place, _ = DemoPlace.open(root, database, CLOCK, codes)
+        self.place.complete()
+        self.fleet = Fleet(self.place, CLOCK)
+        if database == "mysql":
+            server = PrivateMariaDB(root / "mariadb", configuration=MARIADB)
+            self._exit.enter_context(server)
+            for node in codes:
+                self.place.set_database(node, server.create_database(f"node_{node}"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fleet.stop()
+        self._exit.close()
+
+    def start(self, *codes: NodeId) -> None:
+        """Start nodes (none named: all) and wait until they serve."""
+        chosen = codes or self.place.nodes
+        for node in chosen:
+            self.fleet.start(node)
+        self.fleet.wait_ready(chosen)
+
+    def linked(self, *codes: NodeId) -> None:
+        """Wait until the nodes (none named: all) have their link to the parent."""
+        for node in codes or self.place.nodes:
+            until(f"{node} is linked", lambda node=node: self.fleet.is_connected(node))  # type: ignore[misc]
+
+    def rows(self, node: NodeId) -> dict[str, int]:
+        """Rows held by table, by the node's own account."""
+        return dict(self.fleet.status(node).rows)
+
+    def credentials(self, kind: str, node: NodeId) -> Credentials:
+        """Credentials of a caller of a node."""
+        return load_credentials(self.place.credentials_dir(f"{kind}-{node}"))
+
+    @contextmanager
+    def channel(self, node: NodeId, kind: str = "operator") -> Iterator[grpc.Channel]:
+        """A new channel to a node."""
+        with connected(self.credentials(kind, node)) as channel:
+            yield channel
+
+    def put(
+        self, node: NodeId, request: care.PutBundleRequest, kind: str = "operator"
+    ) -> care.PutBundleResponse:
+        """Store a bundle; returns once it is acknowledged."""
+        answer: care.PutBundleResponse = self.records(node, "PutBundle", request, kind)
+        return answer
+
+    def records(self, node: NodeId, method: str, request: Any, kind: str = "operator") -> Any:
+        """Call RecordService once."""
+        with self.channel(node, kind) as channel:
+            stub = care_pb2_grpc.RecordServiceStub(channel)
+            return getattr(stub, method)(request, timeout=CALL_S)
+
+    def residents(self, node: NodeId, method: str, request: Any, kind: str = "operator") -> Any:
+        """Call ResidentService once."""
+        with self.channel(node, kind) as channel:
+            stub = empi_pb2_grpc.ResidentServiceStub(channel)
+            return getattr(stub, method)(request, timeout=CALL_S)

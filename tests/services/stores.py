@@ -1,0 +1,118 @@
+"""Looks into the databases of nodes directly, past the program that keeps them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, create_engine, func, make_url, select
+
+from hierarchy_config import NodeId
+from node.clock import SystemClock
+from node.demo.place import DemoPlace
+from node.settings import load_settings
+from node.storage.audit import AuditBreak, Auditor
+from node.storage.tables import APPLIED_REQUESTS, AUDIT, CHANGELOG, REPLICATED
+
+__all__ = ["HeldRow", "Store", "opened"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """One replicated row as a node holds it."""
+
+    version: tuple[int, int]
+    author: str
+    home: str
+    form: str
+
+
+class Store:
+    """One node's database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def rows(self) -> dict[tuple[str, str], HeldRow]:
+        """Every replicated row by table and id."""
+        return {
+            (name, row["row_id"]): HeldRow(
+                (row["version_epoch"], row["version_number"]),
+                row["author_node"],
+                row["home_node"],
+                row["form"],
+            )
+            for name, table in REPLICATED.items()
+            for row in self._all(select(table))
+        }
+
+    def log(self) -> list[RowMapping]:
+        """The change log, oldest first."""
+        t = CHANGELOG.change_log
+        return self._all(select(t).order_by(t.c.entry_id))
+
+    def origins(self) -> Counter[tuple[str, int, int, str]]:
+        """How often each transaction's entry stands in the log."""
+        return Counter(
+            (e["origin_node"], e["origin_epoch"], e["origin_sequence"], e["form"])
+            for e in self.log()
+        )
+
+    def requests(self) -> int:
+        """Bundles that were answered."""
+        return self._number(select(func.count()).select_from(APPLIED_REQUESTS))
+
+    def quarantined(self) -> int:
+        """Changes in the quarantine, closed ones too."""
+        return self._number(select(func.count()).select_from(CHANGELOG.quarantine))
+
+    def audited_rows(self) -> int:
+        """Rows that the audit says were written."""
+        written = select(func.coalesce(func.sum(AUDIT.c.row_count), 0)).where(
+            AUDIT.c.action == "put", AUDIT.c.outcome == "done"
+        )
+        return self._number(written)
+
+    def audit_break(self) -> AuditBreak | None:
+        """Where the audit's chain breaks; None if it holds."""
+        return Auditor(SystemClock()).verify(self.connection)
+
+    def texts(self, *columns: str) -> set[str]:
+        """Every value of these columns in the replicated tables that have them."""
+        found: set[str] = set()
+        for table in REPLICATED.values():
+            for name in columns:
+                if name in table.c:
+                    found.update(self.connection.execute(select(table.c[name])).scalars())
+        return found
+
+    def tables(self) -> dict[str, int]:
+        """Rows of every replicated table, tombstones too."""
+        return {
+            name: self._number(select(func.count()).select_from(table))
+            for name, table in REPLICATED.items()
+        }
+
+    def _all(self, query: Any) -> list[RowMapping]:
+        return list(self.connection.execute(query).mappings())
+
+    def _number(self, query: Any) -> int:
+        return int(self.connection.execute(query).scalar_one())
+
+
+@contextmanager
+def opened(place: DemoPlace, node: NodeId) -> Iterator[Store]:
+    """The database of a node, running or stopped, to read from."""
+    folder = place.node_dir(node)
+    url = make_url(load_settings(folder).database)
+    if url.get_backend_name() == "sqlite":
+        url = url.set(database=str(folder / str(url.database)))
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            yield Store(connection)
+    finally:
+        engine.dispose()

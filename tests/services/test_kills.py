@@ -1,0 +1,153 @@
+"""kill -9 in the middle: what a node has acknowledged is there, everywhere, exactly once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Final
+
+import grpc
+import pytest
+
+import protos.fenhe.care.v1.care_pb2 as care
+from protos.fenhe.care.v1 import care_pb2_grpc
+from tests.services.people import Person, observation, put_request
+from tests.services.region import Region, nodes
+from tests.services.stores import HeldRow, opened
+from tests.services.waiting import until
+
+COUNTY, TOWNSHIP, VILLAGE = NODES = nodes("141002", "141002100", "141002100200")
+ROWS_BETWEEN_KILLS: Final = 40
+
+
+class Writer(threading.Thread):
+    """A clinic's system that never gives up: what was not answered is sent again, word for word.
+
+    What was acknowledged is noted here, outside the node, after the call has returned.
+    """
+
+    def __init__(self, region: Region, log: Path) -> None:
+        super().__init__()
+        self._region = region
+        self._log = log
+        self._enough = threading.Event()
+        self._over = threading.Event()
+        self.bundles = self.row_versions = self.repeated = 0
+        self.versions: dict[tuple[str, str], int] = {}
+        self.fault: str | None = None
+
+    def run(self) -> None:
+        with self._log.open("w", encoding="utf-8") as log:
+            while not self._enough.is_set() and self.fault is None:
+                request = self._next()
+                if (answer := self._send(request)) is not None:
+                    self._note(request, answer)
+                    print(request.request_id, json.dumps(answer.acknowledged), file=log, flush=True)
+
+    def finish(self) -> None:
+        """Let the bundle on its way be answered, then end."""
+        self._enough.set()
+        self.join(60)
+        assert not self.is_alive()
+        assert self.fault is None, self.fault
+
+    def give_up(self) -> None:
+        """End at once, the bundle on its way answered or not."""
+        self._enough.set()
+        self._over.set()
+        self.join()
+
+    def _next(self) -> care.PutBundleRequest:
+        """A new person, and every time an amendment of the person before."""
+        request = put_request(f"kills-{self.bundles:06d}", Person(self.bundles, VILLAGE))
+        if self.bundles:
+            before = Person(self.bundles - 1, VILLAGE)
+            request.records.append(observation(before, "systolic", 90))
+        return request
+
+    def _send(self, request: care.PutBundleRequest) -> care.PutBundleResponse | None:
+        while not self._over.is_set():
+            try:
+                with self._region.channel(VILLAGE, "client") as channel:
+                    stub = care_pb2_grpc.RecordServiceStub(channel)
+                    answer: care.PutBundleResponse = stub.PutBundle(request, timeout=5)
+                    return answer
+            except grpc.RpcError as error:
+                status = error.code()
+                if status not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                    self.fault = f"{status}: {error.details()}"
+                    return None
+                self._over.wait(0.1)
+        return None
+
+    def _note(self, request: care.PutBundleRequest, answer: care.PutBundleResponse) -> None:
+        for resident_id in answer.resident_ids:
+            self.versions["residents", resident_id] = 1
+        for record_id, record in zip(answer.record_ids, request.records, strict=True):
+            key = (f"{record.WhichOneof('body')}s", record_id)
+            self.versions[key] = self.versions.get(key, 0) + 1
+        self.bundles += 1
+        self.row_versions += answer.acknowledged
+        self.repeated += answer.repeated_request
+
+
+def kill_in_turn(region: Region, writer: Writer, kills: int) -> None:
+    """SIGKILL village and township alternately while the writer writes; start each again."""
+    for number in range(kills):
+        goal = writer.row_versions + ROWS_BETWEEN_KILLS
+        until("the writer goes on", lambda goal=goal: writer.row_versions >= goal)  # type: ignore[misc]
+        victim = (VILLAGE, TOWNSHIP)[number % 2]
+        region.fleet.kill(victim)
+        region.start(victim)
+
+
+@pytest.mark.parametrize(
+    ("database", "kills"),
+    [("sqlite", 10), pytest.param("mysql", 6, marks=pytest.mark.mariadb)],
+)
+def test_loses_nothing_and_doubles_nothing_under_kills(
+    tmp_path: Path, database: str, kills: int
+) -> None:
+    """Every acknowledged row is at its origin, its parent and above, once, at its last version."""
+    with Region(tmp_path / "region", NODES, database) as region:
+        region.start()
+        writer = Writer(region, tmp_path / "acknowledged.log")
+        writer.start()
+        try:
+            kill_in_turn(region, writer, kills)
+            writer.finish()
+        finally:
+            writer.give_up()
+        acknowledged = len(writer.versions) + writer.bundles  # an identifier a person
+        for node in NODES:
+            until(
+                f"everything is at {node}",
+                lambda node=node: sum(region.rows(node).values()) == acknowledged,  # type: ignore[misc]
+            )
+        assert set(region.fleet.stop().values()) == {0}
+        check_stores(region, writer)
+
+
+def check_stores(region: Region, writer: Writer) -> None:
+    """Rows, log, requests and audit of every node agree with what was acknowledged."""
+    with opened(region.place, VILLAGE) as origin:
+        assert origin.requests() == writer.bundles
+        assert origin.audited_rows() == writer.row_versions
+        assert sum(entry["row_count"] for entry in origin.log()) == writer.row_versions
+        at_origin = origin.origins()
+    for node in NODES:
+        with opened(region.place, node) as store:
+            held = store.rows()
+            identifiers = {key: held.pop(key) for key in list(held) if key[0] == "identifiers"}
+            assert len(identifiers) == writer.bundles
+            assert held == {
+                key: HeldRow((1, number), VILLAGE, VILLAGE, "full")
+                for key, number in writer.versions.items()
+            }
+            log = store.log()
+            assert sorted(entry["sequence"] for entry in log) == list(range(1, len(log) + 1))
+            assert store.origins() == at_origin
+            assert set(at_origin.values()) == {1}
+            assert store.quarantined() == 0
+            assert store.audit_break() is None
