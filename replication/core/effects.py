@@ -62,7 +62,7 @@ class ApplyBatch:
 
     The transaction must compare the stored cursor of (peer, lane) first: unless it stands at
     `batch.previous` of the same stream (or, for previous 0, is of another stream or absent), it
-    answers `batch_failed(lane, "CURSOR_MOVED")`. Otherwise answer `batch_applied` after the
+    answers `batch_failed(lane, "BATCH_OUT_OF_ORDER")`. Otherwise answer `batch_applied` after the
     durable commit, or `batch_failed` with a stable code, exactly once.
     """
 

@@ -66,6 +66,8 @@ __all__ = [
     "Send",
 ]
 
+CURSOR_CODES: Final = frozenset({"BATCH_OUT_OF_ORDER", "CURSOR_WENT_BACK"})
+"""With these a store says that the lane no longer stands where this end believes."""
 _FIRST_BATCH_BYTES: Final = 64 << 10
 """A link whose rate is not known yet is taken for one that carries this much a second."""
 
@@ -245,7 +247,7 @@ class LinkEnd:
         inbound = self._in.get(lane)
         if inbound is None or not inbound.failed():
             raise LocalProtocolError(f"no batch of lane {lane.name} was to be applied")
-        if code == "CURSOR_MOVED":
+        if code in CURSOR_CODES:
             return self._close(code, "another connection of this peer has advanced the lane")
         inbound.refuse(code)
         return self._after_apply(inbound)
@@ -256,7 +258,7 @@ class LinkEnd:
         The caller reads the marks first, then numbers everything committed, then takes the head
         as at_sequence: so all that a mark speaks of lies at or below it.
         """
-        if self.state is LinkState.CLOSED:
+        if self.state is LinkState.CLOSED or not mark.homes:
             return []
         now = self._time(now_ms)
         # The older waiting mark stays, or steady traffic would put off every mark for ever.

@@ -226,7 +226,7 @@ class SimStore:
         at = disk.inbound.get((peer, batch.lane))
         standing = at.number if at is not None and at.stream_epoch == batch.stream_epoch else 0
         if standing != batch.previous and "cursor_not_compared" not in self._broken:
-            raise ApplyRefusedError("CURSOR_MOVED")
+            raise ApplyRefusedError("BATCH_OUT_OF_ORDER")
         if "cursor_before_rows" in self._broken:
             disk.inbound[peer, batch.lane] = cursor
             self._crash_point("apply.cursor_only")

@@ -236,11 +236,12 @@ def test_a_failed_apply_is_told_with_its_code_and_can_be_tried_again() -> None:
     assert only(end.receive(batch(1), 0), ApplyBatch).batch.number == 1
 
 
-def test_a_cursor_moved_by_another_connection_ends_this_one() -> None:
+@pytest.mark.parametrize("code", ["BATCH_OUT_OF_ORDER", "CURSOR_WENT_BACK"])
+def test_a_cursor_moved_by_another_connection_ends_this_one(code: str) -> None:
     """What this end believes to be applied is no longer so."""
     end = up()
     end.receive(batch(1), 0)
-    assert close_code(end.batch_failed(Lane.BULK, "CURSOR_MOVED", 0)) == "CURSOR_MOVED"
+    assert close_code(end.batch_failed(Lane.BULK, code, 0)) == code
 
 
 def test_a_peer_that_overruns_the_queue_is_cut_off() -> None:
