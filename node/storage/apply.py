@@ -20,7 +20,7 @@ from node.storage.context import StoreContext
 from node.storage.errors import BatchOrderError
 from node.storage.model import ApplyOutcome
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
-from node.storage.shapes import fits_schema, refuse_unspeakable
+from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
@@ -185,7 +185,12 @@ class _Judgement:
         self._role = peer_role
         self._here = store.hierarchy.subtree(store.node_id)
         self._below = store.hierarchy.subtree(peer) if peer_role is PeerRole.CHILD else frozenset()
-        rows = [change for work in works for change in work.rows if change.table in TABLES]
+        rows = [
+            change
+            for work in works
+            for change in work.rows
+            if change.table in TABLES and has_ids(change)
+        ]
         self._held = _held_by_table(connection, rows)
         self._home_epochs = _home_epochs(connection, {change.resident_id for change in rows})
         self.newest: dict[tuple[str, str], RowChange] = {}

@@ -12,6 +12,7 @@
         ├── HomeElsewhereError
         ├── DuplicateIdentifierError
         ├── RepeatedRowError
+        ├── RowIdError
         ├── RecordMismatchError
         └── UnknownColumnError
     PageTokenError               a page token that this node did not give for this list
@@ -38,6 +39,7 @@ __all__ = [
     "RecordMismatchError",
     "RepeatedRowError",
     "RequestIdReusedError",
+    "RowIdError",
     "SchemaNewerError",
     "StorageBusyError",
     "StorageError",
@@ -157,6 +159,13 @@ class RepeatedRowError(BundleError):
 
     code = "ROW_REPEATED"
     default_hint = "Send each row once, or the later amendment in a bundle of its own."
+
+
+class RowIdError(BundleError):
+    """A given row id is not a UUID in canonical text."""
+
+    code = "ROW_ID_INVALID"
+    default_hint = "Leave the id empty, or give a lower-case UUID."
 
 
 class RecordMismatchError(BundleError):

@@ -20,11 +20,13 @@ from node.storage.errors import (
     NotAuthorError,
     RecordMismatchError,
     RepeatedRowError,
+    RowIdError,
     UnknownColumnError,
     UnknownResidentError,
 )
 from node.storage.rows import HeldRow, chunks, held_rows
 from node.storage.scope import is_large, visible
+from node.storage.shapes import is_row_id
 from node.storage.specs import IDENTIFIERS, IDENTITY_NUMBER, RECORD_TABLES, RESIDENTS
 from node.storage.tables import REPLICATED
 from replication.core.model import (
@@ -218,8 +220,7 @@ class _Planner:
 
     def _homes_of(self, caller: Caller, resident_ids: set[str]) -> dict[str, _Home]:
         """Home and epoch of residents held here that the caller may see; no move meanwhile."""
-        if not resident_ids:
-            return {}
+        asked = sorted(filter(is_row_id, resident_ids))
         t = REPLICATED[RESIDENTS.name]
         query = (
             select(t.c.row_id, t.c.home_node, t.c.home_epoch)
@@ -230,7 +231,7 @@ class _Planner:
         scope = self._store.scopes.parameters(caller)
         return {
             row.row_id: _Home(row.home_node, row.home_epoch)
-            for some in chunks(sorted(resident_ids))
+            for some in chunks(asked)
             for row in self._connection.execute(query.where(t.c.row_id.in_(some)), scope)
         }
 
@@ -261,6 +262,9 @@ class _Planner:
         ids = [row_id for row_id in given if row_id]
         if not ids:
             return {}
+        odd = [i for i, row_id in enumerate(given) if row_id and not is_row_id(row_id)]
+        if odd:
+            raise RowIdError("row ids are not UUIDs", [position.format(i) for i in odd])
         if len(set(ids)) != len(ids):
             again = [i for i, row_id in enumerate(given) if row_id and row_id in given[:i]]
             raise RepeatedRowError("row ids stand twice", [position.format(i) for i in again])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from heapq import nlargest
 from typing import Any, Final
@@ -35,13 +34,13 @@ from node.storage.context import StoreContext
 from node.storage.errors import PageTokenError
 from node.storage.model import Page, StoredRecord, StoredResident
 from node.storage.scope import is_large, visible
+from node.storage.shapes import is_row_id
 from node.storage.specs import IDENTIFIERS, RECORD_TABLES, RESIDENTS, TABLES, TableSpec
 from node.storage.tables import REPLICATED
 from replication.core.model import Form, Version
 
 __all__ = ["Reader"]
 
-_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PAGE_MAX: Final = 500
 _RECORDS: Final = "records"
 _R = REPLICATED[RESIDENTS.name]
@@ -282,7 +281,7 @@ def _tables_of_id() -> Select[Any]:
 
 def _named(row_id: str) -> str | None:
     """The id if it is one of ours: anything else a caller typed stays out of the audit."""
-    return row_id if _ID.fullmatch(row_id) else None
+    return row_id if is_row_id(row_id) else None
 
 
 def _encode_token(day: str, row_id: str, resident_id: str) -> str:

@@ -14,7 +14,7 @@ from node.storage.specs import TABLES, ColumnKind, ColumnSpec
 from replication.core.model import RowChange, Value
 from replication.errors import RemoteProtocolError
 
-__all__ = ["fits_schema", "refuse_unspeakable"]
+__all__ = ["fits_schema", "has_ids", "is_row_id", "refuse_unspeakable"]
 
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NODE: Final = re.compile(r"[0-9]{1,16}")
@@ -40,11 +40,20 @@ def refuse_unspeakable(change: RowChange) -> None:
             raise RemoteProtocolError("a row holds a value that is not of this protocol")
 
 
+def is_row_id(text: str) -> bool:
+    """Whether it is a UUID in canonical text, the one form in which ids are stored and compared."""
+    return _ID.fullmatch(text) is not None
+
+
+def has_ids(change: RowChange) -> bool:
+    """Whether the row's ids can be looked up at all: an ASCII column compares with nothing else."""
+    return is_row_id(change.row_id) and is_row_id(change.resident_id)
+
+
 def fits_schema(change: RowChange) -> bool:
     """Whether every id and cell fits its column."""
     if not (
-        _ID.fullmatch(change.row_id)
-        and _ID.fullmatch(change.resident_id)
+        has_ids(change)
         and _NODE.fullmatch(change.author_node)
         and _NODE.fullmatch(change.home_node)
         and _STAMP.fullmatch(change.recorded_at)
