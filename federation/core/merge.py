@@ -7,17 +7,40 @@ Means and squared distances merge by Chan, Golub and LeVeque (1979).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from federation.core.coverage import merge_coverage
 from federation.core.model import Basis, Cell, Column, PartialAnswer, Table
-from federation.core.partials import PartialColumn, Role, group_key, partial_columns
+from federation.core.partials import Role, group_keys, partial_columns
 from federation.core.plan import LogicalPlan
 
-__all__ = ["merge_answers"]
+__all__ = ["blank_rows", "merge_answers"]
 
-_Positions = list[int | None]
-"""For each row of a table, the merged row that it adds to; None if it is withheld."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One table, and for each of its rows the merged row that it adds to."""
+
+    table: Table
+    matched: list[int]
+    withheld: frozenset[int]
+
+    def rows(self) -> list[int]:
+        """The merged rows of the rows that hold figures."""
+        return self._shown(self.matched)
+
+    def values(self, name: str) -> Sequence[Cell]:
+        """A column's figures, in the order of `rows`."""
+        return self._shown(self.table.column(name).values)
+
+    def _shown(self, items: Sequence[_T]) -> list[_T]:
+        if not self.withheld:
+            return list(items)
+        return [item for index, item in enumerate(items) if index not in self.withheld]
 
 
 def merge_answers(plan: LogicalPlan, answers: Sequence[PartialAnswer]) -> PartialAnswer:
@@ -31,26 +54,17 @@ def merge_answers(plan: LogicalPlan, answers: Sequence[PartialAnswer]) -> Partia
     """
     coverage = merge_coverage(answer.coverage for answer in answers)
     ordered = sorted(answers, key=_first_site)
-    key_count = len(plan.groups)
     rows: dict[tuple[Cell, ...], int] = {}
     keys: list[tuple[Cell, ...]] = []
-    positions: list[_Positions] = []
+    parts: list[_Part] = []
     withheld: set[int] = set()
     for answer in ordered:
-        suppressed = set(answer.suppressed_rows)
-        found: _Positions = []
-        for index, key in enumerate(_keys(answer.table, key_count)):
-            normal = group_key(key)
-            row = rows.setdefault(normal, len(rows))
-            if row == len(keys):
-                keys.append(key)
-            is_withheld = index in suppressed
-            if is_withheld:
-                withheld.add(row)
-            found.append(None if is_withheld else row)
-        positions.append(found)
-    columns = _add_up(plan, [answer.table for answer in ordered], positions, len(keys))
-    key_columns = list(zip(*keys, strict=True)) if keys else [()] * key_count
+        matched = [rows.setdefault(key, len(rows)) for key in group_keys(plan, answer.table)]
+        _collect_new_keys(plan, answer.table, matched, keys)
+        withheld.update(matched[index] for index in answer.suppressed_rows)
+        parts.append(_Part(answer.table, matched, frozenset(answer.suppressed_rows)))
+    columns = _add_up(plan, parts, len(keys))
+    key_columns = list(zip(*keys, strict=True)) if keys else [()] * len(plan.groups)
     table = _table(plan, key_columns, columns)
     residents = columns["residents"]
     hidden = sorted(row for row in withheld if not residents[row])
@@ -75,10 +89,14 @@ def _first_site(answer: PartialAnswer) -> str:
     return min((site.node_id for site in answer.coverage.sites), default="")
 
 
-def _keys(table: Table, key_count: int) -> Iterable[tuple[Cell, ...]]:
-    if key_count == 0:
-        return [()] * table.row_count
-    return zip(*(column.values for column in table.columns[:key_count]), strict=True)
+def _collect_new_keys(
+    plan: LogicalPlan, table: Table, matched: Sequence[int], keys: list[tuple[Cell, ...]]
+) -> None:
+    """Append the keys, as they were sent, of the rows that this table is the first to have."""
+    columns = [column.values for column in table.columns[: len(plan.groups)]]
+    for index, row in enumerate(matched):
+        if row == len(keys):
+            keys.append(tuple(values[index] for values in columns))
 
 
 def _table(
@@ -91,95 +109,90 @@ def _table(
     return Table(tuple(made))
 
 
-def _add_up(
-    plan: LogicalPlan, tables: Sequence[Table], positions: Sequence[_Positions], row_count: int
-) -> dict[str, list[Cell]]:
+def _add_up(plan: LogicalPlan, parts: Sequence[_Part], row_count: int) -> dict[str, list[Cell]]:
     """Each column but the keys, merged."""
     merged: dict[str, list[Cell]] = {}
     by_provider = plan.basis is Basis.PROVIDER
-    for part in partial_columns(plan):
-        pairs = [
-            (found, table.column(part.name).values)
-            for found, table in zip(positions, tables, strict=True)
-        ]
-        match part.role:
+    for column in partial_columns(plan):
+        name = column.name
+        match column.role:
             case Role.COUNT:
-                merged[part.name] = _sum_counts(pairs, row_count)
+                merged[name] = _sum_counts(parts, name, row_count)
             case Role.RESIDENTS:
                 add = _largest_count if by_provider else _sum_counts
-                merged[part.name] = add(pairs, row_count)
+                merged[name] = add(parts, name, row_count)
             case Role.SUM:
-                merged[part.name] = _sum_values(pairs, row_count)
+                merged[name] = _sum_values(parts, name, row_count)
             case Role.EXACT:
-                merged[part.name] = _all_exact(pairs, row_count, by_provider=by_provider)
+                merged[name] = _all_exact(parts, name, row_count, by_provider=by_provider)
             case Role.MEAN:
-                merged.update(_moments(part, tables, positions, row_count))
+                merged.update(_moments(parts, f"p{column.slot}", row_count))
             case Role.M2 | Role.KEY:
                 pass  # M2 merges together with its mean; keys are rows already
     return merged
 
 
-_Pairs = Sequence[tuple[_Positions, tuple[Cell, ...]]]
+def _counts(part: _Part, name: str) -> Iterator[tuple[int, int]]:
+    """Merged row and count; a count is never null in a row that holds figures."""
+    return zip(part.rows(), cast("Sequence[int]", part.values(name)), strict=True)
 
 
-def _sum_counts(pairs: _Pairs, row_count: int) -> list[Cell]:
+def _sum_counts(parts: Sequence[_Part], name: str, row_count: int) -> list[Cell]:
     total = [0] * row_count
-    for found, values in pairs:
-        for row, value in zip(found, values, strict=True):
-            if row is not None and isinstance(value, int):
-                total[row] += value
+    for part in parts:
+        for row, value in _counts(part, name):
+            total[row] += value
     return list(total)
 
 
-def _largest_count(pairs: _Pairs, row_count: int) -> list[Cell]:
+def _largest_count(parts: Sequence[_Part], name: str, row_count: int) -> list[Cell]:
     """By provider the same resident may be at several sites: the largest count is a lower bound."""
     largest = [0] * row_count
-    for found, values in pairs:
-        for row, value in zip(found, values, strict=True):
-            if row is not None and isinstance(value, int) and value > largest[row]:
-                largest[row] = value
+    for part in parts:
+        for row, value in _counts(part, name):
+            largest[row] = max(value, largest[row])
     return list(largest)
 
 
-def _sum_values(pairs: _Pairs, row_count: int) -> list[Cell]:
+def _sum_values(parts: Sequence[_Part], name: str, row_count: int) -> list[Cell]:
     total: list[int | float | None] = [None] * row_count
-    for found, values in pairs:
-        for row, value in zip(found, values, strict=True):
-            if row is not None and isinstance(value, int | float):
+    for part in parts:
+        values = cast("Sequence[int | float | None]", part.values(name))
+        for row, value in zip(part.rows(), values, strict=True):
+            if value is not None:
                 before = total[row]
                 total[row] = value if before is None else before + value
     return list(total)
 
 
-def _all_exact(pairs: _Pairs, row_count: int, *, by_provider: bool) -> list[Cell]:
+def _all_exact(
+    parts: Sequence[_Part], name: str, row_count: int, *, by_provider: bool
+) -> list[Cell]:
     """Whether every contribution was exact; by provider, whether there was one at most."""
     exact = [True] * row_count
     contributions = [0] * row_count
-    for found, values in pairs:
-        for row, value in zip(found, values, strict=True):
-            if row is not None:
-                contributions[row] += 1
-                exact[row] = exact[row] and bool(value)
+    for part in parts:
+        for row, value in zip(part.rows(), part.values(name), strict=True):
+            contributions[row] += 1
+            if not value:
+                exact[row] = False
     if by_provider:
         return [is_exact and n <= 1 for is_exact, n in zip(exact, contributions, strict=True)]
     return list(exact)
 
 
-def _moments(
-    part: PartialColumn, tables: Sequence[Table], positions: Sequence[_Positions], row_count: int
-) -> dict[str, list[Cell]]:
+def _moments(parts: Sequence[_Part], name: str, row_count: int) -> dict[str, list[Cell]]:
     """Mean and M2 of one slot, by pairwise updating."""
-    name = f"p{part.slot}"
     counts = [0] * row_count
     means = [0.0] * row_count
     squares = [0.0] * row_count
-    for found, table in zip(positions, tables, strict=True):
-        figures = (table.column(f"{name}_{figure}").values for figure in ("n", "mean", "m2"))
-        for row, count, mean, m2 in zip(found, *figures, strict=True):
-            if row is None or not isinstance(count, int) or count == 0:
-                continue
-            if not isinstance(mean, float) or not isinstance(m2, float):
-                continue
+    for part in parts:
+        mean_values = cast("Sequence[float]", part.values(f"{name}_mean"))
+        m2_values = cast("Sequence[float]", part.values(f"{name}_m2"))
+        pairs = _counts(part, f"{name}_n")
+        for (row, count), mean, m2 in zip(pairs, mean_values, m2_values, strict=True):
+            if count == 0:
+                continue  # mean and m2 are null
             before, total = counts[row], counts[row] + count
             distance = mean - means[row] if before else 0.0
             means[row] = means[row] + distance * (count / total) if before else mean

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,7 +33,7 @@ __all__ = [
     "Role",
     "check_answer",
     "empty_table",
-    "group_key",
+    "group_keys",
     "needs_exact",
     "partial_columns",
     "table_of",
@@ -129,11 +129,22 @@ def _cells(column_type: ColumnType, values: Sequence[Fetched]) -> tuple[Cell, ..
             return tuple(values)  # type: ignore[arg-type]
 
 
-def group_key(keys: Sequence[Cell]) -> tuple[Cell, ...]:
-    """The keys as a dictionary's key: NaN, which Python holds unequal to itself, made equal."""
-    if any(isinstance(key, float) and math.isnan(key) for key in keys):
-        return tuple("NaN" if isinstance(key, float) and math.isnan(key) else key for key in keys)
-    return tuple(keys)
+def group_keys(plan: LogicalPlan, table: Table) -> list[tuple[Cell, ...]]:
+    """The keys of each row as dictionary keys: NaN, unequal to itself in Python, made equal."""
+    count = len(plan.groups)
+    if count == 0:
+        return [()] * table.row_count
+    lists = [
+        [_normal(value) for value in column.values]
+        if column.type is ColumnType.NUMBER
+        else column.values
+        for column in table.columns[:count]
+    ]
+    return list(zip(*lists, strict=True))
+
+
+def _normal(value: Cell) -> Cell:
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
 def needs_exact(plan: LogicalPlan, table: Table, cell_count_min: int) -> bool:
@@ -167,11 +178,15 @@ def with_exact(plan: LogicalPlan, table: Table, columns: Sequence[Sequence[Fetch
     parts = partial_columns(plan)
     wanted = [part for part in parts if part.role in (Role.KEY, Role.RESIDENTS)]
     key_count = len(plan.groups)
-    lists = [_cells(part.type, values) for part, values in zip(wanted, columns, strict=True)]
-    exact = {group_key(row[:key_count]): row[key_count:] for row in zip(*lists, strict=True)}
-    keys = [column.values for column in table.columns[:key_count]]
-    rows = zip(*keys, strict=True) if keys else iter([()] * table.row_count)
-    found = [exact.get(group_key(row)) for row in rows]
+    counted = Table(
+        tuple(
+            Column(part.name, part.type, _cells(part.type, values))
+            for part, values in zip(wanted, columns, strict=True)
+        )
+    )
+    rows = zip(*(column.values for column in counted.columns[key_count:]), strict=True)
+    exact = dict(zip(group_keys(plan, counted), rows, strict=True))
+    found = [exact.get(key) for key in group_keys(plan, table)]
     position = {part.name: index for index, part in enumerate(wanted[key_count:])}
     made: list[Column] = []
     for part, column in zip(parts, table.columns, strict=True):
@@ -189,15 +204,6 @@ def with_exact(plan: LogicalPlan, table: Table, columns: Sequence[Sequence[Fetch
     return Table(tuple(made))
 
 
-_PYTHON_TYPES: dict[ColumnType, tuple[type, ...]] = {
-    ColumnType.STRING: (str,),
-    ColumnType.DATE: (str,),
-    ColumnType.INTEGER: (int,),
-    ColumnType.NUMBER: (float,),
-    ColumnType.BOOLEAN: (bool,),
-}
-
-
 def check_answer(plan: LogicalPlan, answer: PartialAnswer) -> None:
     """Refuse an answer that is not one to this plan; call it on whatever came from a peer.
 
@@ -211,43 +217,60 @@ def check_answer(plan: LogicalPlan, answer: PartialAnswer) -> None:
     if named != tuple((part.name, part.type) for part in parts):
         raise PartialInvalidError("the columns are not those of the plan")
     for column in table.columns:
-        allowed = (*_PYTHON_TYPES[column.type], type(None))
-        if any(type(value) not in allowed for value in column.values):
+        if not set(map(type, column.values)) <= _PYTHON_TYPES[column.type]:
             raise PartialInvalidError(f"{column.name} holds values of another type")
-    rows = list(table.rows())
-    suppressed = set(answer.suppressed_rows)
-    if len(suppressed) != len(answer.suppressed_rows) or not suppressed <= set(range(len(rows))):
+    suppressed = frozenset(answer.suppressed_rows)
+    known = suppressed <= set(range(table.row_count))
+    if len(suppressed) != len(answer.suppressed_rows) or not known:
         raise PartialInvalidError("a withheld row is not in the table")
-    key_count = len(plan.groups)
-    if len({group_key(row[:key_count]) for row in rows}) != len(rows):
+    if len(set(group_keys(plan, table))) != table.row_count:
         raise PartialInvalidError("a group stands twice")
-    for index, row in enumerate(rows):
-        figures = dict(zip((part.name for part in parts), row, strict=True))
-        if index in suppressed:
-            if any(value is not None for value in row[key_count:]):
-                raise PartialInvalidError("a withheld row holds figures")
-        else:
-            _check_figures(parts, figures)
+    for part, column in zip(parts, table.columns, strict=True):
+        if part.role is not Role.KEY:
+            _check_withheld(column, suppressed)
+            _check_figures(part, table, suppressed)
 
 
-def _check_figures(parts: Sequence[PartialColumn], figures: dict[str, Cell]) -> None:
-    """Refuse counts that no rows could have."""
-    total = figures["p0_n"]
-    if not isinstance(total, int) or total < 0 or figures["residents_exact"] is None:
-        raise PartialInvalidError("a count of rows is missing or negative")
-    for part in parts:
-        value = figures[part.name]
-        rows = total if part.slot is None else figures[f"p{part.slot}_n"]
-        match part.role:
-            case Role.COUNT:
-                if not isinstance(value, int) or not 0 <= value <= total:
-                    raise PartialInvalidError(f"{part.name} is no count of the group's rows")
-            case Role.RESIDENTS:
-                within = isinstance(value, int) and isinstance(rows, int) and value <= rows
-                if not within or (value == 0) != (rows == 0):
-                    raise PartialInvalidError(f"{part.name} is no count of residents")
-            case Role.SUM | Role.MEAN | Role.M2:
-                if (value is None) != (rows == 0):
-                    raise PartialInvalidError(f"{part.name} does not fit its count")
-            case Role.KEY | Role.EXACT:
-                pass
+def _check_withheld(column: Column, suppressed: Set[int]) -> None:
+    if any(column.values[index] is not None for index in suppressed):
+        raise PartialInvalidError("a withheld row holds figures")
+
+
+def _check_figures(part: PartialColumn, table: Table, suppressed: Set[int]) -> None:
+    """Refuse a column with a figure that no rows could have."""
+    counted = "p0_n" if part.slot is None or part.role is Role.COUNT else f"p{part.slot}_n"
+    pairs = zip(table.column(part.name).values, table.column(counted).values, strict=True)
+    is_possible = _POSSIBLE[part.role]
+    for index, (value, rows) in enumerate(pairs):
+        if not is_possible(value, rows) and index not in suppressed:
+            raise PartialInvalidError(f"{part.name} does not fit the rows it is said to come from")
+
+
+def _is_count(value: Cell, rows: Cell) -> bool:
+    return isinstance(value, int) and isinstance(rows, int) and 0 <= value <= rows
+
+
+def _is_resident_count(value: Cell, rows: Cell) -> bool:
+    return _is_count(value, rows) and (value == 0) == (rows == 0)
+
+
+def _is_figure(value: Cell, rows: Cell) -> bool:
+    return (value is None) == (rows == 0)
+
+
+_POSSIBLE: Mapping[Role, Callable[[Cell, Cell], bool]] = {
+    Role.COUNT: _is_count,
+    Role.SUM: _is_figure,
+    Role.MEAN: _is_figure,
+    Role.M2: _is_figure,
+    Role.RESIDENTS: _is_resident_count,
+    Role.EXACT: lambda value, _rows: value is not None,
+}
+
+_PYTHON_TYPES: Mapping[ColumnType, frozenset[type]] = {
+    ColumnType.STRING: frozenset({str, type(None)}),
+    ColumnType.DATE: frozenset({str, type(None)}),
+    ColumnType.INTEGER: frozenset({int, type(None)}),
+    ColumnType.NUMBER: frozenset({float, type(None)}),
+    ColumnType.BOOLEAN: frozenset({bool, type(None)}),
+}

@@ -81,7 +81,7 @@ CONDITIONS = [
     "birth_year % 2 = 0 OR county = '141002'",
     "township LIKE '141024%'",
     "value IS NULL OR value < 200",
-    "CAST(value AS INTEGER) % 2 = 0",
+    "TRY_CAST(value AS INTEGER) % 2 = 0",
     "sex IN ('male', NULL)",
     "NOT (sex = 'male' AND birth_year > 1940)",
 ]
