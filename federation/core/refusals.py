@@ -68,7 +68,8 @@ REFUSALS: Mapping[Refusal, RefusalRule] = MappingProxyType(
             "procedures, immunizations.",
         ),
         Refusal.UNKNOWN_COLUMN: RefusalRule(
-            "The dataset has no such column.", "`fenhe datasets NAME` lists the columns."
+            "The dataset has no such column.",
+            "Every dataset has home, township, county, author, sex and birth_year.",
         ),
         Refusal.STAR: RefusalRule(
             "* would select rows, and rows never leave a node.",

@@ -142,7 +142,12 @@ def column_of(dataset: Dataset, relation: str, node: exp.Column) -> DatasetColum
     column = dataset.by_name.get(name)
     if column is None:
         near = difflib.get_close_matches(name, dataset.by_name, n=1)
-        hint = f"Perhaps {near[0]}." if near else ""
+        listed = ", ".join(
+            known.name
+            for known in dataset.columns
+            if known.column_class is not ColumnClass.IDENTIFIER
+        )
+        hint = f"Perhaps {near[0]}." if near else f"Its columns: {listed}."
         text = f"{dataset.name} has no column {shown_name(name)}."
         refuse(Refusal.UNKNOWN_COLUMN, text, hint=hint)
     return column
