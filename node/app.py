@@ -90,7 +90,9 @@ class Node:
             number=store.number,
         )
         hub = self._hub(store, link_store, pump, link_threads)
-        questions = Questions(base, store, hub, clock, lambda: utc_now(clock))
+        questions = Questions(
+            base, store, hub, clock, utc=lambda: utc_now(clock), address=lambda: self.address
+        )
         hub.handlers = questions.handlers
         metrics = NodeMetrics(base.node_id)
         metrics.certificate(base.credentials.identity.not_after.timestamp())

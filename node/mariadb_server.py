@@ -254,6 +254,7 @@ class PrivateMariaDB:
             f"--pid-file={place / 'pid'}",
             f"--port={self.port}",
             f"--bind-address={LOOPBACK}",
+            "--skip-networking=0",  # a configuration for a socket alone says otherwise
             f"--init-file={self.folder / 'users.sql'}",
             f"--log-error={self._log}",
             "--skip-name-resolve",

@@ -24,6 +24,7 @@ from federation.errors import FederationError
 from federation.executors import DirectExecutor, Executor
 from federation.local import LocalSite
 from federation.manifest import SignedManifest
+from federation.ray_runner import RayExecutor, RaySettings
 from federation.runner import QueryRunner
 from federation.sites import places_of
 from federation.wire import (
@@ -42,6 +43,7 @@ from node.foundations import Foundations
 from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.logs import get_logger
+from node.loopback import ExecutorCertificates
 from node.opening import OpenStore
 from node.security.caller import CallerKind, local_operator
 from node.security.credentials import NodeCredentials
@@ -162,8 +164,9 @@ class Questions:
         hub: LinkHub,
         clock: Clock,
         utc: Callable[[], datetime],
+        address: Callable[[], str],
     ) -> None:
-        """Construction opens nothing; `start` does."""
+        """Construction opens nothing; `start` does. `address`: where this node serves."""
         self._base = base
         self._store = store
         self._clock = clock
@@ -173,6 +176,10 @@ class Questions:
         self._more = asyncio.Event()
         self._asker = LinkAsker(hub)
         self._seal = ManifestSeal(base.credentials, base.hierarchy, utc)
+        self._certificates = ExecutorCertificates(
+            base.paths.data, base.node_id, base.hierarchy, address=address, utc=utc
+        )
+        self._ray: RayExecutor | None = None
         self._replica: ColumnarReplica | None = None
         self._local: LocalSite | None = None
         self._coordinator: Coordinator | None = None
@@ -218,10 +225,18 @@ class Questions:
             now_ms=self._clock.now_ms,
         )
         executors: dict[ExecutorKind, Executor] = {ExecutorKind.DIRECT: direct}
+        if base.profile.ray:
+            self._ray = RayExecutor(
+                ray_settings(base.profile),
+                self._local,
+                issue=self._certificates,
+                new_token=lambda: os.urandom(32).hex(),
+            )
+            executors[ExecutorKind.RAY] = self._ray
         self._runner = QueryRunner(
             self._coordinator,
             executors,
-            default=ExecutorKind.DIRECT,
+            default=ExecutorKind.RAY if base.profile.ray else ExecutorKind.DIRECT,
             sign=self._seal.sign,
             new_query_id=lambda: os.urandom(8).hex(),
             now_ms=self._clock.now_ms,
@@ -241,6 +256,8 @@ class Questions:
 
     async def stop(self) -> None:
         """Write the delta down and close."""
+        if self._ray is not None:
+            await self._ray.stop()
         replica, self._replica = self._replica, None
         if self._local is not None:
             await asyncio.to_thread(self._local.close)
@@ -298,6 +315,16 @@ class Questions:
             return None
         replica.set_places(places_of(self._base.hierarchy))
         return replica
+
+
+def ray_settings(profile: HardwareProfile) -> RaySettings:
+    """What the profile lets Ray use; its workers share what the columnar replica may."""
+    return RaySettings(
+        workers=profile.ray_workers,
+        object_store_mb=profile.ray_object_store_mb,
+        memory_mb=profile.columnar_memory_mb,
+        threads=profile.columnar_threads,
+    )
 
 
 def columnar_limits(profile: HardwareProfile) -> ColumnarLimits:

@@ -15,6 +15,7 @@ from node.mariadb_server import PrivateMariaDB
 __all__ = ["DemoDatabases"]
 
 _DATABASE: Final = "fenhe"
+_ANY_PORT: Final = 3306
 _LOG_FILE_MB: Final = 32
 _BUFFER_POOL_MB: Final = 48
 
@@ -56,7 +57,10 @@ class DemoDatabases:
         profile = profile.model_copy(update={"mariadb": small})
         server = PrivateMariaDB(
             folder,
-            configuration=mariadb_configuration(profile, folder / "data", None, folder / "socket"),
+            # The server takes a free port at each start, which wins over this one.
+            configuration=mariadb_configuration(
+                profile, folder / "data", _ANY_PORT, folder / "socket"
+            ),
         )
         server.start()
         self._servers[node] = server

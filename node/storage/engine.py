@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from node.storage.errors import DurabilityError
 from replication.changelog.dialects import prepare_engine
@@ -117,6 +117,7 @@ def open_engine(url: str | URL, limits: EngineLimits | None = None) -> Engine:
         address,
         # Values of rows must not reach a log through the text of an error.
         hide_parameters=True,
+        poolclass=QueuePool,
         pool_size=limits.connections,
         max_overflow=0,
         pool_timeout=limits.checkout_timeout_s,
