@@ -12,9 +12,9 @@ from hierarchy_config import NodeId
 from node.demo.place import DemoPlace
 from node.mariadb_server import PrivateMariaDB
 
-__all__ = ["DemoDatabases"]
+__all__ = ["DATABASE", "DemoDatabases"]
 
-_DATABASE: Final = "fenhe"
+DATABASE: Final = "fenhe"
 _ANY_PORT: Final = 3306
 _LOG_FILE_MB: Final = 32
 _BUFFER_POOL_MB: Final = 48
@@ -64,4 +64,4 @@ class DemoDatabases:
         )
         server.start()
         self._servers[node] = server
-        self.place.set_database(node, server.create_database(_DATABASE))
+        self.place.set_database(node, server.create_database(DATABASE))
