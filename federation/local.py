@@ -8,6 +8,8 @@ deadline: a statement is interrupted, not abandoned.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import shutil
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from federation.availability import ExtraMissingError, ScanCancelledError, SiteSeedingError
-from federation.columnar import ColumnarReplica, ReplicaSource, SiteColumn, Snapshot
+from federation.columnar import (
+    ColumnarReplica,
+    ReplicaSource,
+    SiteColumn,
+    Snapshot,
+    SnapshotFiles,
+)
 from federation.core.model import Basis, Table
 from federation.core.node_sql import node_sql, residents_sql
 from federation.core.partials import needs_exact, partial_columns, table_of, with_exact
@@ -24,8 +32,9 @@ from federation.errors import ColumnarError, FederationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-__all__ = ["LocalSite", "ScanResult", "Scanner", "scan_snapshot", "site_column"]
+__all__ = ["Loan", "LocalSite", "ScanResult", "Scanner", "scan_snapshot", "site_column"]
 
 _FEEDS_MAX = 200
 """Feedings before a live scan at most: a log that grows faster than that is a seeding replica."""
@@ -101,6 +110,54 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[tuple[Any, ...
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A snapshot as files, and the sites cut into parts of even work. Close it when done."""
+
+    view: Snapshot
+    files: SnapshotFiles
+    parts: tuple[frozenset[str], ...]
+
+    def close(self) -> None:
+        """Give the files back."""
+        self.view.close()
+        shutil.rmtree(self.files.folder, ignore_errors=True)
+
+
+def _make_loan(
+    view: Snapshot, plan: LogicalPlan, sites: frozenset[str], folder: Path, parts: int
+) -> Loan:
+    import duckdb
+
+    column = site_column(plan.basis)
+    try:
+        files = view.export(folder, sorted({plan.dataset, "residents"}), column, sites)
+        return Loan(view, files, _partition(view, plan, sites, parts))
+    except duckdb.Error as error:
+        view.close()
+        raise ColumnarError(f"a snapshot could not be lent: {type(error).__name__}") from error
+
+
+def _partition(
+    view: Snapshot, plan: LogicalPlan, sites: frozenset[str], parts: int
+) -> tuple[frozenset[str], ...]:
+    """The sites in up to `parts` parts of about as many rows each, largest sites first.
+
+    By provider a resident may be at several sites, so
+    that only one part counts residents exactly.
+    """
+    if parts == 1 or len(sites) == 1 or plan.basis is Basis.PROVIDER:
+        return (sites,)
+    rows = view.site_rows(plan.dataset, site_column(plan.basis), sites)
+    loads: list[tuple[int, set[str]]] = [(0, set()) for _ in range(min(parts, len(sites)))]
+    for site in sorted(sites, key=lambda site: (-rows.get(site, 0), site)):
+        index = min(range(len(loads)), key=lambda at: loads[at][0])
+        load, chosen = loads[index]
+        chosen.add(site)
+        loads[index] = (load + rows.get(site, 0), chosen)
+    return tuple(frozenset(chosen) for _, chosen in loads)
+
+
 class _Cancellation:
     """Interrupts a statement, and any that starts after."""
 
@@ -128,13 +185,21 @@ class LocalSite:
         source: What feeds the replica; asked before each scan, so that what was acknowledged
             before the question is in the answer.
         concurrency: Scans at once; more wait.
+        partition_rows_min: Rows below which a scan is not worth a second worker.
     """
 
     def __init__(
-        self, replica: ColumnarReplica | None, source: ReplicaSource | None, *, concurrency: int = 2
+        self,
+        replica: ColumnarReplica | None,
+        source: ReplicaSource | None,
+        *,
+        concurrency: int = 2,
+        partition_rows_min: int = 200_000,
     ) -> None:
         self._replica = replica
         self._source = source
+        self._loans = itertools.count(1)
+        self._partition_rows_min = partition_rows_min
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="columnar")
 
     @property
@@ -153,12 +218,34 @@ class LocalSite:
 
         return await self._in_thread(work, cancellation, remaining_ms)
 
-    async def view(self, remaining_ms: int) -> Snapshot:
-        """A fresh snapshot for an executor that scans elsewhere. Raises as Scanner.scan."""
+    async def lend(
+        self, plan: LogicalPlan, sites: frozenset[str], *, parts: int, remaining_ms: int
+    ) -> Loan:
+        """A fresh snapshot as files, for workers that scan elsewhere. Raises as Scanner.scan."""
         cancellation = _Cancellation()
-        return await self._in_thread(
-            lambda: self._fed(cancellation).snapshot(), cancellation, remaining_ms
-        )
+        loans: list[Loan] = []
+
+        def work() -> Loan:
+            replica = self._fed(cancellation)
+            folder = replica.folder / "tmp" / f"loan-{next(self._loans)}"
+            view = replica.snapshot()
+            most = parts if view.stored_rows(plan.dataset) >= self._partition_rows_min else 1
+            loans.append(_make_loan(view, plan, sites, folder, most))
+            return loans[0]
+
+        try:
+            return await self._in_thread(work, cancellation, remaining_ms)
+        except BaseException:
+            for loan in loans:
+                loan.close()
+            raise
+
+    async def check_replica(self) -> bool:
+        """Read every segment through; a replica with a damaged one is emptied and fed again."""
+        if self._replica is None:
+            return True
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._replica.verify)
 
     def close(self) -> None:
         """Wait for the scans that run."""

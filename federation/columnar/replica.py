@@ -11,6 +11,7 @@ whatever it cannot read, it throws away and is fed again.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -94,6 +95,8 @@ class ColumnarReplica:
         """
         folder.mkdir(parents=True, exist_ok=True)
         folder = folder.resolve()
+        # What DuckDB spilled and what was lent to Ray's workers before a crash.
+        shutil.rmtree(folder / "tmp", ignore_errors=True)
         connection = open_engine(folder, threads=limits.threads, memory_mb=limits.memory_mb)
         create_tables(connection)
         manifest = _readable_manifest(connection, folder, source)

@@ -158,6 +158,10 @@ class Snapshot:
         """Live rows of a dataset."""
         return int(self.query(f"SELECT count(*) FROM ({self.select(dataset)})")[0][0])
 
+    def stored_rows(self, dataset: str) -> int:
+        """Rows of a dataset in segments, superseded ones included; costs nothing."""
+        return sum(part.rows for part in self._segments.get(dataset, ()))
+
     def site_rows(self, dataset: str, column: SiteColumn, sites: frozenset[str]) -> dict[str, int]:
         """Live rows of a dataset by site, for cutting the work into even partitions."""
         name = identifier(column.value)

@@ -1,0 +1,334 @@
+"""The node's end of its Ray session: starts the host, gives it jobs, notices when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from federation.availability import ExtraMissingError, RayUnavailableError, SiteSeedingError
+from federation.core.coverage import SiteCoverage
+from federation.core.model import ExecutorKind
+from federation.errors import FederationError
+from federation.executors.job import Job, JobResult, Progress, lost_scan
+from federation.local import Loan, LocalSite
+from federation.ray_runner.messages import (
+    Cancelled,
+    Failed,
+    Finished,
+    FromHost,
+    FromNode,
+    HostStart,
+    JobFor,
+    LoopbackIssuer,
+    Partition,
+    RaySettings,
+    Ready,
+    Stepped,
+    pack,
+    read_frame,
+)
+from federation.ray_runner.session import RaySession, environment, open_session
+
+__all__ = ["RayExecutor", "ray_is_installed"]
+
+_log = logging.getLogger(__name__)
+
+_START_S_MAX = 60.0
+_STOP_S_MAX = 15.0
+# The host itself cuts a job at its deadline; after this much more it is taken to hang.
+_HOST_GRACE_S = 5.0
+
+
+def ray_is_installed() -> bool:
+    """Whether the extra is there; ray itself is not imported."""
+    return importlib.util.find_spec("ray") is not None
+
+
+class _Host:
+    """A running host process and the jobs it has."""
+
+    def __init__(self, process: asyncio.subprocess.Process, session: RaySession) -> None:
+        self.process = process
+        self.session = session
+        self.workers: tuple[str, ...] = ()
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._jobs: dict[int, tuple[asyncio.Future[Finished], Progress]] = {}
+        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.returncode is None and not self._reading.done()
+
+    async def send(self, message: FromNode) -> None:
+        """Raises RayUnavailableError if the host is gone."""
+        pipe = self.process.stdin
+        if pipe is None or not self.is_alive:
+            raise RayUnavailableError("Ray's host process is gone")
+        try:
+            pipe.write(pack(message))
+            await pipe.drain()
+        except ConnectionError:
+            raise RayUnavailableError("Ray's host process is gone") from None
+
+    async def run(self, message: JobFor, progress: Progress) -> Finished:
+        """Raises RayUnavailableError, or RuntimeError for a fault of the program."""
+        future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        self._jobs[message.number] = (future, progress)
+        try:
+            await self.send(message)
+            return await future
+        except asyncio.CancelledError:
+            with suppress(RayUnavailableError):
+                await self.send(Cancelled(message.number))
+            raise
+        finally:
+            del self._jobs[message.number]
+
+    async def stop(self) -> None:
+        """End the host and with it all of Ray, by force if it must be; remove the session."""
+        pipe = self.process.stdin
+        if pipe is not None:
+            pipe.close()
+        try:
+            async with asyncio.timeout(_STOP_S_MAX):
+                await self.process.wait()
+        except TimeoutError:
+            _log.warning("Ray's host did not stop in %s s and is killed", _STOP_S_MAX)
+        # The host leads its own group; what it left behind goes with it.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+        await self._reading
+        await asyncio.to_thread(self.session.remove)
+
+    async def _read(self) -> None:
+        reader = self.process.stdout
+        while reader is not None and (message := await read_frame(reader)) is not None:
+            self._take(message)
+        gone = RayUnavailableError("Ray's host process ended")
+        for future, _ in self._jobs.values():
+            if not future.done():
+                future.set_exception(gone)
+        if not self.ready.done():
+            self.ready.set_exception(gone)
+            # Marked as seen: nobody may be waiting for it any more.
+            self.ready.exception()
+
+    def _take(self, message: FromHost | FromNode) -> None:
+        match message:
+            case Ready():
+                self.workers = message.workers
+                if not self.ready.done():
+                    self.ready.set_result(None)
+            case Stepped() if message.number in self._jobs:
+                self._jobs[message.number][1](message.step)
+            case Finished() if message.number in self._jobs:
+                self._settle(message.number, message)
+            case Failed() if message.number in self._jobs:
+                error = (
+                    RayUnavailableError(f"Ray could not finish the question ({message.text})")
+                    if message.is_ray
+                    else RuntimeError(f"a Ray worker failed:\n{message.text}")
+                )
+                self._settle(message.number, error)
+
+    def _settle(self, number: int, outcome: Finished | Exception) -> None:
+        future, _ = self._jobs[number]
+        if future.done():
+            return
+        if isinstance(outcome, Finished):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What of a job's scan goes to the workers, and what could not be lent."""
+
+    loan: Loan | None
+    partitions: tuple[Partition, ...]
+    open_sites: tuple[SiteCoverage, ...]
+
+
+class RayExecutor:
+    """Runs jobs in Ray's workers.
+
+    Args:
+        settings: From the hardware profile.
+        local: This node's replica, whose segments the workers read.
+        issue: Makes the certificate with which workers reach this node's ExecutorService.
+        new_token: Makes a session's token, at least 32 unguessable characters.
+        is_installed: Whether the ray extra is there.
+        temporary: Where the session's folder is made; the machine's temporary folder by default.
+    """
+
+    def __init__(
+        self,
+        settings: RaySettings,
+        local: LocalSite,
+        *,
+        issue: LoopbackIssuer,
+        new_token: Callable[[], str],
+        temporary: Path | None = None,
+        is_installed: Callable[[], bool] = ray_is_installed,
+    ) -> None:
+        self._settings = settings
+        self._local = local
+        self._issue = issue
+        self._new_token = new_token
+        self._temporary = temporary
+        self._is_installed = is_installed
+        self._starting = asyncio.Lock()
+        self._numbers = itertools.count(1)
+        self._host: _Host | None = None
+
+    @property
+    def kind(self) -> ExecutorKind:
+        """Always ray."""
+        return ExecutorKind.RAY
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """One line a worker that is up; empty when Ray is not running."""
+        return self._host.workers if self._host is not None and self._host.is_alive else ()
+
+    @property
+    def session(self) -> Path | None:
+        """The private folder of the session that runs."""
+        return self._host.session.folder if self._host is not None else None
+
+    @property
+    def host_pid(self) -> int | None:
+        """Process id of the host that runs; it leads the group of Ray's processes."""
+        return self._host.process.pid if self._host is not None else None
+
+    async def start(self) -> None:
+        """Start the session if it is not running; takes about five seconds.
+
+        Raises:
+            ExtraMissingError: Ray is not installed.
+            RayUnavailableError: It did not start.
+        """
+        await self._running_host()
+
+    async def stop(self) -> None:
+        """End the session and remove its folder. Jobs that run end with RayUnavailableError."""
+        async with self._starting:
+            host, self._host = self._host, None
+            if host is not None:
+                await host.stop()
+
+    async def run(self, job: Job, progress: Progress) -> JobResult:
+        """See Executor."""
+        host = await self._running_host()
+        scan = await self._lend(job)
+        try:
+            loopback = None
+            if job.asks:
+                loopback = self._issue(job.query_id, job.remaining_ms)
+            message = JobFor(
+                number=next(self._numbers),
+                job=replace(job, scan=()),
+                loopback=loopback,
+                files=scan.loan.files if scan.loan else None,
+                partitions=scan.partitions,
+            )
+            finished = await self._within(host, message, progress)
+        finally:
+            if scan.loan is not None:
+                await asyncio.to_thread(scan.loan.close)
+        open_sites = (*finished.open_sites, *scan.open_sites)
+        if finished.is_damaged and not await self._local.check_replica():
+            # The workers could only say that they failed; here it is known why.
+            seeding = {line.node_id: line for line in lost_scan(job.scan, SiteSeedingError())}
+            open_sites = tuple(seeding.get(site.node_id, site) for site in open_sites)
+        return JobResult(finished.answer, open_sites, finished.tasks)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    async def _within(self, host: _Host, message: JobFor, progress: Progress) -> Finished:
+        limit_s = message.job.remaining_ms / 1000 + _HOST_GRACE_S
+        try:
+            async with asyncio.timeout(limit_s):
+                return await host.run(message, progress)
+        except TimeoutError:
+            await self.stop()
+            raise RayUnavailableError("Ray's host process hung and was ended") from None
+
+    async def _lend(self, job: Job) -> _Scan:
+        if not job.scan:
+            return _Scan(None, (), ())
+        by_site = {line.node_id: line for line in job.scan}
+        try:
+            loan = await self._local.lend(
+                job.plan,
+                frozenset(by_site),
+                parts=self._settings.workers,
+                remaining_ms=job.remaining_ms,
+            )
+        except FederationError as error:
+            return _Scan(None, (), lost_scan(job.scan, error))
+        partitions = tuple(
+            Partition(tuple(by_site[site] for site in sorted(part))) for part in loan.parts
+        )
+        return _Scan(loan, partitions, ())
+
+    async def _running_host(self) -> _Host:
+        async with self._starting:
+            if self._host is not None and not self._host.is_alive:
+                _log.warning("Ray's host is gone; it is started anew")
+                host, self._host = self._host, None
+                await host.stop()
+            if self._host is None:
+                self._host = await self._start()
+            return self._host
+
+    async def _start(self) -> _Host:
+        if not self._is_installed():
+            raise ExtraMissingError("ray", "ray")
+        session = await asyncio.to_thread(open_session, self._new_token(), below=self._temporary)
+        host = _Host(await self._spawn(session), session)
+        replica = self._local.replica
+        folder = replica.folder if replica is not None else session.folder / "replica"
+        try:
+            await host.send(HostStart(self._settings, str(session.ray), str(folder)))
+            async with asyncio.timeout(_START_S_MAX):
+                await host.ready
+        except (TimeoutError, RayUnavailableError):
+            _log.error("Ray did not start:\n%s", _last_lines(session.log))
+            await host.stop()
+            raise RayUnavailableError("Ray did not start") from None
+        except BaseException:
+            await host.stop()
+            raise
+        return host
+
+    async def _spawn(self, session: RaySession) -> asyncio.subprocess.Process:
+        with session.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "federation.ray_runner.host",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=session.folder,
+                env=environment(session.folder, self._settings),
+                start_new_session=True,
+            )
+
+
+def _last_lines(log: Path, count: int = 20) -> str:
+    with suppress(OSError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    return ""

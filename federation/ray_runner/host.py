@@ -1,0 +1,303 @@
+"""The process that owns the node's Ray session: `python -m federation.ray_runner.host`.
+
+Reads jobs from its standard input and writes results to its standard output. It ends when its input
+ends, when it is told to, and when its parent dies; Ray's processes end with it, by the kernel where
+nothing else is left to do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from federation.availability import ScanCancelledError
+from federation.core.model import PartialAnswer, SiteProgress, SiteProgressState
+from federation.executors.job import Ask, Job, lines_only, lost_scan, lost_site
+from federation.ray_runner.messages import (
+    Cancelled,
+    Failed,
+    Finished,
+    FromHost,
+    HostStart,
+    JobFor,
+    Partition,
+    Ready,
+    Stepped,
+    pack,
+    read_frame,
+)
+from federation.ray_runner.worker import PartNote, SiteWorker
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_PARENT_LOOK_S = 1.0
+_STOP_S_MAX = 10.0
+_GRACE_MS = 300
+_ATTEMPTS = 2
+
+_Part = tuple[PartNote, Any]
+"""A part's note, and its answer or the reference to it in Ray's object store."""
+
+
+class _WorkersLostError(Exception):
+    """A task lost its worker on every attempt."""
+
+
+def _die_with_parent() -> None:
+    """End with the node, whatever ends it: by signal at once, by force if that hangs."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def watch() -> None:
+        never = threading.Event()
+        while os.getppid() == parent:
+            never.wait(_PARENT_LOOK_S)
+        never.wait(_STOP_S_MAX)
+        # This process leads its group: Ray's own processes are in it, its workers end with them.
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _start_ray(start: HostStart) -> list[Any]:
+    """The session with its pool of actors, all of them up."""
+    settings = start.settings
+    ray.init(
+        address="local",
+        num_cpus=settings.workers,
+        num_gpus=0,
+        object_store_memory=settings.object_store_mb * 1024 * 1024,
+        include_dashboard=False,
+        _temp_dir=start.session,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="fenhe",
+    )
+    actor = ray.remote(concurrency_groups={"control": 2})(SiteWorker)
+    workers = [
+        actor.options(
+            num_cpus=1,
+            max_restarts=-1,
+            # With others to turn to, waiting for the lost worker to come back is slower.
+            max_task_retries=0 if settings.workers > 1 else 1,
+            max_concurrency=settings.asks_max,
+        ).remote(
+            str(Path(start.session).parent / f"worker-{index}"),
+            start.replica,
+            max(1, settings.threads // settings.workers),
+            max(64, settings.memory_mb // settings.workers),
+        )
+        for index in range(settings.workers)
+    ]
+    ray.get([worker.where.remote() for worker in workers])
+    return workers
+
+
+class _Host:
+    """Runs jobs on the pool."""
+
+    def __init__(self, workers: list[Any], send: Callable[[FromHost], None]) -> None:
+        self._workers = workers
+        self._send = send
+        self._turn = 0
+        self._jobs: dict[int, asyncio.Task[None]] = {}
+
+    def begin(self, message: JobFor) -> None:
+        """Start a job; its result is sent."""
+        task = asyncio.get_running_loop().create_task(self._answer(message))
+        self._jobs[message.number] = task
+        task.add_done_callback(lambda _: self._jobs.pop(message.number, None))
+
+    def cancel(self, number: int) -> None:
+        """Stop a job here and in the workers."""
+        task = self._jobs.get(number)
+        if task is not None:
+            task.cancel()
+
+    async def end(self) -> None:
+        """Stop every job."""
+        tasks = list(self._jobs.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, message: JobFor) -> None:
+        try:
+            self._send(await self._run(message))
+        except ray.exceptions.RayTaskError as error:
+            self._send(Failed(message.number, is_ray=False, text=str(error)))
+        except (ray.exceptions.RayError, _WorkersLostError) as error:
+            self._send(Failed(message.number, is_ray=True, text=type(error).__name__))
+        except asyncio.CancelledError:
+            self._tell(message.number, "cancel")
+            raise
+        finally:
+            self._tell(message.number, "forget")
+
+    def _tell(self, number: int, method: str) -> None:
+        for worker in self._workers:
+            getattr(worker, method).options(concurrency_group="control").remote(number)
+
+    async def _run(self, message: JobFor) -> Finished:
+        job = message.job
+        parts = await self._parts(message)
+        answers = [answer for _, answer in parts]
+        if job.before is not None:
+            answers.append(job.before)
+        where, answer, open_sites = await self._with_retry(
+            lambda worker: worker.add_up.remote(job.plan, *answers)
+        )
+        return Finished(
+            message.number,
+            answer,
+            open_sites,
+            tasks=(*(note.where for note, _ in parts), where),
+            is_damaged=any(note.is_damaged for note, _ in parts),
+        )
+
+    async def _parts(self, message: JobFor) -> list[_Part]:
+        job = message.job
+        tasks: list[asyncio.Task[_Part]] = []
+        try:
+            async with asyncio.timeout((job.remaining_ms + _GRACE_MS) / 1000):
+                async with asyncio.TaskGroup() as group:
+                    tasks += [group.create_task(self._ask(message, ask)) for ask in job.asks]
+                    tasks += [
+                        group.create_task(self._scan(message, partition))
+                        for partition in message.partitions
+                    ]
+        except TimeoutError:
+            self._tell(message.number, "cancel")
+        except BaseExceptionGroup as group_error:
+            # One fault is enough to say; the others are the same fault or follow from it.
+            raise group_error.exceptions[0] from None
+        late = ScanCancelledError("the scan was cut at its deadline")
+        lost: list[PartialAnswer] = [
+            lines_only(job.plan, lost_site(ask.child, ask.sites, "it did not answer in time"))
+            for ask in job.asks
+        ]
+        lost += [
+            lines_only(job.plan, lost_scan(partition.lines, late))
+            for partition in message.partitions
+        ]
+        return [
+            (PartNote("a task was cut at the deadline"), cut) if task.cancelled() else task.result()
+            for task, cut in zip(tasks, lost, strict=True)
+        ]
+
+    async def _ask(self, message: JobFor, ask: Ask) -> _Part:
+        asked = SiteProgress(ask.child, SiteProgressState.ASKED)
+        self._send(Stepped(message.number, asked))
+        job = _bare(message.job)
+        part = await self._part(
+            lambda worker: worker.ask.options(num_returns=2).remote(
+                message.number, job, ask, message.loopback
+            )
+        )
+        note, _ = part
+        state = SiteProgressState.ANSWERED if note.counted_sites else SiteProgressState.MISSING
+        self._send(Stepped(message.number, SiteProgress(ask.child, state)))
+        return part
+
+    async def _scan(self, message: JobFor, partition: Partition) -> _Part:
+        job = _bare(message.job)
+        return await self._part(
+            lambda worker: worker.scan.options(num_returns=2).remote(
+                message.number, job, message.files, partition
+            )
+        )
+
+    async def _part(self, submit: Callable[[Any], Any]) -> _Part:
+        """Only the note comes here; the answer stays in the object store for the adding up."""
+        references: list[Any] = []
+
+        def first(worker: Any) -> Any:
+            references[:] = submit(worker)
+            return references[0]
+
+        note: PartNote = await self._with_retry(first)
+        return note, references[1]
+
+    async def _with_retry(self, submit: Callable[[Any], Any]) -> Any:
+        """The result of a task; on another worker if its worker died."""
+        self._turn += 1
+        turn = self._turn
+        for attempt in range(_ATTEMPTS):
+            worker = self._workers[(turn + attempt) % len(self._workers)]
+            try:
+                return await submit(worker)
+            except ray.exceptions.RayActorError as error:
+                _log.warning("a Ray worker was lost: %s", type(error).__name__)
+        raise _WorkersLostError
+
+
+def _bare(job: Job) -> Job:
+    """What a task needs of a job: neither the other children nor what was counted before."""
+    return replace(job, asks=(), before=None)
+
+
+async def _serve(output: int) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    pipe = os.fdopen(output, "wb", buffering=0)
+
+    def send(message: FromHost) -> None:
+        # The node reads all the time; a pipe that stays full means that it is gone.
+        with suppress(BrokenPipeError):
+            pipe.write(pack(message))
+
+    stopping = asyncio.ensure_future(asyncio.Event().wait())
+    start = await read_frame(reader)
+    if not isinstance(start, HostStart):
+        return
+    workers = _start_ray(start)
+    loop.add_signal_handler(signal.SIGTERM, stopping.cancel)
+    send(Ready(tuple(ray.get([worker.where.remote() for worker in workers]))))
+    host = _Host(workers, send)
+    reading = asyncio.ensure_future(_read_jobs(reader, host))
+    await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
+    reading.cancel()
+    await host.end()
+
+
+async def _read_jobs(reader: asyncio.StreamReader, host: _Host) -> None:
+    while (message := await read_frame(reader)) is not None:
+        match message:
+            case JobFor():
+                host.begin(message)
+            case Cancelled():
+                host.cancel(message.number)
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    _die_with_parent()
+    # Whatever Ray or a library prints must not end up between two frames.
+    output = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        asyncio.run(_serve(output))
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
