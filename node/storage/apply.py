@@ -41,6 +41,7 @@ class Misfit(StrEnum):
     TABLE_UNKNOWN = "TABLE_UNKNOWN"
     LANE_MISMATCH = "LANE_MISMATCH"
     ENTRY_MISMATCH = "ENTRY_MISMATCH"
+    ORIGIN_NOT_BELOW = "ORIGIN_NOT_BELOW"
     ROW_MALFORMED = "ROW_MALFORMED"
     FORM_NOT_IN_POLICY = "FORM_NOT_IN_POLICY"
     AUTHOR_CHANGED = "AUTHOR_CHANGED"
@@ -242,9 +243,13 @@ class _Judgement:
             return Misfit.ENTRY_MISMATCH
         if not fits_schema(change):
             return Misfit.ROW_MALFORMED
-        if self._role is PeerRole.CHILD and not self._policy_allows(change):
-            return Misfit.FORM_NOT_IN_POLICY
-        return None
+        return self._misfit_of_child(change, entry) if self._role is PeerRole.CHILD else None
+
+    def _misfit_of_child(self, change: RowChange, entry: LogEntry) -> Misfit | None:
+        # A sibling's name and number on an entry would shut out the sibling's own.
+        if entry.origin_node not in self._below:
+            return Misfit.ORIGIN_NOT_BELOW
+        return None if self._policy_allows(change) else Misfit.FORM_NOT_IN_POLICY
 
     def _policy_allows(self, change: RowChange) -> bool:
         """A child that sends more than policy copies is refused, not thanked."""

@@ -40,6 +40,7 @@ class StoredResident:
 
     resident_id: str
     version: Version
+    author_node: str
     home_node: str
     home_epoch: int
     recorded_at: str

@@ -39,7 +39,7 @@ from node.storage.specs import IDENTIFIERS, RECORD_TABLES, RESIDENTS, TABLES, Ta
 from node.storage.tables import REPLICATED
 from replication.core.model import Form, Version
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "named_id", "resident_read"]
 
 _PAGE_MAX: Final = 500
 _RECORDS: Final = "records"
@@ -68,20 +68,21 @@ class Reader:
     def resident(self, caller: Caller, resident_id: str) -> StoredResident | None:
         """See Storage.resident."""
         scope = self._store.scopes.parameters(caller)
-        named = _named(resident_id)
+        named = named_id(resident_id)
 
         def work(connection: Connection) -> StoredResident | None:
-            found = None
-            if named is not None:
-                query = self._residents[is_large(caller)]
-                row = connection.execute(query, {**scope, "id": named}).mappings().first()
-                found = None if row is None else self._resident(connection, row)
-            outcome = Outcome.DONE if found else Outcome.NOT_FOUND
-            deed = Deed(Action.READ, RESIDENTS.name, outcome, int(bool(found)), named, named)
-            self._store.auditor.write(connection, caller, deed)
+            found = self.held(connection, caller, {**scope, "id": named}) if named else None
+            self._store.auditor.write(connection, caller, resident_read(named, found is not None))
             return found
 
         return self._store.transactions.write(work)
+
+    def held(
+        self, connection: Connection, caller: Caller, wanted: Mapping[str, Any]
+    ) -> StoredResident | None:
+        """A resident in the caller's transaction, who owes the audit; `wanted`: scope and id."""
+        row = connection.execute(self._residents[is_large(caller)], wanted).mappings().first()
+        return None if row is None else self._resident(connection, row)
 
     def find_resident(self, caller: Caller, system: str, value: str) -> StoredResident | None:
         """See Storage.find_resident."""
@@ -110,7 +111,7 @@ class Reader:
     def record(self, caller: Caller, record_id: str) -> StoredRecord | None:
         """See Storage.record."""
         scope = self._store.scopes.parameters(caller)
-        named = _named(record_id)
+        named = named_id(record_id)
 
         def work(connection: Connection) -> StoredRecord | None:
             found = None
@@ -128,7 +129,7 @@ class Reader:
         """See Storage.timeline."""
         size = min(max(size, 1), _PAGE_MAX)
         scope = self._store.scopes.parameters(caller)
-        named = _named(resident_id)
+        named = named_id(resident_id)
         before = _decode_token(token, resident_id)
 
         def work(connection: Connection) -> Page:
@@ -197,6 +198,7 @@ class Reader:
         return StoredResident(
             resident_id=row["row_id"],
             version=Version(row["version_epoch"], row["version_number"]),
+            author_node=row["author_node"],
             home_node=row["home_node"],
             home_epoch=row["home_epoch"],
             recorded_at=row["recorded_at"],
@@ -204,6 +206,17 @@ class Reader:
             deleted=bool(row["deleted"]),
             **cells,
         )
+
+
+def resident_read(named: str | None, found: bool) -> Deed:
+    """What the audit says of a resident's read, wherever his answer came from."""
+    outcome = Outcome.DONE if found else Outcome.NOT_FOUND
+    return Deed(Action.READ, RESIDENTS.name, outcome, int(found), named, named)
+
+
+def named_id(row_id: str) -> str | None:
+    """The id if it is one of ours: anything else a caller typed stays out of the audit."""
+    return row_id if is_row_id(row_id) else None
 
 
 def _two(build: Callable[..., Select[Any]], *about: TableSpec) -> tuple[Select[Any], Select[Any]]:
@@ -277,11 +290,6 @@ def _tables_of_id() -> Select[Any]:
     ]
     tables = union_all(*found).subquery("tables_of_id")
     return select(tables.c.name)
-
-
-def _named(row_id: str) -> str | None:
-    """The id if it is one of ours: anything else a caller typed stays out of the audit."""
-    return row_id if is_row_id(row_id) else None
 
 
 def _encode_token(day: str, row_id: str, resident_id: str) -> str:

@@ -17,7 +17,7 @@ from node.security.caller import Caller
 from node.storage.tables import SCOPE_HOMES
 from node.storage.transactions import Transactions
 
-__all__ = ["Scopes", "is_large", "visible"]
+__all__ = ["Scopes", "is_large", "sees", "visible"]
 
 _SPELLED_OUT_MAX: Final = 8
 _KEYS_KEPT: Final = 1024
@@ -38,6 +38,11 @@ def visible(table: Table, large: bool) -> ColumnElement[bool]:
     else:
         in_scope = table.c.home_node.in_(bindparam("scope_homes", expanding=True))
     return or_(table.c.author_node == bindparam("scope_author"), in_scope)
+
+
+def sees(caller: Caller, *, home_node: str, author_node: str) -> bool:
+    """The same rule for a row in hand, such as an answer that a cache kept."""
+    return author_node == caller.node_id or home_node in caller.scope
 
 
 class Scopes:

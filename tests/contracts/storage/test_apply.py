@@ -208,6 +208,18 @@ def test_another_author_may_not_take_a_row_over(township: NodeStore) -> None:
     assert _held(township) == [(change().row_id, Version(1, 1), 120.0)]
 
 
+def test_an_entry_under_a_siblings_name_is_refused(township: NodeStore) -> None:
+    """Else the sibling's own entry of that number would be taken for a repetition."""
+    row = change(author=VILLAGE_2, home=VILLAGE_2)
+    forged = log_entry(row, origin=VILLAGE, sequence=1)
+
+    outcome = send(township, VILLAGE_2, PeerRole.CHILD, forged)
+
+    assert outcome == ApplyOutcome(0, 0, 1)
+    assert _causes(township) == ["ORIGIN_NOT_BELOW"]
+    assert _from_village(township, log_entry(change(row=2), sequence=1)) == ApplyOutcome(1, 0, 0)
+
+
 def test_rows_of_an_old_home_epoch_are_refused(township: NodeStore) -> None:
     """After a move the old home's rows are proposals, not writes."""
     moved = change("residents", home_epoch=2, values={"sex": "male"})

@@ -1,0 +1,153 @@
+"""Point reads of residents, many in one transaction, with a cache of answers before the tables.
+
+A kept answer changes nothing but the cost: the caller's scope is checked against it here, the audit
+entry is written in the transaction that decides whether it still holds, and no answer is returned
+before that transaction is durable. Reads that come together share it: on a disk that takes
+milliseconds to synchronise, that is most of what a read costs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from node.cache import Cache, CachedAnswer, ChangedResidents, Held
+from node.security.caller import Caller
+from node.storage.audit import Deed
+from node.storage.context import StoreContext
+from node.storage.model import StoredResident
+from node.storage.reads import Reader, named_id, resident_read
+from node.storage.scope import sees
+from node.storage.specs import IDENTIFIERS, RESIDENTS
+from replication.core.codec import decode_changes
+
+__all__ = ["AnswerCounts", "Encode", "ResidentAnswers", "ResidentQuestion"]
+
+Encode = Callable[[StoredResident], bytes]
+"""A resident as the bytes that go on the wire; pure."""
+
+_LANE: Final = RESIDENTS.lane
+_NOT_STARTED: Final = -1
+_ENTRIES_MAX: Final = 500
+_BYTES_MAX: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentQuestion:
+    """Who asks for whom."""
+
+    caller: Caller
+    resident_id: str
+
+
+@dataclass(slots=True)
+class AnswerCounts:
+    """Answers that came from the cache, and from the tables, since the start."""
+
+    kept: int = 0
+    read: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one attempt of the transaction found."""
+
+    answers: list[bytes | None] = field(default_factory=list)
+    fresh: dict[str, CachedAnswer] = field(default_factory=dict)
+    head: int = 0
+    kept: int = 0
+
+
+class ResidentAnswers:
+    """Reads for callers, as bytes; and the cache's view of the log."""
+
+    def __init__(self, store: StoreContext, reader: Reader, cache: Cache) -> None:
+        self._store = store
+        self._reader = reader
+        self._cache = cache
+        self.counts = AnswerCounts()
+
+    def answers(self, asked: Sequence[ResidentQuestion], encode: Encode) -> list[bytes | None]:
+        """See Storage.resident_answers."""
+        named = [named_id(question.resident_id) for question in asked]
+        # Before the transaction: a Redis must not be waited for with the database's lock in hand.
+        held = self._cache.get(sorted({each for each in named if each is not None}))
+        scopes = [self._store.scopes.parameters(question.caller) for question in asked]
+
+        def work(connection: Connection) -> _Work:
+            return self._answer(connection, asked, named, scopes, held, encode)
+
+        done = self._store.transactions.write(work)
+        # After the commit: what is kept must not outlive a commit that a power cut took back.
+        if done.fresh and held.position is not None:
+            self._cache.put(done.fresh, done.head)
+        self.counts.kept += done.kept
+        self.counts.read += len(asked) - done.kept
+        return done.answers
+
+    def changed_residents(self, after: int, *, up_to: int) -> ChangedResidents:
+        """See node.cache.ChangeSource: residents and identifiers travel in one lane."""
+
+        def work(connection: Connection) -> ChangedResidents:
+            part = self._store.changelog.read(
+                connection,
+                after=after,
+                lane=_LANE,
+                bytes_max=_BYTES_MAX,
+                entries_max=_ENTRIES_MAX,
+                up_to=up_to,
+            )
+            changed = {
+                change.resident_id
+                for entry in part.entries
+                for change in decode_changes(entry.codec, entry.rows)
+                if change.table in {RESIDENTS.name, IDENTIFIERS.name}
+            }
+            return ChangedResidents(part.scanned_to, frozenset(changed))
+
+        return self._store.transactions.read(work)
+
+    def _answer(
+        self,
+        connection: Connection,
+        asked: Sequence[ResidentQuestion],
+        named: Sequence[str | None],
+        scopes: Sequence[Mapping[str, Any]],
+        held: Held,
+        encode: Encode,
+    ) -> _Work:
+        # First of all: what commits after this statement is in the log beyond the head it gives.
+        after = _NOT_STARTED if held.position is None else held.position
+        end = self._store.changelog.end(connection, _LANE, after)
+        usable = {} if end.moved or held.position is None else held.answers
+        work = _Work(head=end.head)
+        deeds: dict[Caller, list[Deed]] = defaultdict(list)
+        for question, resident_id, scope in zip(asked, named, scopes, strict=True):
+            kept = usable.get(resident_id) if resident_id is not None else None
+            if kept is not None:
+                work.kept += 1
+                answer = _for_caller(kept, question.caller)
+            elif resident_id is not None:
+                wanted = {**scope, "id": resident_id}
+                found = self._reader.held(connection, question.caller, wanted)
+                answer = None if found is None else encode(found)
+                if found is not None and answer is not None:
+                    work.fresh[resident_id] = CachedAnswer(
+                        found.home_node, found.author_node, answer
+                    )
+            else:
+                answer = None
+            work.answers.append(answer)
+            deeds[question.caller].append(resident_read(resident_id, answer is not None))
+        for caller, done in deeds.items():
+            self._store.auditor.write(connection, caller, *done)
+        return work
+
+
+def _for_caller(kept: CachedAnswer, caller: Caller) -> bytes | None:
+    shown = sees(caller, home_node=kept.home_node, author_node=kept.author_node)
+    return kept.wire if shown else None
