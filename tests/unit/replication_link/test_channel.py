@@ -1,0 +1,162 @@
+"""Questions over a link: answers whole or not at all, credit, deadlines, rules for the peer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from replication.channel import (
+    OPEN_REQUESTS_MAX,
+    AskRefusedError,
+    AskTimeoutError,
+    Channel,
+    LinkDownError,
+)
+from replication.core.model import AnswerPart, Cancel, Credit, Request
+from replication.errors import LocalProtocolError, RemoteProtocolError
+
+Frame = Request | AnswerPart | Cancel | Credit
+
+
+class Pair:
+    """Two channels joined in memory; `sent` keeps what the asker's side sent."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[bytes]]) -> None:
+        self.sent: list[Frame] = []
+        self.answered: list[Frame] = []
+        self.asker = Channel(self._to_answerer, self._nobody, peer="141002")
+        self.answerer = Channel(self._to_asker, answer, peer="1410")
+
+    async def _nobody(self, request: Request) -> bytes:
+        raise AskRefusedError("UNKNOWN_METHOD", request.method)
+
+    def _to_answerer(self, frame: Frame) -> None:
+        self.sent.append(frame)
+        self.answerer.handle(frame)
+
+    def _to_asker(self, frame: Frame) -> None:
+        self.answered.append(frame)
+        self.asker.handle(frame)
+
+
+async def test_an_answer_comes_whole() -> None:
+    """A large answer travels in parts and is put together again."""
+    body = bytes(range(256)) * 10_000
+
+    async def answer(request: Request) -> bytes:
+        return request.body + body
+
+    pair = Pair(answer)
+    assert await pair.asker.ask("echo", b"x", remaining_ms=5000) == b"x" + body
+    parts = [frame for frame in pair.answered if isinstance(frame, AnswerPart)]
+    assert [part.n for part in parts] == list(range(1, len(parts) + 1))
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert any(isinstance(frame, Credit) for frame in pair.sent)
+
+
+async def test_an_answerer_waits_for_credit() -> None:
+    """Without credit no more than the first megabyte leaves."""
+    sent: list[Frame] = []
+
+    async def answer(_request: Request) -> bytes:
+        return bytes(3 * 1024 * 1024)
+
+    channel = Channel(sent.append, answer, peer="1410")
+    channel.handle(Request(1, (), "large", 5000))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    held = sum(len(f.body) for f in sent if isinstance(f, AnswerPart))
+    assert held == 1024 * 1024
+    channel.handle(Credit(1, 512 * 1024))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sum(len(f.body) for f in sent if isinstance(f, AnswerPart)) == held + 512 * 1024
+    channel.close()
+
+
+async def test_a_late_answer_is_a_timeout_and_the_peer_is_told() -> None:
+    """The asker gives up at the deadline and cancels."""
+    never = asyncio.Event()
+    stopped = asyncio.Event()
+
+    async def answer(_request: Request) -> bytes:
+        try:
+            await never.wait()
+        finally:
+            stopped.set()
+        return b""
+
+    pair = Pair(answer)
+    with pytest.raises(AskTimeoutError):
+        await pair.asker.ask("slow", b"", remaining_ms=50)
+    await asyncio.wait_for(stopped.wait(), 5)
+
+
+async def test_a_refusal_carries_its_code() -> None:
+    """An error of ours becomes a status; its text has no secrets to hide."""
+
+    async def answer(_request: Request) -> bytes:
+        raise LocalProtocolError("not today")
+
+    pair = Pair(answer)
+    with pytest.raises(AskRefusedError) as caught:
+        await pair.asker.ask("x", b"", remaining_ms=5000)
+    assert caught.value.status == "LOCAL_PROTOCOL_ERROR"
+
+
+async def test_a_broken_link_fails_every_open_question() -> None:
+    """Nobody waits for a stream that is gone."""
+    channel = Channel(lambda frame: None, _silence, peer="141002")
+    waiting = [asyncio.create_task(channel.ask("x", b"", remaining_ms=60_000)) for _ in range(3)]
+    await asyncio.sleep(0)
+    channel.close()
+    for task in waiting:
+        with pytest.raises(LinkDownError):
+            await task
+    with pytest.raises(LinkDownError):
+        await channel.ask("x", b"", remaining_ms=1000)
+
+
+async def test_too_many_questions_are_refused() -> None:
+    """A limit on every queue, on both sides."""
+    channel = Channel(lambda frame: None, _silence, peer="141002")
+    waiting = [
+        asyncio.create_task(channel.ask("x", b"", remaining_ms=60_000))
+        for _ in range(OPEN_REQUESTS_MAX)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(AskRefusedError, match="too many"):
+        await channel.ask("x", b"", remaining_ms=1000)
+    sent: list[Frame] = []
+    answerer = Channel(sent.append, _silence, peer="1410")
+    for n in range(OPEN_REQUESTS_MAX + 1):
+        answerer.handle(Request(n + 1, (), "x", 60_000))
+    refused = [f for f in sent if isinstance(f, AnswerPart)]
+    assert [part.status for part in refused] == ["OVERLOADED"]
+    channel.close()
+    answerer.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_parts_out_of_order_and_false_digests_break_the_link() -> None:
+    """What a peer gets wrong is never guessed around."""
+    sent: list[Frame] = []
+    channel = Channel(sent.append, _silence, peer="141002")
+    asked = asyncio.create_task(channel.ask("x", b"", remaining_ms=60_000))
+    await asyncio.sleep(0)
+    with pytest.raises(RemoteProtocolError, match="out of order"):
+        channel.handle(AnswerPart(1, 2, last=False, body=b"second"))
+    with pytest.raises(RemoteProtocolError, match="digest"):
+        channel.handle(AnswerPart(1, 1, last=True, digest=b"no", body=b"first"))
+    channel.handle(Request(7, (), "x", 60_000))
+    with pytest.raises(RemoteProtocolError, match="open already"):
+        channel.handle(Request(7, (), "x", 60_000))
+    channel.close()
+    await asyncio.gather(asked, return_exceptions=True)
+
+
+async def _silence(_request: Request) -> bytes:
+    await asyncio.Event().wait()
+    return b""
