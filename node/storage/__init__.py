@@ -6,6 +6,7 @@ caller and audited in its own transaction, that cells named sealed are never wri
 what leaves upward has the form that policy names. It never talks to a peer and decides no policy.
 """
 
+from node.storage.answers import AnswerCounts, ResidentQuestion
 from node.storage.audit import AuditBreak
 from node.storage.data_keys import StoredKeys
 from node.storage.engine import EngineLimits, check_durability, open_engine
@@ -27,6 +28,7 @@ from node.storage.tables import CHANGELOG, METADATA
 __all__ = [
     "CHANGELOG",
     "METADATA",
+    "AnswerCounts",
     "ApplyOutcome",
     "AuditBreak",
     "AuditEntry",
@@ -37,6 +39,7 @@ __all__ = [
     "EngineLimits",
     "LogState",
     "Page",
+    "ResidentQuestion",
     "Storage",
     "StoredKeys",
     "StoredRecord",

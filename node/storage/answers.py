@@ -44,6 +44,15 @@ class ResidentQuestion:
     resident_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Questions with their ids (None: not one of ours) and scopes, and what the cache holds."""
+
+    parts: Sequence[tuple[ResidentQuestion, str | None, Mapping[str, Any]]]
+    held: Held
+    encode: Encode
+
+
 @dataclass(slots=True)
 class AnswerCounts:
     """Answers that came from the cache, and from the tables, since the start."""
@@ -77,11 +86,8 @@ class ResidentAnswers:
         # Before the transaction: a Redis must not be waited for with the database's lock in hand.
         held = self._cache.get(sorted({each for each in named if each is not None}))
         scopes = [self._store.scopes.parameters(question.caller) for question in asked]
-
-        def work(connection: Connection) -> _Work:
-            return self._answer(connection, asked, named, scopes, held, encode)
-
-        done = self._store.transactions.write(work)
+        batch = _Batch(list(zip(asked, named, scopes, strict=True)), held, encode)
+        done = self._store.transactions.write(lambda connection: self._answer(connection, batch))
         # After the commit: what is kept must not outlive a commit that a power cut took back.
         if done.fresh and held.position is not None:
             self._cache.put(done.fresh, done.head)
@@ -111,36 +117,28 @@ class ResidentAnswers:
 
         return self._store.transactions.read(work)
 
-    def _answer(
-        self,
-        connection: Connection,
-        asked: Sequence[ResidentQuestion],
-        named: Sequence[str | None],
-        scopes: Sequence[Mapping[str, Any]],
-        held: Held,
-        encode: Encode,
-    ) -> _Work:
+    def _answer(self, connection: Connection, batch: _Batch) -> _Work:
+        held = batch.held
         # First of all: what commits after this statement is in the log beyond the head it gives.
         after = _NOT_STARTED if held.position is None else held.position
         end = self._store.changelog.end(connection, _LANE, after)
         usable = {} if end.moved or held.position is None else held.answers
         work = _Work(head=end.head)
         deeds: dict[Caller, list[Deed]] = defaultdict(list)
-        for question, resident_id, scope in zip(asked, named, scopes, strict=True):
-            kept = usable.get(resident_id) if resident_id is not None else None
+        for question, resident_id, scope in batch.parts:
+            answer = None
+            kept = None if resident_id is None else usable.get(resident_id)
             if kept is not None:
-                work.kept += 1
                 answer = _for_caller(kept, question.caller)
+                work.kept += 1
             elif resident_id is not None:
                 wanted = {**scope, "id": resident_id}
                 found = self._reader.held(connection, question.caller, wanted)
-                answer = None if found is None else encode(found)
-                if found is not None and answer is not None:
+                if found is not None:
+                    answer = batch.encode(found)
                     work.fresh[resident_id] = CachedAnswer(
                         found.home_node, found.author_node, answer
                     )
-            else:
-                answer = None
             work.answers.append(answer)
             deeds[question.caller].append(resident_read(resident_id, answer is not None))
         for caller, done in deeds.items():

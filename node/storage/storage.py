@@ -7,17 +7,19 @@ returns when the write is durable.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, RowMapping
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
+from node.cache import Cache, ChangedResidents, InProcessCache
 from node.clock import Clock, Ids, RandomBytes
 from node.records.model import Bundle
 from node.security.caller import Caller
 from node.security.sealing import DataKeys
+from node.storage.answers import AnswerCounts, Encode, ResidentAnswers, ResidentQuestion
 from node.storage.apply import BatchApplier
 from node.storage.audit import AuditBreak, Auditor
 from node.storage.columnar_source import ColumnarSource
@@ -74,8 +76,12 @@ class Storage:
         regional_index: KeyedIndex | None = None,
         pseudonymizer: Pseudonyms | None = None,
         random_bytes: RandomBytes = os.urandom,
+        cache: Cache | None = None,
     ) -> None:
-        """`regional_index` and `pseudonymizer`: only where the node holds those keys."""
+        """`regional_index` and `pseudonymizer`: only where the node holds those keys.
+
+        `cache`: of residents' answers, followed by a CacheFollower; None keeps nothing.
+        """
         transactions = Transactions(engine)
         self._store = store = StoreContext(
             node_id=node_id,
@@ -100,6 +106,9 @@ class Storage:
         self._writer = BundleWriter(store, maker)
         self._applier = BatchApplier(store, maker)
         self._reader = Reader(store)
+        self._answers = ResidentAnswers(
+            store, self._reader, InProcessCache(0) if cache is None else cache
+        )
         self._outgoing = OutgoingReader(store)
         self._columnar = ColumnarSource(store)
         self._counter = Counter(store)
@@ -120,6 +129,28 @@ class Storage:
     def resident(self, caller: Caller, resident_id: str) -> StoredResident | None:
         """A resident held in full; None: not there, or not for this caller. Audited."""
         return self._reader.resident(caller, resident_id)
+
+    def resident_answers(
+        self, asked: Sequence[ResidentQuestion], encode: Encode
+    ) -> list[bytes | None]:
+        """Residents held in full, as bytes; None as for `resident`. Each audited for its caller.
+
+        One transaction for all: if one of them fails, none is answered or audited.
+
+        Args:
+            asked: In the order of the answers.
+            encode: Makes the bytes, if no answer is kept that the log still allows.
+        """
+        return self._answers.answers(asked, encode)
+
+    def changed_residents(self, after: int, *, up_to: int) -> ChangedResidents:
+        """Residents whose kept answers a part of the log after a sequence makes old."""
+        return self._answers.changed_residents(after, up_to=up_to)
+
+    @property
+    def answer_counts(self) -> AnswerCounts:
+        """How many answers came from the cache, and from the tables."""
+        return self._answers.counts
 
     def find_resident(self, caller: Caller, system: str, value: str) -> StoredResident | None:
         """The resident who carries an identifier, found by the keyed index. Audited."""

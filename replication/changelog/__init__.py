@@ -21,7 +21,14 @@ from replication.changelog.errors import (
     SequencerFencedError,
 )
 from replication.changelog.links import LinkState, LogReaders, Marks, PeerEpoch, StoreState
-from replication.changelog.log import ChangeLog, LogSlice, NewEntry, OriginKey, PayloadSealer
+from replication.changelog.log import (
+    ChangeLog,
+    LogEnd,
+    LogSlice,
+    NewEntry,
+    OriginKey,
+    PayloadSealer,
+)
 from replication.changelog.quarantine import Quarantine, QuarantinedChange, QuarantineExit
 from replication.changelog.sequencer import (
     CounterSequencer,
@@ -41,6 +48,7 @@ __all__ = [
     "CursorWentBackError",
     "DuplicateEntryError",
     "LinkState",
+    "LogEnd",
     "LogNotReadyError",
     "LogPrunedError",
     "LogReaders",

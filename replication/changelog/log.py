@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    SmallInteger,
     bindparam,
     delete,
     func,
@@ -33,7 +34,15 @@ from replication.changelog.sequencer import Numbering
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
 from replication.core.model import Form, Lane, LogEntry
 
-__all__ = ["ChangeLog", "LogSlice", "NewEntry", "OriginKey", "PayloadSealer", "RandomBytes"]
+__all__ = [
+    "ChangeLog",
+    "LogEnd",
+    "LogSlice",
+    "NewEntry",
+    "OriginKey",
+    "PayloadSealer",
+    "RandomBytes",
+]
 
 RandomBytes = Callable[[int], bytes]
 """n random bytes, unguessable."""
@@ -98,6 +107,14 @@ class OriginKey:
 
 
 @dataclass(frozen=True, slots=True)
+class LogEnd:
+    """The last number given, and whether more of a lane has committed than a reader has seen."""
+
+    head: int
+    moved: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LogSlice:
     """Entries in order of their sequence.
 
@@ -129,6 +146,7 @@ class ChangeLog:
         self._numbering = numbering
         self._random_bytes = random_bytes
         self._insert = insert(tables.change_log)
+        self._end = _end_query(tables)
         self._slices = {
             (sqlite, lane): _slice_query(tables, lane, lane_as_range=not sqlite)
             for lane in (None, *Lane)
@@ -213,6 +231,19 @@ class ChangeLog:
         t = self._tables.sequencer
         head = connection.execute(select(t.c.head).where(t.c.id == SEQUENCER_ROW)).scalar()
         return int(head or 0)
+
+    def end(self, connection: Connection, lane: Lane, after: int) -> LogEnd:
+        """Whether a reader of `lane` at `after` has seen all of it that has committed.
+
+        What waits for its number counts as not seen. One statement, so one moment of the log.
+
+        Raises:
+            LogNotReadyError: The log's row is missing.
+        """
+        row = connection.execute(self._end, {"lane": lane.value, "after": after}).first()
+        if row is None:
+            raise LogNotReadyError("the log has no sequencer row")
+        return LogEnd(int(row.head), bool(row.later or row.unnumbered))
 
     def pruned_to(self, connection: Connection) -> int:
         """The last number deleted, 0 if none was."""
@@ -316,6 +347,16 @@ class ChangeLog:
     def _aad(self, uid: bytes) -> bytes:
         """Binds a payload to its entry by what is known before the number is."""
         return b"|".join((self._node_id.encode(), b"change_log", b"payload", uid.hex().encode()))
+
+
+def _end_query(tables: ChangelogTables) -> Select[Any]:
+    t, s = tables.change_log, tables.sequencer
+    of_lane = select(t.c.entry_id).where(t.c.lane == bindparam("lane", type_=SmallInteger))
+    later = of_lane.where(t.c.sequence > bindparam("after", type_=BigInteger)).exists()
+    unnumbered = of_lane.where(t.c.sequence.is_(null())).exists()
+    return select(s.c.head, later.label("later"), unnumbered.label("unnumbered")).where(
+        s.c.id == SEQUENCER_ROW
+    )
 
 
 def _by_sequence(row: Row[Any]) -> int:
