@@ -1,0 +1,63 @@
+"""A few running nodes for a benchmark: processes of the program, each with its certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from hardware_profiles import load_profile, mariadb_configuration, profile_text
+from hierarchy_config import NodeId
+from node.clock import SystemClock
+from node.demo.place import DemoPlace
+from node.demo.processes import Fleet
+from node.mariadb_server import PrivateMariaDB
+
+__all__ = ["TOWNSHIP", "VILLAGE", "ended", "made_place", "running_nodes", "server_configuration"]
+
+TOWNSHIP: Final = NodeId("141002100")
+VILLAGE: Final = NodeId("141002100200")
+
+
+def made_place(folder: Path, nodes: tuple[NodeId, ...], database: str) -> DemoPlace:
+    """Data folders, keys and certificates of some nodes, with the profiles of their levels."""
+    place, _ = DemoPlace.open(folder, database, SystemClock(), nodes)
+    for node in place.nodes:
+        # The demo's are cut to a share of the machine; here a node is what it will be.
+        profile = load_profile(place.hierarchy.entry(node).profile)
+        path = place.node_dir(node) / "profile.yaml"
+        path.write_text(profile_text(profile), encoding="utf-8")
+    return place
+
+
+@contextmanager
+def running_nodes(
+    folder: Path, nodes: tuple[NodeId, ...], database: str = "sqlite"
+) -> Iterator[Fleet]:
+    """The nodes as processes, linked and ready; stopped and their servers ended on leaving."""
+    place = made_place(folder, nodes, database)
+    fleet = Fleet(place, SystemClock())
+    with ExitStack() as held:
+        if database == "mysql":
+            for node in place.nodes:
+                text = server_configuration(place.hierarchy.entry(node).profile, folder / node)
+                server = held.enter_context(PrivateMariaDB(folder / node, configuration=text))
+                place.set_database(node, server.create_database("fenhe"))
+        try:
+            for node in place.nodes:
+                fleet.start(node)
+            fleet.wait_ready()
+            yield fleet
+        finally:
+            fleet.stop()
+
+
+def server_configuration(profile: str, folder: Path) -> str:
+    """A MariaDB configuration as a node of that profile gets it."""
+    return mariadb_configuration(load_profile(profile), folder / "data", None, folder / "socket")
+
+
+def ended(what: str, code: int) -> RuntimeError:
+    """The error of a helper process that failed."""
+    return RuntimeError(f"{what} ended with exit code {code}; its words stand above")

@@ -1,0 +1,77 @@
+"""A node's store opened by a benchmark, with or without its change log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from node import opening
+from node.clock import SystemClock
+from node.foundations import Foundations, read_foundations
+from node.security.caller import Caller, local_operator
+from node.security.folders import NodeFolder
+from node.storage import EngineLimits, Storage, open_engine
+from node.storage.tables import CHANGELOG
+from replication.changelog import ChangeLog, NewEntry, RelaySequencer
+
+__all__ = ["NoLog", "OpenNode", "attach", "without_log"]
+
+_CONNECTIONS = 4
+
+
+class NoLog(ChangeLog):
+    """A change log that forgets: what the same writes cost without one."""
+
+    def append(self, connection: Connection, entries: Sequence[NewEntry]) -> None:
+        """Nothing. The entries themselves have been made and encoded by the caller."""
+
+
+@dataclass(frozen=True)
+class OpenNode:
+    """A node's storage, and the operator of its machine as the one who writes."""
+
+    base: Foundations
+    engine: Engine
+    storage: Storage
+    caller: Caller
+
+
+def attach(data_dir: Path) -> OpenNode:
+    """Open a running node's MariaDB store as a second process, without taking its numbering over.
+
+    The node's own relay numbers what is appended here, when it next looks (once a second).
+    """
+    base = read_foundations(data_dir, SystemClock())
+    engine = open_engine(base.settings.database, EngineLimits(connections=_CONNECTIONS))
+    return OpenNode(base, engine, _storage(base, engine, ChangeLog), _operator(base))
+
+
+def without_log(base: Foundations, engine: Engine) -> OpenNode:
+    """The same store without its log."""
+    return OpenNode(base, engine, _storage(base, engine, NoLog), _operator(base))
+
+
+def _operator(base: Foundations) -> Caller:
+    return local_operator(base.node_id, base.hierarchy, "benchmark")
+
+
+def _storage(base: Foundations, engine: Engine, kind: Callable[..., ChangeLog]) -> Storage:
+    """As node/opening.py builds it, but for the log and the taking over."""
+    clock = SystemClock()
+    folder = NodeFolder(base.paths.data)
+    keys = opening._data_keys(engine, folder, base.node_id, clock)
+    epoch, _ = opening._life(engine)
+    numbering = RelaySequencer(CHANGELOG, store_epoch=epoch)
+    log = kind(CHANGELOG, node_id=base.node_id, store_epoch=epoch, sealer=keys, numbering=numbering)
+    return opening._storage(
+        engine,
+        folder,
+        hierarchy=base.hierarchy,
+        node_id=base.node_id,
+        keys=keys,
+        log=log,
+        clock=clock,
+    )
