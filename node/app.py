@@ -88,6 +88,7 @@ class Node:
             clock=clock,
             notify=pump.notify,
             number=store.number,
+            head=lambda: pump.head,
         )
         hub = self._hub(store, link_store, pump, link_threads)
         questions = Questions(
@@ -116,7 +117,7 @@ class Node:
                 started_ms,
             )
         )
-        await self._serve(Servicers(desk, status, hub, questions), metrics)
+        await self._serve(Servicers(desk, status, hub, questions, lambda: utc_now(clock)), metrics)
         await questions.start()
         self._exit.push_async_callback(questions.stop)
         self._run(pump.run())

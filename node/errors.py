@@ -107,6 +107,7 @@ _INVALID: PublicStatus = PublicStatus(grpc.StatusCode.INVALID_ARGUMENT, 400)
 _PRECONDITION = PublicStatus(grpc.StatusCode.FAILED_PRECONDITION, 409)
 _UNAVAILABLE = PublicStatus(grpc.StatusCode.UNAVAILABLE, 503)
 _DENIED = PublicStatus(grpc.StatusCode.PERMISSION_DENIED, 403)
+_UNAUTHENTICATED = PublicStatus(grpc.StatusCode.UNAUTHENTICATED, 401)
 _INTERNAL = PublicStatus(grpc.StatusCode.INTERNAL, 500)
 
 STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
@@ -114,7 +115,8 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "INVALID_REQUEST": _INVALID,
         "NOT_FOUND": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "DENIED": _DENIED,
-        "PEER_IDENTITY": PublicStatus(grpc.StatusCode.UNAUTHENTICATED, 401),
+        "PEER_IDENTITY": _UNAUTHENTICATED,
+        "SIGNATURE_INVALID": _UNAUTHENTICATED,
         "DISK_FULL": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         "EXTRA_MISSING": _PRECONDITION,
         "RAY_UNAVAILABLE": _UNAVAILABLE,

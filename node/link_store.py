@@ -57,6 +57,7 @@ class NodeLinkStore:
         clock: Clock,
         notify: Callable[[], None],
         number: Callable[[], int],
+        head: Callable[[], int],
     ) -> None:
         """Nothing is read yet.
 
@@ -71,6 +72,7 @@ class NodeLinkStore:
             clock: For this node's own mark.
             notify: Called after a peer's rows were applied: the log has grown.
             number: Numbers what has committed and returns the head.
+            head: The newest durable head that was told to the links; nothing newer is read.
         """
         self._engine = engine
         self._storage = storage
@@ -82,6 +84,7 @@ class NodeLinkStore:
         self._clock = clock
         self._notify = notify
         self._number = number
+        self._head = head
 
     @property
     def store_epoch(self) -> int:
@@ -108,7 +111,9 @@ class NodeLinkStore:
         self, peer: str, lane: Lane, after: int, bytes_max: int
     ) -> tuple[Sequence[LogEntry], int]:
         """Entries for this peer after a sequence, filtered and transformed by policy."""
-        return self._storage.outgoing(NodeId(peer), self.role(peer), lane, after, bytes_max)
+        return self._storage.outgoing(
+            NodeId(peer), self.role(peer), lane, after, bytes_max, up_to=self._head()
+        )
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
         """Rows, relayed entries and cursor in one durable transaction."""

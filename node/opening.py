@@ -28,11 +28,9 @@ from node.storage.data_keys import KeyState, StoredKeys
 from node.storage.tables import CHANGELOG
 from replication.changelog import (
     ChangeLog,
-    CounterSequencer,
     LinkState,
     Marks,
     RelaySequencer,
-    Sequencer,
     StoreState,
     read_transaction,
     write_transaction,
@@ -90,11 +88,7 @@ def open_store(
     migrate(engine)
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock)
     epoch, incarnation = _life(engine)
-    sequencer: Sequencer
-    if engine.dialect.name == "sqlite":
-        sequencer = CounterSequencer(CHANGELOG, store_epoch=epoch)
-    else:
-        sequencer = RelaySequencer(CHANGELOG, store_epoch=epoch)
+    sequencer = RelaySequencer(CHANGELOG, store_epoch=epoch)
     log = ChangeLog(CHANGELOG, node_id=node_id, store_epoch=epoch, sealer=keys, numbering=sequencer)
     storage = _storage(
         engine,

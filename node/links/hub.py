@@ -111,9 +111,15 @@ class LinkHub:
         hops = self._hops(to)
         return await self._ask_over(hops[0], method, body, remaining_ms, manifest, hops[1:])
 
-    async def serve_child(self, child: NodeId, stream: FrameStream) -> LinkEnded:
-        """Run the stream that a child has just opened, until it ends."""
-        return await self._run(self._states[child], stream)
+    async def serve_child(
+        self, child: NodeId, stream: FrameStream, certificate_left_s: float
+    ) -> LinkEnded:
+        """Run the stream that a child has just opened, until it ends.
+
+        Open streams survive the expiry of a certificate, so the stream's age is cut to it.
+        """
+        age_s_max = min(STREAM_AGE_S_MAX, certificate_left_s)
+        return await self._run(self._states[child], stream, age_s_max)
 
     async def dial_parent(self, parent: ParentLink) -> None:
         """Keep the link to the parent up until cancelled."""
@@ -141,7 +147,9 @@ class LinkHub:
             if state.runner is not None:
                 state.runner.end("STOPPING", reason)
 
-    async def _run(self, state: LinkState, stream: FrameStream) -> LinkEnded:
+    async def _run(
+        self, state: LinkState, stream: FrameStream, age_s_max: float = STREAM_AGE_S_MAX
+    ) -> LinkEnded:
         def went_up(hello: Hello) -> None:
             state.connects += 1
             state.last_error = ""
@@ -155,7 +163,7 @@ class LinkHub:
             state.runner.end("REPLACED", "a newer stream of the same node replaced this one")
         state.runner = runner
         age = asyncio.get_running_loop().call_later(
-            STREAM_AGE_S_MAX, runner.end, "STREAM_AGE", "the stream's age limit"
+            age_s_max, runner.end, "STREAM_AGE", "the stream's age limit"
         )
         try:
             ended = await runner.run(self.head)

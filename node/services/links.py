@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -19,15 +20,17 @@ __all__ = ["LinkServicer"]
 class LinkServicer(replication_pb2_grpc.LinkServiceServicer):
     """fenhe.replication.v1.LinkService."""
 
-    def __init__(self, hub: LinkHub) -> None:
+    def __init__(self, hub: LinkHub, utc: Callable[[], datetime]) -> None:
         self._hub = hub
+        self._utc = utc
 
     async def Connect(  # type: ignore[override]  # a coroutine that reads and writes by itself
         self, request_iterator: AsyncIterator[pb.Frame], context: Any
     ) -> None:
         """Serve one child's stream; the interceptor has checked that it is a child of this node."""
-        child = current_call().identity.node_id
-        ended = await self._hub.serve_child(child, ServerStream(context))
+        identity = current_call().identity
+        left_s = (identity.not_after - self._utc()).total_seconds()
+        ended = await self._hub.serve_child(identity.node_id, ServerStream(context), left_s)
         if ended.code not in _ORDERLY:
             with contextlib.suppress(grpc.aio.UsageError):
                 await context.abort(

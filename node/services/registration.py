@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import grpc
@@ -41,6 +43,7 @@ class Servicers:
     status: NodeServicer
     hub: LinkHub
     questions: Questions
+    utc: Callable[[], datetime]
 
 
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
@@ -48,7 +51,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     care_pb2_grpc.add_RecordServiceServicer_to_server(RecordServicer(servicers.desk), server)
     empi_pb2_grpc.add_ResidentServiceServicer_to_server(ResidentServicer(servicers.desk), server)
     node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.status, server)
-    replication_pb2_grpc.add_LinkServiceServicer_to_server(LinkServicer(servicers.hub), server)
+    replication_pb2_grpc.add_LinkServiceServicer_to_server(
+        LinkServicer(servicers.hub, servicers.utc), server
+    )
     federation_pb2_grpc.add_QueryServiceServicer_to_server(
         QueryServicer(servicers.questions), server
     )
