@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from hierarchy_config.model import CopyForm, NodeId
 from node.storage.context import StoreContext
@@ -32,6 +32,10 @@ from replication.core.model import Batch, Cursor, LogEntry, RowChange
 
 __all__ = ["BatchApplier", "Misfit"]
 
+_R = REPLICATED[RESIDENTS.name]
+_HOME_EPOCHS: Final = select(_R.c.row_id, _R.c.home_epoch).where(
+    _R.c.row_id.in_(bindparam("ids", expanding=True))
+)
 _NO_OUTCOME: Final = ApplyOutcome(0, 0, 0)
 
 
@@ -278,17 +282,15 @@ def _held_by_table(
     return {
         (table, row_id): held
         for table in sorted(ids)
-        for row_id, held in held_rows(connection, table, ids[table], for_update=True).items()
+        for row_id, held in held_rows(connection, table, ids[table]).items()
     }
 
 
 def _home_epochs(connection: Connection, resident_ids: set[str]) -> dict[str, int]:
-    t = REPLICATED[RESIDENTS.name]
-    query = select(t.c.row_id, t.c.home_epoch)
     return {
         row.row_id: row.home_epoch
         for some in chunks(sorted(resident_ids))
-        for row in connection.execute(query.where(t.c.row_id.in_(some)))
+        for row in connection.execute(_HOME_EPOCHS, {"ids": some})
     }
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from node.clock import format_ms
 from node.records.model import Bundle, NewRecord, NewResident
@@ -42,6 +43,36 @@ __all__ = ["BundlePlan", "PlannedRow", "plan_bundle"]
 
 _FIRST = Version(1, 1)
 _RECORD_COLUMNS: Mapping[str, frozenset[str]] = {spec.name: spec.names for spec in RECORD_TABLES}
+
+
+_R = REPLICATED[RESIDENTS.name]
+_I = REPLICATED[IDENTIFIERS.name]
+
+# Built once: composing a statement costs more than running it on SQLite.
+_IDENTIFIERS_OF: Final = select(_I.c.resident_id, _I.c.system, _I.c.value_index).where(
+    _I.c.deleted.is_(False), _I.c.resident_id.in_(bindparam("ids", expanding=True))
+)
+_TAKEN: Final = (
+    select(_I.c.value_index)
+    .where(
+        _I.c.system == IDENTITY_NUMBER,
+        _I.c.deleted.is_(False),
+        _I.c.value_index.in_(bindparam("indexes", expanding=True)),
+    )
+    .distinct()
+)
+_HOMES: Final = tuple(
+    select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch)
+    .where(
+        _R.c.row_id.in_(bindparam("ids", expanding=True)),
+        _R.c.form == Form.FULL.value,
+        _R.c.deleted.is_(False),
+        visible(_R, large),
+    )
+    .order_by(_R.c.row_id)
+    .with_for_update(read=True)
+    for large in (False, True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +190,20 @@ class _Planner:
         return rows
 
     def _identifiers_of(self, resident_ids: Sequence[str]) -> set[tuple[str, str, str]]:
-        t = REPLICATED[IDENTIFIERS.name]
-        query = select(t.c.resident_id, t.c.system, t.c.value_index).where(t.c.deleted.is_(False))
         return {
             (row.resident_id, row.system, row.value_index)
             for some in chunks(resident_ids)
-            for row in self._connection.execute(query.where(t.c.resident_id.in_(some)))
+            for row in self._connection.execute(_IDENTIFIERS_OF, {"ids": some})
         }
 
     def _refuse_taken(
         self, positions: Mapping[tuple[str, str], str], repeated: Sequence[str]
     ) -> None:
-        t = REPLICATED[IDENTIFIERS.name]
         wanted = [index for system, index in positions if system == IDENTITY_NUMBER]
-        query = select(t.c.value_index).where(t.c.system == IDENTITY_NUMBER, t.c.deleted.is_(False))
         taken = [
             positions[IDENTITY_NUMBER, row.value_index]
             for some in chunks(wanted)
-            for row in self._connection.execute(query.where(t.c.value_index.in_(some)).distinct())
+            for row in self._connection.execute(_TAKEN, {"indexes": some})
         ]
         if taken or repeated:
             raise DuplicateIdentifierError(
@@ -221,18 +248,12 @@ class _Planner:
     def _homes_of(self, caller: Caller, resident_ids: set[str]) -> dict[str, _Home]:
         """Home and epoch of residents held here that the caller may see; no move meanwhile."""
         asked = sorted(filter(is_row_id, resident_ids))
-        t = REPLICATED[RESIDENTS.name]
-        query = (
-            select(t.c.row_id, t.c.home_node, t.c.home_epoch)
-            .where(t.c.form == "full", t.c.deleted.is_(False), visible(t, is_large(caller)))
-            .order_by(t.c.row_id)
-            .with_for_update(read=True)
-        )
         scope = self._store.scopes.parameters(caller)
+        query = _HOMES[is_large(caller)]
         return {
             row.row_id: _Home(row.home_node, row.home_epoch)
             for some in chunks(asked)
-            for row in self._connection.execute(query.where(t.c.row_id.in_(some)), scope)
+            for row in self._connection.execute(query, {**scope, "ids": some})
         }
 
     def _held_records(self, new: Sequence[NewRecord]) -> dict[str, HeldRow]:
@@ -268,7 +289,7 @@ class _Planner:
         if len(set(ids)) != len(ids):
             again = [i for i, row_id in enumerate(given) if row_id and row_id in given[:i]]
             raise RepeatedRowError("row ids stand twice", [position.format(i) for i in again])
-        return held_rows(self._connection, table, ids, for_update=True)
+        return held_rows(self._connection, table, ids)
 
     def _row(
         self,

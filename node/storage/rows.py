@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, Table, bindparam, select
 
 from node.storage.context import KeyedIndex
 from node.storage.sealing import CellSealer
@@ -43,31 +43,45 @@ class HeldRow:
     deleted: bool
 
 
-def held_rows(
-    connection: Connection, table: str, row_ids: Iterable[str], *, for_update: bool
-) -> dict[str, HeldRow]:
-    """The rows held under these ids, locked until the commit if `for_update`."""
-    t = REPLICATED[table]
-    query = select(
-        t.c.row_id,
-        t.c.resident_id,
-        t.c.version_epoch,
-        t.c.version_number,
-        t.c.author_node,
-        t.c.home_node,
-        t.c.home_epoch,
-        t.c.form,
-        t.c.deleted,
+def _held_query(table: Table) -> Select[Any]:
+    return (
+        select(
+            table.c.row_id,
+            table.c.resident_id,
+            table.c.version_epoch,
+            table.c.version_number,
+            table.c.author_node,
+            table.c.home_node,
+            table.c.home_epoch,
+            table.c.form,
+            table.c.deleted,
+        )
+        .where(table.c.row_id.in_(bindparam("ids", expanding=True)))
+        .order_by(table.c.row_id)
+        .with_for_update()
     )
-    if for_update:
-        query = query.with_for_update()
+
+
+# Built once: composing a statement costs more than running it on SQLite.
+_HELD: Final = {name: _held_query(table) for name, table in REPLICATED.items()}
+
+
+def held_rows(connection: Connection, table: str, row_ids: Iterable[str]) -> dict[str, HeldRow]:
+    """The rows held under these ids, locked until the commit."""
     found: dict[str, HeldRow] = {}
     # In the order of the key, so that two transactions lock alike and do not deadlock.
     for some in chunks(sorted(set(row_ids))):
-        for row in connection.execute(query.where(t.c.row_id.in_(some)).order_by(t.c.row_id)):
-            version = Version(row.version_epoch, row.version_number)
+        for row in connection.execute(_HELD[table], {"ids": some}):
             found[row.row_id] = HeldRow(
-                table, row.row_id, row.resident_id, version, *row[4:8], bool(row.deleted)
+                table,
+                row.row_id,
+                row.resident_id,
+                Version(row.version_epoch, row.version_number),
+                row.author_node,
+                row.home_node,
+                row.home_epoch,
+                row.form,
+                bool(row.deleted),
             )
     return found
 

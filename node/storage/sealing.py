@@ -36,10 +36,10 @@ class CellSealer:
             else values.get(column.name)
             for column in spec.columns
         }
-        unknown = {name: value for name, value in values.items() if name not in spec.names}
-        cells[_UNKNOWN] = (
-            self._seal_cell(spec.name, _UNKNOWN, row_id, json.dumps(unknown)) if unknown else None
-        )
+        cells[_UNKNOWN] = None
+        if not values.keys() <= spec.names:
+            unknown = {name: value for name, value in values.items() if name not in spec.names}
+            cells[_UNKNOWN] = self._seal_cell(spec.name, _UNKNOWN, row_id, json.dumps(unknown))
         return cells
 
     def open(self, spec: TableSpec, row: RowMapping) -> dict[str, Value]:

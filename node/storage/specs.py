@@ -7,7 +7,7 @@ may see (columnar_source.py). A column that says nothing about de-identification
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -76,11 +76,10 @@ class TableSpec:
     lane: Lane
     columns: tuple[ColumnSpec, ...]
     care_date: str = ""
+    names: frozenset[str] = field(init=False, repr=False, compare=False)
 
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of the table's own columns."""
-        return frozenset(column.name for column in self.columns)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", frozenset(column.name for column in self.columns))
 
     @property
     def sealed(self) -> tuple[ColumnSpec, ...]:

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -29,7 +29,13 @@ from replication.core.model import SCHEMA_VERSION, Form, Lane, RowChange
 
 __all__ = ["BundleWriter"]
 
-_INSERTS = {name: insert(table) for name, table in REPLICATED.items()}
+# Built once: composing a statement costs more than running it on SQLite.
+_A = APPLIED_REQUESTS
+_ANSWERED: Final = select(_A.c.body_index, _A.c.response).where(
+    _A.c.principal == bindparam("principal"), _A.c.request_id == bindparam("request_id")
+)
+_REMEMBER: Final = insert(APPLIED_REQUESTS)
+_INSERTS: Final = {name: insert(table) for name, table in REPLICATED.items()}
 
 
 class BundleWriter:
@@ -92,12 +98,8 @@ class BundleWriter:
     def _answered(
         self, connection: Connection, caller: Caller, bundle: Bundle, body: str
     ) -> BundleResult | None:
-        t = APPLIED_REQUESTS
-        row = connection.execute(
-            select(t.c.body_index, t.c.response).where(
-                t.c.principal == caller.principal, t.c.request_id == bundle.request_id
-            )
-        ).first()
+        request = {"principal": caller.principal, "request_id": bundle.request_id}
+        row = connection.execute(_ANSWERED, request).first()
         if row is None:
             return None
         if row.body_index != body:
@@ -148,7 +150,7 @@ def _remember(connection: Connection, request: dict[str, str], result: BundleRes
         "record_ids": result.record_ids,
         "acknowledged": result.acknowledged,
     }
-    connection.execute(insert(APPLIED_REQUESTS).values(**request, response=json.dumps(answer)))
+    connection.execute(_REMEMBER, {**request, "response": json.dumps(answer)})
 
 
 def log_entries(store: StoreContext, changes: Iterable[RowChange], now_ms: int) -> list[NewEntry]:
