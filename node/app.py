@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import grpc
 
+from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock, SystemClock
 from node.errors import SettingsError
 from node.foundations import Foundations, read_foundations, utc_now
@@ -37,8 +38,10 @@ from node.records.icd10 import load_codes
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
+from node.services.point_reads import PointReads
 from node.services.registration import Servicers, add_servicers
 from node.services.status import NodeServicer, StatusSources
+from node.services.wire import resident_wire
 
 __all__ = ["Node", "run_node"]
 
@@ -100,6 +103,7 @@ class Node:
         pump.subscribe(hub.log_advanced)
         pump.subscribe(metrics.log_head)
         pump.subscribe(questions.log_advanced)
+        following = self._following(store, pump)
         await pump.step()
         desk = self._desk(store, pump, threads)
         status = NodeServicer(
@@ -122,8 +126,10 @@ class Node:
         self._exit.push_async_callback(questions.stop)
         self._run(pump.run())
         self._run(questions.run())
+        self._run(following.run())
         self._run(self._chain_audit(store))
         self._run(self._watch(hub, link_store, questions, metrics, threads))
+        self._run(self._watch_cache(store, metrics))
         self._dial(hub)
         self._announce()
 
@@ -175,6 +181,13 @@ class Node:
             head=lambda: pump.head,
         )
 
+    def _following(self, store: OpenStore, pump: LogPump) -> FollowerTask:
+        """The cache's reader of the log, told of every pulse."""
+        follower = CacheFollower(store.cache, store.storage)
+        following = FollowerTask(follower, self._threads("cache", 1))
+        pump.subscribe(following.log_advanced)
+        return following
+
     def _desk(self, store: OpenStore, pump: LogPump, threads: ThreadPoolExecutor) -> CareDesk:
         base = self._base
         guard = DiskGuard(
@@ -191,6 +204,7 @@ class Node:
             self._clock,
             pump.notify,
             guard.is_full,
+            PointReads(lambda asked: store.storage.resident_answers(asked, resident_wire), threads),
         )
 
     async def _serve(self, servicers: Servicers, metrics: NodeMetrics) -> None:
@@ -268,6 +282,13 @@ class Node:
                 lanes = await loop.run_in_executor(threads, link_store.lanes, state.peer)
                 backlog = {lane.name.lower(): each.backlog for lane, each in lanes.items()}
                 metrics.link(state.peer, connected=state.connected, backlog=backlog)
+
+    async def _watch_cache(self, store: OpenStore, metrics: NodeMetrics) -> None:
+        """Bring the cache's figures into the metrics."""
+        while True:
+            counts = store.storage.answer_counts
+            metrics.cache(available=store.cache.is_available, kept=counts.kept, read=counts.read)
+            await asyncio.sleep(WATCH_S)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -38,6 +38,17 @@ class NodeMetrics:
             "Log sequence the columnar replica stands at",
             registry=self.registry,
         )
+        self._answers = Gauge(
+            "fenhe_resident_answers",
+            "Residents answered since the start, from the cache or from the tables",
+            ("source",),
+            registry=self.registry,
+        )
+        self._cache_available = Gauge(
+            "fenhe_cache_available",
+            "0 while the cache's server cannot be used",
+            registry=self.registry,
+        )
         self._certificate_expiry = Gauge(
             "fenhe_certificate_expires_seconds",
             "When the node's certificate expires, Unix time",
@@ -61,6 +72,12 @@ class NodeMetrics:
     def columnar(self, sequence: int) -> None:
         """The columnar replica reached `sequence`."""
         self._columnar.set(sequence)
+
+    def cache(self, *, available: bool, kept: int, read: int) -> None:
+        """How the cache of answers stands, and how many came from it and from the tables."""
+        self._cache_available.set(available)
+        self._answers.labels("cache").set(kept)
+        self._answers.labels("tables").set(read)
 
     def certificate(self, expires_s: float) -> None:
         """The certificate in use expires then."""

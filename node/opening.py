@@ -17,6 +17,7 @@ from sqlalchemy import Engine, make_url
 
 from hardware_profiles import HardwareProfile
 from hierarchy_config import Hierarchy, NodeId
+from node.cache import Cache, InProcessCache, RedisCache, StoreLife
 from node.clock import Clock, Ids
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.security.folders import NodeFolder
@@ -36,10 +37,11 @@ from replication.changelog import (
     write_transaction,
 )
 
-__all__ = ["OpenStore", "open_store"]
+__all__ = ["OpenStore", "cache_shares", "open_store", "uses_redis"]
 
 _SPARE_CONNECTIONS: Final = 4
-_CACHE_MB_MIN: Final = 2
+_PAGES_MB_MIN: Final = 2
+_ANSWERS_SHARE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class OpenStore:
 
     engine: Engine
     storage: Storage
+    cache: Cache
     log: ChangeLog
     links: LinkState
     marks: Marks
@@ -63,6 +66,7 @@ class OpenStore:
 
     def close(self) -> None:
         """Give the connections back."""
+        self.cache.close()
         self.engine.dispose()
 
 
@@ -81,8 +85,9 @@ def open_store(
     """
     node_id = NodeId(settings.node_id)
     connections = profile.grpc_workers + profile.database_pool + _SPARE_CONNECTIONS
+    answers_mb, pages_mb = cache_shares(settings, profile)
     limits = EngineLimits(
-        connections=connections, cache_mb=max(_CACHE_MB_MIN, profile.cache_mb // connections)
+        connections=connections, cache_mb=max(_PAGES_MB_MIN, pages_mb // connections)
     )
     engine = open_engine(_absolute(settings.database, data_dir), limits)
     migrate(engine)
@@ -90,6 +95,12 @@ def open_store(
     epoch, incarnation = _life(engine)
     sequencer = RelaySequencer(CHANGELOG, store_epoch=epoch)
     log = ChangeLog(CHANGELOG, node_id=node_id, store_epoch=epoch, sealer=keys, numbering=sequencer)
+    cache: Cache
+    if uses_redis(settings, profile):
+        life = StoreLife(node_id, epoch, incarnation)
+        cache = RedisCache(settings.redis_url or "", life, keys, clock, os.urandom)
+    else:
+        cache = InProcessCache(answers_mb << 20)
     storage = _storage(
         engine,
         NodeFolder(data_dir),
@@ -98,6 +109,7 @@ def open_store(
         keys=keys,
         log=log,
         clock=clock,
+        cache=cache,
     )
     lock = threading.Lock()
 
@@ -109,6 +121,7 @@ def open_store(
     return OpenStore(
         engine,
         storage,
+        cache,
         log,
         LinkState(CHANGELOG),
         Marks(CHANGELOG),
@@ -127,6 +140,7 @@ def _storage(
     keys: DataKeys,
     log: ChangeLog,
     clock: Clock,
+    cache: Cache,
 ) -> Storage:
     regional = folder.regional_index_key
     pseudonym = folder.pseudonym_key
@@ -141,7 +155,26 @@ def _storage(
         ids=Ids(clock, os.urandom),
         regional_index=RegionalIndex(load_key(regional)) if regional.exists() else None,
         pseudonymizer=Pseudonymizer(load_key(pseudonym)) if pseudonym.exists() else None,
+        cache=cache,
     )
+
+
+def uses_redis(settings: NodeSettings, profile: HardwareProfile) -> bool:
+    """Whether answers are kept in Redis: the profile has one, and node.yaml says where."""
+    return profile.redis and settings.redis_url is not None
+
+
+def cache_shares(settings: NodeSettings, profile: HardwareProfile) -> tuple[int, int]:
+    """How cache_mb is shared: kept answers in the process, and SQLite's pages, both in MiB.
+
+    MariaDB has a buffer pool of its own (mariadb.innodb_buffer_pool_mb).
+    """
+    has_pages = make_url(settings.database).get_backend_name() == "sqlite"
+    if uses_redis(settings, profile):
+        answers = 0
+    else:
+        answers = max(1, profile.cache_mb // _ANSWERS_SHARE) if has_pages else profile.cache_mb
+    return answers, profile.cache_mb - answers if has_pages else 0
 
 
 def _data_keys(engine: Engine, folder: NodeFolder, node_id: NodeId, clock: Clock) -> DataKeys:

@@ -18,6 +18,8 @@ __all__ = ["NodePaths", "NodeSettings", "load_settings", "save_settings"]
 
 SETTINGS_FILE: Final = "node.yaml"
 _ADDRESS = r"^[A-Za-z0-9_.\-\[\]:]+:\d{1,5}$"
+_DIRECTORY = r"^(file:.+|consul://[A-Za-z0-9_.\-\[\]:]+:\d{1,5})$"
+_REDIS = r"^(rediss?|unix)://.+$"
 
 
 class NodeSettings(BaseModel):
@@ -37,6 +39,10 @@ class NodeSettings(BaseModel):
     """SQLAlchemy URL; a relative SQLite path lies in the data folder."""
     parent_endpoint: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Where the parent is reached, host:port; absent: as the region file says."""
+    directory: Annotated[str, Field(pattern=_DIRECTORY)] | None = None
+    """Where nodes find each other: file:FOLDER, or consul://host:port; absent: nowhere."""
+    redis_url: Annotated[str, Field(pattern=_REDIS)] | None = None
+    """Redis server for kept answers, where the profile has one; absent: kept in the process."""
     metrics_listen: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"

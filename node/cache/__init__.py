@@ -42,9 +42,9 @@ What is not kept
 
 from node.cache.contract import Cache, CachedAnswer, Held
 from node.cache.errors import CacheError, RedisMissingError
-from node.cache.follower import CacheFollower, ChangedResidents, ChangeSource
+from node.cache.follower import CacheFollower, ChangedResidents, ChangeSource, FollowerTask
 from node.cache.in_process import InProcessCache
-from node.cache.redis_cache import RedisCache
+from node.cache.redis_cache import RedisCache, StoreLife
 
 __all__ = [
     "Cache",
@@ -53,8 +53,10 @@ __all__ = [
     "CachedAnswer",
     "ChangeSource",
     "ChangedResidents",
+    "FollowerTask",
     "Held",
     "InProcessCache",
     "RedisCache",
     "RedisMissingError",
+    "StoreLife",
 ]

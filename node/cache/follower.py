@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from node.cache.contract import Cache
 from replication.changelog import LogPrunedError
 
-__all__ = ["CacheFollower", "ChangeSource", "ChangedResidents"]
+__all__ = ["CacheFollower", "ChangeSource", "ChangedResidents", "FollowerTask"]
+
+_LOOK_AGAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +60,28 @@ class CacheFollower:
             moved = self._cache.advance(position, changed.up_to, changed.resident_ids)
             # Elsewhere than we moved it: the server went, or was emptied. The next call sees.
             position = moved if moved == changed.up_to else None
+
+
+class FollowerTask:
+    """Runs a follower at the log's pulse, and now and then for a server that has come back."""
+
+    def __init__(self, follower: CacheFollower, thread: Executor) -> None:
+        """`thread` runs one call at a time."""
+        self._follower = follower
+        self._thread = thread
+        self._head = 0
+        self._more = asyncio.Event()
+
+    def log_advanced(self, head: int) -> None:
+        """The log's durable end is `head`."""
+        self._head = head
+        self._more.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._more.clear()
+            await loop.run_in_executor(self._thread, self._follower.follow, self._head)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._more.wait(), _LOOK_AGAIN_S)

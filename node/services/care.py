@@ -24,6 +24,7 @@ from node.records.checks import Fault, check_bundle
 from node.records.model import Bundle
 from node.records.normalise import normalise_bundle
 from node.services.interceptor import current_call
+from node.services.point_reads import PointReads
 from node.services.wire import bundle_in, record_out, resident_in, resident_out
 from node.storage import Storage
 from node.storage.model import BundleResult, Page
@@ -70,6 +71,7 @@ class CareDesk:
     clock: Clock
     notify: Callable[[], None]
     disk_is_full: Callable[[], bool]
+    reads: PointReads
 
     async def put(self, bundle: Bundle, size: int) -> BundleResult:
         """Check and store a bundle; returns once it is durable."""
@@ -112,16 +114,15 @@ class ResidentServicer(empi_pb2_grpc.ResidentServiceServicer):
             resident_ids=result.resident_ids, repeated_request=result.repeated
         )
 
-    async def Get(
+    async def Get(  # type: ignore[override]  # registration.py passes its bytes through
         self, request: empi.GetResidentRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> empi.Resident:
-        """One resident, if the caller may see him."""
-        desk = self._desk
+    ) -> bytes:
+        """One resident, if the caller may see him, as the bytes of an empi.Resident."""
         caller = current_call().caller
-        found = await desk.run(desk.storage.resident, caller, request.resident_id)
+        found = await self._desk.reads.resident(caller, request.resident_id)
         if found is None:
             raise NotFoundError("no such resident here")
-        return resident_out(found)
+        return found
 
     async def Find(
         self, request: empi.FindResidentRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -18,7 +18,7 @@ from node.services.links import LinkServicer
 from node.services.queries import ExecutorServicer, QueryServicer
 from node.services.status import NodeServicer
 from protos.fenhe.care.v1 import care_pb2_grpc
-from protos.fenhe.empi.v1 import empi_pb2_grpc
+from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import node_pb2_grpc
 from protos.fenhe.replication.v1 import replication_pb2_grpc
@@ -49,7 +49,9 @@ class Servicers:
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
     """Add every service; returns the health servicer, which is told about the shutdown."""
     care_pb2_grpc.add_RecordServiceServicer_to_server(RecordServicer(servicers.desk), server)
-    empi_pb2_grpc.add_ResidentServiceServicer_to_server(ResidentServicer(servicers.desk), server)
+    residents = ResidentServicer(servicers.desk)
+    empi_pb2_grpc.add_ResidentServiceServicer_to_server(residents, server)
+    _answer_in_bytes(server, residents)
     node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.status, server)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
@@ -67,3 +69,13 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     for name in ("", *SERVICE_NAMES):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return health_servicer
+
+
+def _answer_in_bytes(server: grpc.aio.Server, residents: ResidentServicer) -> None:
+    """Take ResidentService.Get over from the generated code: its answers are bytes already."""
+    get: grpc.RpcMethodHandler[empi_pb2.GetResidentRequest, bytes] = (
+        grpc.unary_unary_rpc_method_handler(
+            residents.Get, request_deserializer=empi_pb2.GetResidentRequest.FromString
+        )
+    )
+    server.add_registered_method_handlers("fenhe.empi.v1.ResidentService", {"Get": get})

@@ -16,7 +16,7 @@ from node.records.model import Bundle, NewIdentifier, NewRecord, NewResident
 from node.storage.model import StoredRecord, StoredResident
 from replication.core.model import Value
 
-__all__ = ["bundle_in", "record_out", "resident_in", "resident_out"]
+__all__ = ["bundle_in", "record_out", "resident_in", "resident_out", "resident_wire"]
 
 _SEX_IN: Final = {
     empi.SEX_UNSPECIFIED: "",
@@ -90,6 +90,11 @@ def resident_out(resident: StoredResident) -> empi.Resident:
         home_epoch=resident.home_epoch,
         deceased_on=resident.deceased_on or "",
     )
+
+
+def resident_wire(resident: StoredResident) -> bytes:
+    """The same, as the bytes of the message."""
+    return resident_out(resident).SerializeToString()
 
 
 def record_out(record: StoredRecord) -> care.Record:
