@@ -14,7 +14,6 @@ distinct residents for the same threshold. The answers are compared before anyth
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import time
@@ -125,7 +124,7 @@ def _tree(hierarchy: Hierarchy, sites: list[Site], least: int, threads: int) -> 
 
 def _compare(tree: Tree, pool: duckdb.DuckDBPyConnection) -> None:
     """Both sides, once, which also warms them; RuntimeError if they differ."""
-    ours = asyncio.run(tree.ask(_QUESTION))
+    ours = tree.ask(_QUESTION)
     theirs = pool.execute(_QUESTION).fetchall()
     if len(ours) != len(theirs):
         raise RuntimeError(f"{len(ours)} groups, pooled {len(theirs)}")
@@ -137,7 +136,7 @@ def _compare(tree: Tree, pool: duckdb.DuckDBPyConnection) -> None:
 
 def _seconds_of_tree(tree: Tree) -> float:
     started = time.perf_counter()
-    asyncio.run(tree.ask(_QUESTION))
+    tree.ask(_QUESTION)
     return time.perf_counter() - started
 
 

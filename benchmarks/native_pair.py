@@ -41,10 +41,11 @@ relay-log = relay
 
 @dataclass(frozen=True)
 class NativePair:
-    """Both servers' databases, by URL."""
+    """Both servers' databases by URL, and their processes."""
 
     source: str
     replica: str
+    pids: dict[str, int]
 
     def wait_until_applied(self) -> None:
         """Return when the replica has everything that the source has committed.
@@ -70,7 +71,10 @@ def native_pair(folder: Path) -> Iterator[NativePair]:
     with ExitStack() as held:
         source = held.enter_context(_server(folder / "source", "village", _SOURCE))
         replica = held.enter_context(_server(folder / "replica", "township", _REPLICA))
-        pair = NativePair(source.create_database(_DATABASE), replica.create_database(_DATABASE))
+        pids = {"source": source.pid or 0, "replica": replica.pid or 0}
+        pair = NativePair(
+            source.create_database(_DATABASE), replica.create_database(_DATABASE), pids
+        )
         for url in (pair.source, pair.replica):
             _make_table(url)
         _replicate(pair)

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks.memory import Memory, memory_of
 from benchmarks.places import TOWNSHIP, VILLAGE, ended, running_nodes
+from benchmarks.process_figures import Memory, memory_of
 from benchmarks.result import Result, Scale, alternate, ratio_of
 from node.demo.processes import Fleet
 
@@ -34,10 +34,10 @@ def run(scale: Scale) -> Result:
     """Start and stop the village several times; its township runs all the while."""
     memories: dict[str, list[Memory]] = {"node": [], "imports": []}
     names = _packages()
-    with running_nodes(scale.folder / "place", (TOWNSHIP, VILLAGE)) as fleet:
+    with running_nodes(scale.folder / "place", (TOWNSHIP, VILLAGE)) as nodes:
         starts, imports = alternate(
             scale.pick(5, 2),
-            lambda: _node(fleet, memories["node"]),
+            lambda: _node(nodes.fleet, memories["node"]),
             lambda: _imports(names, memories["imports"]),
         )
     resident, beside, ratio = ratio_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,15 @@ from node.demo.place import DemoPlace
 from node.demo.processes import Fleet
 from node.mariadb_server import PrivateMariaDB
 
-__all__ = ["TOWNSHIP", "VILLAGE", "ended", "made_place", "running_nodes", "server_configuration"]
+__all__ = [
+    "TOWNSHIP",
+    "VILLAGE",
+    "Running",
+    "ended",
+    "made_place",
+    "running_nodes",
+    "server_configuration",
+]
 
 TOWNSHIP: Final = NodeId("141002100")
 VILLAGE: Final = NodeId("141002100200")
@@ -31,24 +40,46 @@ def made_place(folder: Path, nodes: tuple[NodeId, ...], database: str) -> DemoPl
     return place
 
 
+@dataclass
+class Running:
+    """Node processes, and the servers of their databases, if they have any."""
+
+    fleet: Fleet
+    servers: dict[NodeId, PrivateMariaDB]
+
+    @property
+    def place(self) -> DemoPlace:
+        """Where their data lies."""
+        return self.fleet.place
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by what they are: node or mariadb, and whose."""
+        nodes = {f"node_{node}": self.fleet.pid(node) for node in self.place.nodes}
+        servers = {f"mariadb_{node}": server.pid for node, server in self.servers.items()}
+        return {**nodes, **{name: pid for name, pid in servers.items() if pid is not None}}
+
+
 @contextmanager
 def running_nodes(
     folder: Path, nodes: tuple[NodeId, ...], database: str = "sqlite"
-) -> Iterator[Fleet]:
+) -> Iterator[Running]:
     """The nodes as processes, linked and ready; stopped and their servers ended on leaving."""
     place = made_place(folder, nodes, database)
     fleet = Fleet(place, SystemClock())
+    servers: dict[NodeId, PrivateMariaDB] = {}
     with ExitStack() as held:
         if database == "mysql":
             for node in place.nodes:
                 text = server_configuration(place.hierarchy.entry(node).profile, folder / node)
                 server = held.enter_context(PrivateMariaDB(folder / node, configuration=text))
+                servers[node] = server
                 place.set_database(node, server.create_database("fenhe"))
         try:
             for node in place.nodes:
                 fleet.start(node)
             fleet.wait_ready()
-            yield fleet
+            yield Running(fleet, servers)
         finally:
             fleet.stop()
 

@@ -61,8 +61,8 @@ def run(scale: Scale) -> Result:
 def _measure(scale: Scale, database: str) -> tuple[tuple[float, float, float], dict[str, float]]:
     folder = scale.folder / database
     seconds = scale.pick(5, 2)
-    with running_nodes(folder, (VILLAGE,), database) as fleet:
-        place = fleet.place
+    with running_nodes(folder, (VILLAGE,), database) as nodes:
+        place = nodes.place
         ids = folder / "residents.txt"
         ids.write_text("\n".join(_register(place)))
         said: dict[str, dict[str, Any]] = {}

@@ -39,7 +39,7 @@ INSERT INTO delta_observations
     (row_id, resident_id, home, author, sex, birth_year, code, value, unit, observed_on)
 SELECT CAST(md5('{home}o' || i) AS UUID), CAST(md5('{home}' || r) AS UUID), '{home}', '{home}',
     CASE r % 2 WHEN 0 THEN 'female' ELSE 'male' END, 1930 + r % 80,
-    {codes}[1 + hash(i) % 8], 90 + (hash(i, 1) % 1000) / 10.0, 'mm[Hg]',
+    {codes}[CAST(1 + hash(i) % 8 AS INTEGER)], 90 + (hash(i, 1) % 1000) / 10.0, 'mm[Hg]',
     DATE '2024-01-01' + CAST(hash(i, 2) % 700 AS INTEGER)
 FROM (SELECT i, (i * 7919) % {residents} AS r FROM range({first}, {last}) AS numbers(i))
 """

@@ -9,10 +9,12 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 
 from node import opening
-from node.clock import SystemClock
+from node.clock import SystemClock, system_ids
 from node.foundations import Foundations, read_foundations
+from node.security.blind_index import BlindIndex
 from node.security.caller import Caller, local_operator
 from node.security.folders import NodeFolder
+from node.security.key_files import load_key
 from node.storage import EngineLimits, Storage, open_engine
 from node.storage.tables import CHANGELOG
 from replication.changelog import ChangeLog, NewEntry, RelaySequencer
@@ -66,12 +68,13 @@ def _storage(base: Foundations, engine: Engine, kind: Callable[..., ChangeLog]) 
     epoch, _ = opening._life(engine)
     numbering = RelaySequencer(CHANGELOG, store_epoch=epoch)
     log = kind(CHANGELOG, node_id=base.node_id, store_epoch=epoch, sealer=keys, numbering=numbering)
-    return opening._storage(
+    return Storage(
         engine,
-        folder,
-        hierarchy=base.hierarchy,
         node_id=base.node_id,
-        keys=keys,
-        log=log,
+        hierarchy=base.hierarchy,
+        sealer=keys,
+        blind_index=BlindIndex(load_key(folder.blind_index_key)),
+        changelog=log,
         clock=clock,
+        ids=system_ids(),
     )

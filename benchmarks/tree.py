@@ -70,18 +70,22 @@ class Tree:
         """`at_once`: sites that compute at the same time."""
         self._hierarchy = hierarchy
         self._index = _Index({site.home: site.residents for site in sites})
+        self._loop = asyncio.Runner()
         self._turns = asyncio.Semaphore(at_once)
         self._locals = {
             site.home: LocalSite(site.replica, site.source, concurrency=1) for site in sites
         }
         self._coordinators = {site.home: self._coordinator(site.home) for site in sites}
 
-    async def ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a question to the root, live.
 
         Raises:
             RuntimeError: A site did not answer.
         """
+        return self._loop.run(self._ask(sql))
+
+    async def _ask(self, sql: str) -> list[tuple[Any, ...]]:
         clock = SystemClock()
         root = self._hierarchy.root
         runner = QueryRunner(
@@ -116,6 +120,7 @@ class Tree:
         """End the threads."""
         for local in self._locals.values():
             local.close()
+        self._loop.close()
 
     def _executor(self, node: str) -> DirectExecutor:
         return DirectExecutor(_Asker(self), _Turns(self._locals[node], self._turns))
