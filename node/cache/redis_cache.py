@@ -145,6 +145,7 @@ class RedisCache:
     def start_over(self, position: int) -> None:
         generation = self._random_bytes(_GENERATION_BYTES).hex()
         self._ask(lambda: self._client.set(self._at, f"{generation} {position}"), None)
+        self._generation = generation
 
     def close(self) -> None:
         self._client.close()
