@@ -17,7 +17,9 @@ from tests.property.federation.pooled import SITES, Query, Region, by_key, queri
 
 SEEDS = range(6)
 _SETTINGS = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

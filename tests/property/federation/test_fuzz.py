@@ -6,7 +6,7 @@ import contextlib
 import random
 import re
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from federation.core.node_sql import node_sql
@@ -32,14 +32,14 @@ def _plan_or_refuse(sql: str) -> None:
         node_sql(make_plan(sql), rows_per_resident_max=3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=200))
 def test_any_text(sql: str) -> None:
     """Arbitrary Unicode."""
     _plan_or_refuse(sql)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(_WORDS), max_size=30))
 def test_any_words(words: list[str]) -> None:
     """Words of SQL in any order, after the words that let them in."""
@@ -67,14 +67,14 @@ def mutate(sql: str, generator: random.Random) -> str:
     return "".join(words)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(query=queries(), seed=st.integers(0, 2**32))
 def test_mutated_questions(query: object, seed: int) -> None:
     """Allowed questions with a few pieces changed."""
     _plan_or_refuse(mutate(getattr(query, "sql", ""), random.Random(seed)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(example=st.sampled_from(EXAMPLES), seed=st.integers(0, 2**32))
 def test_mutated_refusals(example: tuple[object, str], seed: int) -> None:
     """Refused questions with a few pieces changed."""
