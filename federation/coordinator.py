@@ -37,7 +37,7 @@ from federation.sites import SiteTree
 from federation.wire import decode_manifest
 from hierarchy_config.hierarchy import Hierarchy
 
-__all__ = ["Coordinator", "Gathered", "Question", "SiteIndex", "reserve_ms"]
+__all__ = ["Coordinator", "Gathered", "Question", "SiteIndex", "Witness", "reserve_ms"]
 
 _RESERVE_MS_MIN = 100
 _RESERVE_MS_MAX = 5_000
@@ -55,6 +55,14 @@ class SiteIndex(Protocol):
 
     async def residents_by_home(self, sites: frozenset[str]) -> Mapping[str, int]:
         """Residents by the main index. A site whose figure is unknown is left out."""
+        ...
+
+
+class Witness(Protocol):
+    """Supplied by the node: the audit of questions."""
+
+    async def __call__(self, manifest: Manifest, dataset: str) -> None:
+        """Record durably who asks what and why; if that fails, nothing is counted."""
         ...
 
 
@@ -106,6 +114,7 @@ class Coordinator:
         leaves_full_boundary: Whether an answer about this dataset to this node's parent leaves the
             boundary of full copies, so that it is a release.
         now_ms: The node's clock, milliseconds since 1970 UTC.
+        witness: Audits a question before anything is counted for it.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class Coordinator:
         verify: ManifestVerifier,
         leaves_full_boundary: Callable[[str], bool],
         now_ms: Callable[[], int],
+        witness: Witness,
     ) -> None:
         self.node_id = node_id
         self.tree = SiteTree(hierarchy)
@@ -128,6 +138,7 @@ class Coordinator:
         self._verify = verify
         self._leaves_full_boundary = leaves_full_boundary
         self._now_ms = now_ms
+        self._witness = witness
         self._largest_threshold = self.tree.largest_threshold
 
     async def answer(
@@ -178,6 +189,7 @@ class Coordinator:
         Raises:
             ExecutorUnavailableError: The executor cannot run on this node now.
         """
+        await self._witness(question.manifest, question.plan.dataset)
         sites = self.tree.subtree(question.root)
         started_ms = self._now_ms()
         job = self._first_job(question, sites)

@@ -19,7 +19,7 @@ from federation.availability import ExtraMissingError, SiteUnavailableError
 from federation.columnar import COLUMN_NAMES, ColumnarChanges, ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
-from federation.core.model import ExecutorKind, PartialAnswer, PartialRequest
+from federation.core.model import ExecutorKind, Manifest, PartialAnswer, PartialRequest
 from federation.errors import FederationError
 from federation.executors import DirectExecutor, Executor
 from federation.local import LocalSite
@@ -45,7 +45,7 @@ from node.links.hub import RequestHandler
 from node.logs import get_logger
 from node.loopback import ExecutorCertificates
 from node.opening import OpenStore
-from node.security.caller import CallerKind, local_operator
+from node.security.caller import Caller, CallerKind, local_operator
 from node.security.credentials import NodeCredentials
 from node.security.errors import PeerIdentityError, SignatureInvalidError
 from node.security.signatures import verify_chain
@@ -56,6 +56,7 @@ from replication.core.model import Request
 __all__ = ["PARTIAL_METHOD", "Questions"]
 
 PARTIAL_METHOD: Final = "federation.partial"
+_PRINCIPAL_MAX: Final = 200
 _MANIFEST_TAG: Final = b"fenhe-manifest-1\0"
 
 
@@ -223,6 +224,7 @@ class Questions:
             verify=self._seal.verify,
             leaves_full_boundary=self._leaves_full_boundary,
             now_ms=self._clock.now_ms,
+            witness=self._audit,
         )
         executors: dict[ExecutorKind, Executor] = {ExecutorKind.DIRECT: direct}
         if base.profile.ray:
@@ -298,6 +300,21 @@ class Questions:
             request.remaining_ms,
         )
         return encode_partial_answer(answer)
+
+    async def _audit(self, manifest: Manifest, dataset: str) -> None:
+        """Write who asks what and why into this node's audit, before anything is counted."""
+        hierarchy = self._base.hierarchy
+        asker = NodeId(manifest.asking_node)
+        caller = Caller(
+            CallerKind.NODE if asker != self._base.node_id else CallerKind.ANALYST,
+            manifest.principal[:_PRINCIPAL_MAX],
+            asker,
+            manifest.purpose,
+            hierarchy.subtree(asker),
+        )
+        await asyncio.to_thread(
+            self._store.storage.note_question, caller, dataset, manifest.query_id
+        )
 
     def _leaves_full_boundary(self, dataset: str) -> bool:
         """Whether the parent gets anything less than full copies of this dataset."""

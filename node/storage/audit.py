@@ -38,6 +38,7 @@ class Action(StrEnum):
     FIND = "find"
     TIMELINE = "timeline"
     COUNT = "count"
+    QUESTION = "question"
 
 
 class Outcome(StrEnum):

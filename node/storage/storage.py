@@ -7,8 +7,10 @@ returns when the write is durable.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Engine, RowMapping
 
@@ -21,7 +23,7 @@ from node.security.caller import Caller
 from node.security.sealing import DataKeys
 from node.storage.answers import AnswerCounts, Encode, ResidentAnswers, ResidentQuestion
 from node.storage.apply import BatchApplier
-from node.storage.audit import AuditBreak, Auditor
+from node.storage.audit import Action, AuditBreak, Auditor, Deed, Outcome
 from node.storage.columnar_source import ColumnarSource
 from node.storage.context import KeyedIndex, Pseudonyms, StoreContext
 from node.storage.counting import Counter
@@ -49,6 +51,8 @@ from replication.core.config import PeerRole
 from replication.core.model import Batch, Cursor, Lane, LogEntry, Value
 
 __all__ = ["LogState", "Storage"]
+
+_QUERY_ID: Final = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,20 @@ class Storage:
     def save_marks(self, homes: Mapping[str, int]) -> None:
         """Everything of these homes up to these times is here."""
         self._store.transactions.write(lambda connection: self._marks.save(connection, homes))
+
+    def note_question(self, caller: Caller, dataset: str, query_id: str) -> None:
+        """Audit a federated question before rows are counted for it. Durable on return.
+
+        Args:
+            caller: Who asks, under which node's authority, and why.
+            dataset: Of the dictionary of datasets.
+            query_id: The asker's; kept if it is 16 hexadecimal digits, since it may come from afar.
+        """
+        known = query_id if _QUERY_ID.fullmatch(query_id) else None
+        deed = Deed(Action.QUESTION, dataset, Outcome.DONE, 0, object_id=known)
+        self._store.transactions.write(
+            lambda connection: self._store.auditor.write(connection, caller, deed)
+        )
 
     def link_audit(self) -> int:
         """Chain audit entries that are not linked yet; how many. Call again until 0."""

@@ -137,6 +137,7 @@ class Township:
         self._server: grpc.aio.Server | None = None
         self._port = 0
         self.issued: list[str] = []
+        self.noted: list[tuple[str, str]] = []
         self.coordinator = Coordinator(
             TOWNSHIP,
             hierarchy(),
@@ -146,7 +147,11 @@ class Township:
             verify=verify,
             leaves_full_boundary=lambda _: False,
             now_ms=lambda: NOW_MS,
+            witness=self._note,
         )
+
+    async def _note(self, manifest: Manifest, dataset: str) -> None:
+        self.noted.append((manifest.query_id, dataset))
 
     async def start(self) -> None:
         """Serve AskSite."""

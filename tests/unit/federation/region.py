@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from federation.availability import SiteUnavailableError
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
-from federation.core.model import Cell, ExecutorKind, PartialAnswer, PartialRequest, Table
+from federation.core.model import (
+    Cell,
+    ExecutorKind,
+    Manifest,
+    PartialAnswer,
+    PartialRequest,
+    Table,
+)
 from federation.core.partials import table_of
 from federation.core.plan import LogicalPlan
 from federation.errors import FederationError
@@ -26,6 +33,7 @@ from federation.wire import (
     encode_partial_answer,
     encode_partial_request,
 )
+from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import CareLevel, NodeEntry, NodeId, Thresholds
 
@@ -125,6 +133,12 @@ def verify(signed: SignedManifest, asking_node: str) -> bool:
     return signed.signature == b"signed"
 
 
+class AuditFailedError(FenheError):
+    """The audit of a node in memory that was told to fail."""
+
+    code = "AUDIT_FAILED_IN_TEST"
+
+
 class Region:
     """Every node's coordinator, and the links between them."""
 
@@ -145,6 +159,8 @@ class Region:
         self.scanners: dict[str, ScannerByHand] = {}
         self.indexes: dict[str, IndexByHand] = {}
         self.coordinators: dict[str, Coordinator] = {}
+        self.noted: list[tuple[str, str]] = []
+        self.audit_fails = False
         for code in _PARENTS:
             self._add(code, people, leaves=code == full_boundary)
 
@@ -163,7 +179,13 @@ class Region:
             verify=verify,
             leaves_full_boundary=lambda _: leaves,
             now_ms=lambda: NOW_MS,
+            witness=self._note,
         )
+
+    async def _note(self, manifest: Manifest, dataset: str) -> None:
+        if self.audit_fails:
+            raise AuditFailedError("the audit cannot be written")
+        self.noted.append((manifest.query_id, dataset))
 
     def runner(self, code: str = CITY) -> QueryRunner:
         """What an analyst at this node asks through."""

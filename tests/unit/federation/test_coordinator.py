@@ -39,6 +39,7 @@ from tests.unit.federation.region import (
     THIRD_VILLAGE,
     TOWNSHIP,
     VILLAGE,
+    AuditFailedError,
     Region,
     cells,
     people_of,
@@ -432,3 +433,19 @@ async def test_explaining_asks_nobody() -> None:
     assert explanation.plan_digest == make_plan(BY_SEX).digest
     assert any(COUNTY in line for line in explanation.sites)
     assert any("<10" in note for note in explanation.privacy)
+
+
+async def test_every_node_audits_a_question_before_it_counts() -> None:
+    """The asker and each node that counts write one entry of the question."""
+    region = Region(PEOPLE)
+    answer = await ask(region)
+    counting = {site.answered_by for site in answer.coverage.sites}
+    assert region.noted == [("query-1", "residents")] * len(counting)
+
+
+async def test_a_question_that_cannot_be_audited_is_not_counted() -> None:
+    """Fail closed: no audit, no answer."""
+    region = Region(PEOPLE)
+    region.audit_fails = True
+    with pytest.raises(AuditFailedError):
+        await ask(region)
