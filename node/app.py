@@ -16,6 +16,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,19 @@ WATCH_S: Final = 5.0
 AUDIT_CHAIN_S: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a node is made of, once its store is open."""
+
+    store: OpenStore
+    pump: LogPump
+    link_store: NodeLinkStore
+    hub: LinkHub
+    questions: Questions
+    threads: ThreadPoolExecutor
+    started_ms: int
+
+
 class Node:
     """One running node."""
 
@@ -70,15 +84,45 @@ class Node:
         self._exit.enter_context(folder_locked(base.paths.lock))
         if not base.settings.listen.endswith(":0"):
             bound_port_is_free(base.settings.listen)
-        started_ms = clock.monotonic_ms()
+        parts = await self._open(clock.monotonic_ms())
+        metrics = NodeMetrics(base.node_id)
+        metrics.certificate(base.credentials.identity.not_after.timestamp())
+        for reader in (
+            parts.hub.log_advanced,
+            metrics.log_head,
+            parts.questions.log_advanced,
+        ):
+            parts.pump.subscribe(reader)
+        following = self._following(parts.store, parts.pump)
+        await parts.pump.step()
+        # Before the server, so that it is stopped after it.
+        await parts.questions.start()
+        self._exit.push_async_callback(parts.questions.stop)
+        await self._serve(self._servicers(parts), metrics)
+        for work in (
+            parts.pump.run(),
+            parts.questions.run(),
+            following.run(),
+            self._chain_audit(parts.store),
+            self._watch(parts, metrics),
+            self._watch_cache(parts.store, metrics),
+        ):
+            self._run(work)
+        self._dial(parts.hub)
+        self._announce()
+
+    async def _open(self, started_ms: int) -> _Parts:
+        """Open the store and put the parts on it together; nothing serves yet."""
+        base, clock = self._base, self._clock
         threads = self._threads("rpc", base.profile.grpc_workers)
         link_threads = self._threads("link", base.profile.database_pool)
-        store = await asyncio.get_running_loop().run_in_executor(
+        loop = asyncio.get_running_loop()
+        store = await loop.run_in_executor(
             threads, open_store, base.paths.data, base.settings, base.hierarchy, base.profile, clock
         )
         self._exit.callback(store.close)
         # 0.1 s that the first diagnosis would otherwise wait for.
-        await asyncio.get_running_loop().run_in_executor(threads, load_codes)
+        await loop.run_in_executor(threads, load_codes)
         pump = LogPump(store.number, self._threads("number", 1))
         link_store = NodeLinkStore(
             store.engine,
@@ -98,40 +142,30 @@ class Node:
             base, store, hub, clock, utc=lambda: utc_now(clock), address=lambda: self.address
         )
         hub.handlers = questions.handlers
-        metrics = NodeMetrics(base.node_id)
-        metrics.certificate(base.credentials.identity.not_after.timestamp())
-        pump.subscribe(hub.log_advanced)
-        pump.subscribe(metrics.log_head)
-        pump.subscribe(questions.log_advanced)
-        following = self._following(store, pump)
-        await pump.step()
-        desk = self._desk(store, pump, threads)
-        status = NodeServicer(
-            StatusSources(
-                base.node_id,
-                base.hierarchy,
-                store.storage,
-                hub,
-                link_store,
-                threads,
-                clock,
-                base.profile.level.value,
-                store.database,
-                lambda: questions.columnar_sequence,
-                started_ms,
-            )
+        return _Parts(store, pump, link_store, hub, questions, threads, started_ms)
+
+    def _servicers(self, parts: _Parts) -> Servicers:
+        base, clock = self._base, self._clock
+        status = StatusSources(
+            base.node_id,
+            base.hierarchy,
+            parts.store.storage,
+            parts.hub,
+            parts.link_store,
+            parts.threads,
+            clock,
+            base.profile.level.value,
+            parts.store.database,
+            lambda: parts.questions.columnar_sequence,
+            parts.started_ms,
         )
-        await self._serve(Servicers(desk, status, hub, questions, lambda: utc_now(clock)), metrics)
-        await questions.start()
-        self._exit.push_async_callback(questions.stop)
-        self._run(pump.run())
-        self._run(questions.run())
-        self._run(following.run())
-        self._run(self._chain_audit(store))
-        self._run(self._watch(hub, link_store, questions, metrics, threads))
-        self._run(self._watch_cache(store, metrics))
-        self._dial(hub)
-        self._announce()
+        return Servicers(
+            self._desk(parts.store, parts.pump, parts.threads),
+            NodeServicer(status),
+            parts.hub,
+            parts.questions,
+            lambda: utc_now(clock),
+        )
 
     async def wait(self) -> None:
         """Until a background task fails, which ends the node with that error."""
@@ -265,21 +299,16 @@ class Node:
                 while await loop.run_in_executor(thread, store.storage.link_audit):
                     pass
 
-    async def _watch(
-        self,
-        hub: LinkHub,
-        link_store: NodeLinkStore,
-        questions: Questions,
-        metrics: NodeMetrics,
-        threads: ThreadPoolExecutor,
-    ) -> None:
+    async def _watch(self, parts: _Parts, metrics: NodeMetrics) -> None:
         """Bring the link figures into the metrics."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH_S)
-            metrics.columnar(questions.columnar_sequence)
-            for state in hub.states.values():
-                lanes = await loop.run_in_executor(threads, link_store.lanes, state.peer)
+            metrics.columnar(parts.questions.columnar_sequence)
+            for state in parts.hub.states.values():
+                lanes = await loop.run_in_executor(
+                    parts.threads, parts.link_store.lanes, state.peer
+                )
                 backlog = {lane.name.lower(): each.backlog for lane, each in lanes.items()}
                 metrics.link(state.peer, connected=state.connected, backlog=backlog)
 
