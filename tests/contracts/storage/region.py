@@ -16,6 +16,7 @@ from sqlalchemy import Engine, Table, func, select, text
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import CareLevel, NodeEntry, NodeId
+from node.cache import Cache
 from node.clock import Ids
 from node.records.model import Bundle, NewIdentifier, NewRecord, NewResident
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
@@ -120,11 +121,12 @@ class NodeStore:
     seed: int
     storage: Storage = field(init=False)
     log: ChangeLog = field(init=False)
+    keys: DataKeys = field(init=False)
 
     def __post_init__(self) -> None:
         migrate(self.engine)
         source = random.Random(self.seed)
-        keys = DataKeys.fresh(self.node_id, source.randbytes)
+        self.keys = keys = DataKeys.fresh(self.node_id, source.randbytes)
         self.sequencer = RelaySequencer(CHANGELOG, store_epoch=1)
         self.sequencer.take_over(self.engine.begin)
         self.log = ChangeLog(
@@ -135,14 +137,18 @@ class NodeStore:
             numbering=self.sequencer,
             random_bytes=source.randbytes,
         )
+        self.storage = self.open_storage(source, None)
+
+    def open_storage(self, source: random.Random, cache: Cache | None) -> Storage:
+        """The node's storage, with a cache of answers or none."""
         level = self.tree.nodes[self.node_id].level
         regional = level in {CareLevel.CITY, CareLevel.COUNTY}
         county = level is CareLevel.COUNTY
-        self.storage = Storage(
+        return Storage(
             self.engine,
             node_id=self.node_id,
             hierarchy=self.tree,
-            sealer=keys,
+            sealer=self.keys,
             blind_index=BlindIndex(source.randbytes(32)),
             changelog=self.log,
             clock=self.clock,
@@ -150,6 +156,7 @@ class NodeStore:
             regional_index=RegionalIndex(_REGIONAL_KEY) if regional else None,
             pseudonymizer=Pseudonymizer(_PSEUDONYM_KEY) if county else None,
             random_bytes=source.randbytes,
+            cache=cache,
         )
 
     def caller(self, kind: CallerKind = CallerKind.CLIENT, name: str = "his") -> Caller:
