@@ -7,6 +7,7 @@ Means and squared distances merge by Chan, Golub and LeVeque (1979).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -196,7 +197,9 @@ def _moments(parts: Sequence[_Part], name: str, row_count: int) -> dict[str, lis
             before, total = counts[row], counts[row] + count
             distance = mean - means[row] if before else 0.0
             means[row] = means[row] + distance * (count / total) if before else mean
-            squares[row] += m2 + distance * distance * (before * (count / total))
+            # A lone infinity has no spread, but beside another value there is none to speak of.
+            spread = distance * distance if math.isfinite(distance) else math.nan
+            squares[row] += m2 + spread * (before * (count / total))
             counts[row] = total
     empty = [count == 0 for count in counts]
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -96,6 +97,19 @@ def test_by_provider_residents_do_not_add_up() -> None:
     assert merged.table.column("residents").values == (6,)
     assert merged.table.column("residents_exact").values == (False,)
     assert withhold_small(plan, merged, 10).suppressed_rows == (0,)
+
+
+def test_a_spread_over_an_infinity_is_not_a_number() -> None:
+    """A site whose one value is infinite makes the merged spread NaN, as the database has it."""
+    plan = make_plan("SELECT VAR_POP(value) AS v FROM observations")
+    lone: dict[str, Cell] = {"p0_n": 1, "p1_mean": math.inf, "p1_m2": 0.0}
+    other: dict[str, Cell] = {"p0_n": 1, "p1_mean": 120.0, "p1_m2": 0.0}
+    parts = [answer(plan, "141002", [lone]), answer(plan, "141024", [other])]
+    for ordered in (parts, [answer(plan, "141002", [other]), answer(plan, "141024", [lone])]):
+        ((value,),) = _rows(plan, merge_answers(plan, ordered))
+        assert isinstance(value, float)
+        assert math.isnan(value)
+    assert _rows(plan, merge_answers(plan, parts[:1])) == [(0.0,)]
 
 
 def test_nothing_answered_gives_no_row() -> None:
