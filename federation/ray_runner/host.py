@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -59,9 +60,8 @@ class _WorkersLostError(Exception):
     """A task lost its worker on every attempt."""
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """End with the node, whatever ends it: by signal at once, by force if that hangs."""
-    parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def watch() -> None:
@@ -289,7 +289,8 @@ async def _read_jobs(reader: asyncio.StreamReader, host: _Host) -> None:
 
 def main() -> None:
     """Serve until the input ends."""
-    _die_with_parent()
+    parent = os.getppid()
+    _die_with_parent(parent)
     # Whatever Ray or a library prints must not end up between two frames.
     output = os.dup(1)
     os.dup2(2, 1)
@@ -297,6 +298,11 @@ def main() -> None:
         asyncio.run(_serve(output))
     finally:
         ray.shutdown()
+        if os.getppid() != parent:
+            # The node that would clean up is gone. This folder is the session's, and the group
+            # is this process with what Ray has left running (its agents outlive a killed raylet).
+            shutil.rmtree(Path.cwd(), ignore_errors=True)
+            os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

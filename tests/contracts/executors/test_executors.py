@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -360,6 +362,28 @@ async def test_stopping_leaves_nothing(ray: RayExecutor) -> None:
     assert await wait_until_gone(folder, seconds=5) == set()
     assert not folder.exists()
     assert ray.workers == ()
+
+
+def sessions_in(folder: str) -> list[Path]:
+    """Folders of sessions."""
+    return list(Path(folder).glob("fenhe-ray-*"))
+
+
+async def test_a_killed_node_leaves_nothing_of_ray() -> None:
+    """Not even SIGKILL of the node leaves a process or a folder of its session."""
+    with tempfile.TemporaryDirectory(prefix="fh-") as folder:
+        node = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.contracts.executors.dying_node", folder),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=Path(__file__).parents[3],
+        )
+        assert node.stdout is not None
+        session = Path((await asyncio.wait_for(node.stdout.readline(), 60)).decode().strip())
+        assert len(pids_below(session)) > 3
+        node.kill()
+        await node.wait()
+        assert await wait_until_gone(session, seconds=15) == set()
+        assert sessions_in(folder) == []
 
 
 async def test_without_the_extra_there_is_one_clear_sentence(township: Township) -> None:

@@ -168,6 +168,11 @@ async def test_a_cancelled_scan_frees_its_thread(local: LocalSite, log: LogByHan
     assert by_key(result.table, "p0_n") == {VILLAGE: 1}
 
 
+def lent(replica: ColumnarReplica) -> list[str]:
+    """Folders that are lent."""
+    return [str(folder) for folder in (replica.folder / "tmp").glob("loan-*")]
+
+
 async def test_a_loan_is_cut_into_even_parts_and_given_back(
     local: LocalSite, replica: ColumnarReplica, log: LogByHand
 ) -> None:
@@ -184,7 +189,6 @@ async def test_a_loan_is_cut_into_even_parts_and_given_back(
     loan = await local.lend(PLAN, frozenset(homes), parts=2, remaining_ms=10_000)
     assert sorted(site for part in loan.parts for site in part) == homes
     assert len(loan.parts) == 2
-    folder = Path(loan.files.folder)
-    assert folder.is_dir()
+    assert lent(replica) == [loan.files.folder]
     loan.close()
-    assert not folder.exists()
+    assert lent(replica) == []
