@@ -2,7 +2,8 @@
 
 The child dials. A second stream of one child replaces the first, whose end then changes nothing.
 A question names its next hop; on the way down it passes node by node, each hop taking its share of
-the time left.
+the time left. Questions are passed down only for the parent, and a child is answered nothing that
+is not in `child_handlers`: to a child this node's whole subtree is its siblings' data.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import grpc
+from sqlalchemy.exc import SQLAlchemyError
 
+from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock
@@ -74,7 +77,7 @@ class ParentLink:
 
 @dataclass
 class LinkHub:
-    """All links of this node."""
+    """All links of this node. `handlers` answer the parent, `child_handlers` the children."""
 
     node_id: NodeId
     hierarchy: Hierarchy
@@ -82,6 +85,7 @@ class LinkHub:
     clock: Clock
     jitter: Callable[[], float]
     handlers: Mapping[str, RequestHandler] = field(default_factory=dict)
+    child_handlers: Mapping[str, RequestHandler] = field(default_factory=dict)
     head: Callable[[], int] = lambda: 0
     _states: dict[NodeId, LinkState] = field(default_factory=dict)
 
@@ -131,14 +135,16 @@ class LinkHub:
                 call = dial(channel)
                 ended = await self._run(state, ClientStream(call))
                 call.cancel()
-            except (grpc.aio.AioRpcError, LinkDownError) as error:
-                text = describe(error) if isinstance(error, grpc.aio.AioRpcError) else str(error)
-                ended = LinkEnded("LINK_DOWN", text)
+            except (grpc.aio.AioRpcError, FenheError, SQLAlchemyError) as error:
+                ended = _failed(error)
+                state.last_error = f"{ended.code}: {ended.reason}"
+                self._log.warning("no link", peer=state.peer, code=ended.code, reason=ended.reason)
             finally:
                 await channel.close()
             failures = 0 if ended.code == "STREAM_AGE" or state.connects else failures + 1
             state.connects = 0
-            wait = min(BACKOFF_S_MIN * 2**failures, BACKOFF_S_MAX)
+            # Bounded before it is raised: a float ends at 2**1024, a parent's absence does not.
+            wait = min(BACKOFF_S_MIN * 2 ** min(failures, 10), BACKOFF_S_MAX)
             await asyncio.sleep(wait * (0.5 + self.jitter()))
 
     def end_all(self, reason: str) -> None:
@@ -176,7 +182,12 @@ class LinkHub:
             if ended.hint:
                 state.last_error += f" ({ended.hint})"
         self._log.info(
-            "link down", peer=state.peer, code=ended.code, reason=ended.reason, hint=ended.hint
+            "link down",
+            peer=state.peer,
+            code=ended.code,
+            reason=ended.reason,
+            hint=ended.hint,
+            exc_info=ended.error,
         )
         return ended
 
@@ -206,16 +217,31 @@ class LinkHub:
         )
 
     async def _answer(self, peer: NodeId, request: Request) -> bytes:
-        """Answer a peer's question here, or pass it on down its route."""
+        """Answer a peer's question here, or pass the parent's on down its route."""
         remaining = request.remaining_ms - HOP_RESERVE_MS
+        from_above = peer == self.hierarchy.parent(self.node_id)
         if request.route:
+            if not from_above:
+                raise AskRefusedError("NO_ROUTE", f"{peer} may not ask through {self.node_id}")
             hop = NodeId(request.route[0])
             if hop not in self.hierarchy.children(self.node_id):
                 raise AskRefusedError("NO_ROUTE", f"{hop} is not a child of {self.node_id}")
             return await self._ask_over(
                 hop, request.method, request.body, remaining, request.manifest, request.route[1:]
             )
-        handler = self.handlers.get(request.method)
+        handlers = self.handlers if from_above else self.child_handlers
+        handler = handlers.get(request.method)
         if handler is None:
             raise AskRefusedError("UNKNOWN_METHOD", f"{request.method} is not known here")
         return await handler(peer, request)
+
+
+def _failed(error: Exception) -> LinkEnded:
+    """Why no stream came about. A database's own text stays out: it may quote a cell."""
+    match error:
+        case grpc.aio.AioRpcError():
+            return LinkEnded("LINK_DOWN", describe(error))
+        case FenheError():
+            return LinkEnded(error.code, error.message, error.hint)
+        case _:
+            return LinkEnded("INTERNAL", f"unexpected {type(error).__name__}")

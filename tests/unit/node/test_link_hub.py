@@ -1,0 +1,120 @@
+"""The hub: who may ask whom through it, and a link to the parent that nothing ends for good."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import grpc
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import CareLevel, NodeEntry, NodeId
+from node.clock import SystemClock
+from node.links import LinkHub, ParentLink, hub
+from replication.channel import AskRefusedError
+from replication.core.model import Hello, Request
+from replication.runner import FrameStream, LinkRunner
+
+COUNTY, TOWNSHIP = NodeId("141002"), NodeId("141002001")
+VILLAGE, SIBLING = NodeId("141002001201"), NodeId("141002001202")
+METHOD = "federation.partial"
+
+Answer = Callable[[Request], Awaitable[bytes]]
+
+
+class CaughtError(Exception):
+    """Ends a stream where the answerer has been caught."""
+
+
+class Streams:
+    """Stands for the maker of runners: keeps how each peer's questions are answered."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.made = 0
+        self._error = error or CaughtError()
+
+    async def make(
+        self, peer: NodeId, stream: FrameStream, answer: Answer, on_up: Callable[[Hello], None]
+    ) -> LinkRunner:
+        self.answers[peer] = answer
+        self.made += 1
+        raise self._error
+
+
+def township(streams: Streams) -> LinkHub:
+    """The hub of a township between its county and two villages."""
+    levels = {6: CareLevel.COUNTY, 9: CareLevel.TOWNSHIP, 12: CareLevel.VILLAGE}
+    above = {COUNTY: None, TOWNSHIP: COUNTY, VILLAGE: TOWNSHIP, SIBLING: TOWNSHIP}
+    nodes = {
+        code: NodeEntry(code, levels[len(code)], "地", "di", parent, None, "village")
+        for code, parent in above.items()
+    }
+    made = LinkHub(
+        TOWNSHIP,
+        Hierarchy(region="linfen", epoch=1, nodes=nodes),
+        streams.make,
+        SystemClock(),
+        lambda: 0.5,
+    )
+
+    async def answer(_peer: NodeId, _request: Request) -> bytes:
+        return b"everybody below the township"
+
+    made.handlers = {METHOD: answer}
+    return made
+
+
+async def answers_to(peer: NodeId) -> Answer:
+    """How the township answers a peer."""
+    streams = Streams()
+    made = township(streams)
+    with pytest.raises(CaughtError):
+        await made.serve_child(peer, None, 60.0)  # type: ignore[arg-type]
+    return streams.answers[peer]
+
+
+async def test_the_parent_is_answered() -> None:
+    """Questions come from above."""
+    answer = await answers_to(COUNTY)
+    assert await answer(Request(1, (), METHOD, 1000)) == b"everybody below the township"
+
+
+async def test_a_child_is_not_answered_for_its_siblings() -> None:
+    """A child that sends its parent's own manifest back up is told nothing of the others."""
+    answer = await answers_to(VILLAGE)
+    with pytest.raises(AskRefusedError) as refused:
+        await answer(Request(1, (), METHOD, 1000, b"a manifest that the township signed"))
+    assert refused.value.status == "UNKNOWN_METHOD"
+
+
+@pytest.mark.parametrize("route", [(SIBLING,), (VILLAGE,), (COUNTY,)])
+async def test_a_child_cannot_ask_through_its_parent(route: tuple[str, ...]) -> None:
+    """Not its siblings, who would take the question for their parent's; nobody."""
+    answer = await answers_to(VILLAGE)
+    with pytest.raises(AskRefusedError) as refused:
+        await answer(Request(1, route, METHOD, 1000))
+    assert refused.value.status == "NO_ROUTE"
+
+
+async def test_a_database_that_is_away_does_not_end_the_dialling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The link is dialled again, however often; its pauses stay within bounds."""
+    streams = Streams(OperationalError("SELECT 1", {}, Exception("gone")))
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1100:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    channel = grpc.aio.insecure_channel("127.0.0.1:9")
+    monkeypatch.setattr(hub, "dial", lambda _channel: None)
+    with pytest.raises(asyncio.CancelledError):
+        await township(streams).dial_parent(ParentLink(COUNTY, lambda: channel))
+    assert streams.made == 1100
+    assert max(pauses) == hub.BACKOFF_S_MAX
