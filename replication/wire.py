@@ -1,6 +1,8 @@
 """Frames to protobuf and back. The generated types stop here.
 
-A frame that cannot be understood raises RemoteProtocolError: it is never skipped.
+A frame that cannot be understood raises RemoteProtocolError: it is never skipped. So does one with
+a number or a name that no store holds: a peer's 2**63 would otherwise end in a database's error,
+and what one database takes and the next does not would stop every node between them.
 """
 
 from __future__ import annotations
@@ -39,6 +41,15 @@ BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 """Most a batch body may unpack to, bytes: a peer cannot make this node allocate more."""
 
 _PACK_ABOVE: Final = 512
+_COUNT_MAX: Final = 2**62
+"""Numbers travel unsigned; databases keep them signed."""
+_SMALL_MAX: Final = 2**31 - 1
+_CODEC_MAX: Final = 2**15 - 1
+_NODE_MAX: Final = 32
+_NAME_MAX: Final = 64
+_KEY_MAX: Final = 128
+_SIGNATURE_MAX: Final = 512
+_HASH_MAX: Final = 32
 _FORM_OUT: Final = {
     Form.FULL: common.FORM_FULL,
     Form.DEIDENTIFIED: common.FORM_DEIDENTIFIED,
@@ -110,10 +121,33 @@ def _cursor_in(message: pb.Cursor) -> Cursor:
     return Cursor(
         lane=Lane(message.lane),
         stream_epoch=_epoch_in(message.stream_epoch),
-        number=message.number,
-        covers_to=message.covers_to,
-        running_hash=message.running_hash,
+        number=_count(message.number),
+        covers_to=_count(message.covers_to),
+        running_hash=_sized(message.running_hash, _HASH_MAX),
     )
+
+
+def _count(value: int, most: int = _COUNT_MAX, least: int = 0) -> int:
+    if not least <= value <= most:
+        raise RemoteProtocolError("a number is out of its range")
+    return value
+
+
+def _time(ms: int) -> int:
+    """By the peer's clock, which may be wrong by any number of years."""
+    return _count(ms, _COUNT_MAX, -_COUNT_MAX)
+
+
+def _word(text: str, longest: int = _NODE_MAX) -> str:
+    if len(text) > longest or not text.isascii() or not text.isprintable():
+        raise RemoteProtocolError("a name is not one of this protocol")
+    return text
+
+
+def _sized(data: bytes, longest: int) -> bytes:
+    if len(data) > longest:
+        raise RemoteProtocolError("a hash or a signature is too long")
+    return data
 
 
 def _lane_out(lane: Lane) -> common.Lane.ValueType:
@@ -125,7 +159,7 @@ def _epoch_out(epoch: StreamEpoch) -> pb.StreamEpoch:
 
 
 def _epoch_in(message: pb.StreamEpoch) -> StreamEpoch:
-    return StreamEpoch(message.sender, message.receiver)
+    return StreamEpoch(_count(message.sender), _count(message.receiver))
 
 
 def _hello_out(hello: Hello) -> pb.Hello:
@@ -147,13 +181,13 @@ def _hello_out(hello: Hello) -> pb.Hello:
 
 def _hello_in(message: pb.Hello) -> Hello:
     return Hello(
-        node_id=message.node_id,
+        node_id=_word(message.node_id),
         protocol_min=message.protocol_min,
         protocol_max=message.protocol_max,
         schema=message.schema,
-        store_epoch=message.store_epoch,
-        store_incarnation=message.store_incarnation,
-        peer_store_epoch_seen=message.peer_store_epoch_seen,
+        store_epoch=_count(message.store_epoch),
+        store_incarnation=_word(message.store_incarnation, _NAME_MAX),
+        peer_store_epoch_seen=_count(message.peer_store_epoch_seen),
         config_epoch=message.config_epoch,
         cursors=tuple(_cursor_in(cursor) for cursor in message.cursors),
         features=tuple(message.features),
@@ -189,9 +223,7 @@ def _batch_in(message: pb.Batch) -> Batch:
         case "":
             body = message.body
         case "zstd":
-            body = zstandard.ZstdDecompressor().decompress(
-                message.body, max_output_size=message.body_bytes or 1
-            )
+            body = _unpacked(message.body, message.body_bytes)
         case packing:
             raise RemoteProtocolError(f"packing {packing!r} is not known here")
     if len(body) != message.body_bytes:
@@ -203,16 +235,25 @@ def _batch_in(message: pb.Batch) -> Batch:
     return Batch(
         lane=Lane(message.lane),
         stream_epoch=_epoch_in(message.stream_epoch),
-        number=message.number,
-        previous=message.previous,
-        covers_from=message.covers_from,
-        covers_to=message.covers_to,
+        number=_count(message.number),
+        previous=_count(message.previous),
+        covers_from=_count(message.covers_from),
+        covers_to=_count(message.covers_to),
         coalesced=message.coalesced,
         digest=message.digest,
         entries=tuple(_entry_in(entry, Lane(message.lane)) for entry in entries),
         row_count=message.row_count,
         body_bytes=message.body_bytes,
     )
+
+
+def _unpacked(packed: bytes, size: int) -> bytes:
+    """The body of a batch that says it unpacks to `size` bytes."""
+    # The library believes a size in the packed bytes themselves before any limit that it is given.
+    said = zstandard.frame_content_size(packed) if packed else 0
+    if said not in (-1, size):
+        raise RemoteProtocolError("a batch body has another size than it says")
+    return zstandard.ZstdDecompressor().decompress(packed, max_output_size=size or 1)
 
 
 def _entry_out(entry: LogEntry) -> pb.Entry:
@@ -236,16 +277,16 @@ def _entry_in(message: pb.Entry, lane: Lane) -> LogEntry:
         raise RemoteProtocolError(f"row form {message.form} is not known here")
     return LogEntry(
         sequence=0,
-        origin_node=message.origin_node,
-        origin_epoch=message.origin_epoch,
-        origin_sequence=message.origin_sequence,
+        origin_node=_word(message.origin_node),
+        origin_epoch=_count(message.origin_epoch),
+        origin_sequence=_count(message.origin_sequence),
         lane=lane,
-        home_node=message.home_node,
+        home_node=_word(message.home_node),
         form=form,
-        codec=message.codec,
-        schema_version=message.schema_version,
-        committed_at_ms=message.committed_at_ms,
-        row_count=message.row_count,
+        codec=_count(message.codec, _CODEC_MAX),
+        schema_version=_count(message.schema_version, _SMALL_MAX),
+        committed_at_ms=_time(message.committed_at_ms),
+        row_count=_count(message.row_count, _SMALL_MAX),
         rows=message.rows,
     )
 
@@ -287,8 +328,15 @@ _READERS: Final[dict[str, Callable[[Any], Frame]]] = {
     "hello": _hello_in,
     "refusal": lambda m: Refusal(m.code, m.reason, m.hint),
     "batch": _batch_in,
-    "receipt": lambda m: Receipt(_cursor_in(m.cursor), m.refused, m.signature, m.key_id),
-    "mark": lambda m: Mark({h.home_node: h.as_of_ms for h in m.homes}, m.at_sequence),
+    "receipt": lambda m: Receipt(
+        _cursor_in(m.cursor),
+        m.refused,
+        _sized(m.signature, _SIGNATURE_MAX),
+        _word(m.key_id, _KEY_MAX),
+    ),
+    "mark": lambda m: Mark(
+        {_word(h.home_node): _time(h.as_of_ms) for h in m.homes}, _count(m.at_sequence)
+    ),
     "request": lambda m: Request(
         m.id, tuple(m.route), m.method, m.remaining_ms, m.manifest, m.body
     ),

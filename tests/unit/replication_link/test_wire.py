@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,10 +32,12 @@ from replication.core.model import (
 from replication.errors import RemoteProtocolError
 from replication.wire import BODY_BYTES_MAX, decode_frame, encode_frame
 
-number = st.integers(0, 2**63)
-small = st.integers(0, 2**31)
+number = st.integers(0, 2**62)
+small = st.integers(0, 2**31 - 1)
+time = st.integers(-(2**62), 2**62)
 text = st.text(max_size=20)
-blob = st.binary(max_size=40)
+word = st.from_regex(r"[0-9a-z]{0,16}", fullmatch=True)
+blob = st.binary(max_size=32)
 lane = st.sampled_from(Lane)
 epoch = st.builds(StreamEpoch, number, number)
 cursor = st.builds(Cursor, lane, epoch, number, number, blob)
@@ -45,15 +50,15 @@ def batches(draw: st.DrawFn) -> Batch:
     entries = tuple(
         LogEntry(
             sequence=0,
-            origin_node=draw(text),
+            origin_node=draw(word),
             origin_epoch=draw(number),
             origin_sequence=draw(number),
             lane=where,
-            home_node=draw(text),
+            home_node=draw(word),
             form=draw(st.sampled_from(Form)),
             codec=1,
             schema_version=1,
-            committed_at_ms=draw(small),
+            committed_at_ms=draw(time),
             row_count=draw(small),
             rows=draw(st.binary(max_size=1500)),
         )
@@ -77,12 +82,12 @@ def batches(draw: st.DrawFn) -> Batch:
 frames = st.one_of(
     st.builds(
         Hello,
-        node_id=text,
+        node_id=word,
         protocol_min=small,
         protocol_max=small,
         schema=small,
         store_epoch=number,
-        store_incarnation=text,
+        store_incarnation=word,
         peer_store_epoch_seen=number,
         config_epoch=number,
         cursors=st.lists(cursor, max_size=3).map(tuple),
@@ -91,8 +96,8 @@ frames = st.one_of(
         signing_certificate=blob,
     ),
     st.builds(Refusal, text, text, text),
-    st.builds(Receipt, cursor, text, blob, text),
-    st.builds(Mark, st.dictionaries(text, small, max_size=3), number),
+    st.builds(Receipt, cursor, text, blob, word),
+    st.builds(Mark, st.dictionaries(word, time, max_size=3), number),
     st.builds(Request, number, st.lists(text, max_size=3).map(tuple), text, small, blob, blob),
     st.builds(AnswerPart, number, small, st.booleans(), text, text, blob, blob),
     st.builds(Cancel, number),
@@ -136,6 +141,88 @@ def test_refuses_to_unpack_more_than_the_limit() -> None:
         batch=pb.Batch(lane=common.LANE_BULK, body_bytes=BODY_BYTES_MAX + 1, packing="zstd")
     )
     with pytest.raises(RemoteProtocolError, match="over the limit"):
+        decode_frame(message)
+
+
+def test_a_body_that_unpacks_to_more_than_it_says_is_not_unpacked() -> None:
+    """The packed bytes name a size of their own, and the library would take their word for it."""
+    packed = zstandard.ZstdCompressor(level=1).compress(bytes(64 * 1024 * 1024))
+    message = pb.Frame(
+        batch=pb.Batch(lane=common.LANE_BULK, packing="zstd", body=packed, body_bytes=100)
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError, match="another size"):
+            decode_frame(message)
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [10, 64 * 1024 * 1024])
+def test_a_body_of_unknown_size_ends_at_what_was_said(size: int) -> None:
+    """Packed bytes without a size of their own are unpacked up to body_bytes, no further."""
+    packer = zstandard.ZstdCompressor(level=1, write_content_size=False)
+    message = pb.Frame(
+        batch=pb.Batch(
+            lane=common.LANE_BULK, packing="zstd", body=packer.compress(bytes(size)), body_bytes=100
+        )
+    )
+    with pytest.raises(RemoteProtocolError):
+        decode_frame(message)
+
+
+_ENTRY = pb.Entry(origin_node="141002001201", home_node="141002001201", form=common.FORM_FULL)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pb.Entry(origin_sequence=2**63),
+        pb.Entry(origin_epoch=2**64 - 1),
+        pb.Entry(schema_version=2**31),
+        pb.Entry(codec=2**15),
+        pb.Entry(row_count=2**32 - 1),
+        pb.Entry(committed_at_ms=2**63 - 1),
+        pb.Entry(origin_node="1" * 33),
+        pb.Entry(home_node="村"),
+        pb.Entry(home_node="1410\x1b[2J"),
+    ],
+)
+def test_an_entry_that_no_store_can_hold_is_refused(wrong: pb.Entry) -> None:
+    """Before it meets a database, and before a relay passes it on to one that is stricter."""
+    entry = pb.Entry()
+    entry.CopyFrom(_ENTRY)
+    entry.MergeFrom(wrong)
+    body = pb.BatchBody(entries=[entry]).SerializeToString()
+    message = pb.Frame(
+        batch=pb.Batch(lane=common.LANE_BULK, number=1, body=body, body_bytes=len(body))
+    )
+    with pytest.raises(RemoteProtocolError):
+        decode_frame(message)
+
+
+_TOO_FAR = pb.Cursor(lane=common.LANE_BULK, number=2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.Frame(batch=pb.Batch(lane=common.LANE_BULK, number=2**63)),
+        pb.Frame(batch=pb.Batch(lane=common.LANE_BULK, covers_to=2**63)),
+        pb.Frame(hello=pb.Hello(store_epoch=2**63)),
+        pb.Frame(hello=pb.Hello(store_incarnation="x" * 65)),
+        pb.Frame(hello=pb.Hello(cursors=[_TOO_FAR])),
+        pb.Frame(receipt=pb.Receipt(cursor=_TOO_FAR)),
+        pb.Frame(receipt=pb.Receipt(cursor=pb.Cursor(lane=4), signature=bytes(513))),
+        pb.Frame(receipt=pb.Receipt(cursor=pb.Cursor(lane=4), key_id="k" * 129)),
+        pb.Frame(mark=pb.Mark(at_sequence=2**63)),
+        pb.Frame(mark=pb.Mark(homes=[pb.Mark.HomeMark(home_node="1410", as_of_ms=-(2**63))])),
+    ],
+)
+def test_a_number_or_name_beyond_its_column_is_refused(message: pb.Frame) -> None:
+    """Numbers travel unsigned and texts unbounded; a store's columns are neither."""
+    with pytest.raises(RemoteProtocolError):
         decode_frame(message)
 
 
