@@ -103,6 +103,8 @@ class LinkEnded:
     code: str
     reason: str
     hint: str = ""
+    error: BaseException | None = None
+    """What nobody foresaw: a database that went away, a frame that met a defect here."""
 
 
 class LinkRunner:
@@ -196,8 +198,10 @@ class LinkRunner:
         error = task.exception()
         if isinstance(error, FenheError):
             self._finish(LinkEnded(error.code, error.message, error.hint))
-        elif error is not None and not self._ended.done():
-            self._ended.set_exception(error)
+        elif error is not None:
+            # One stream ends with it, never the node: the link is dialled again. The text stays
+            # out, for a library's may quote a cell.
+            self._finish(LinkEnded("INTERNAL", f"unexpected {type(error).__name__}", error=error))
 
     def _finish(self, end: LinkEnded) -> None:
         if not self._ended.done():

@@ -250,7 +250,7 @@ def _batch_in(message: pb.Batch) -> Batch:
 def _unpacked(packed: bytes, size: int) -> bytes:
     """The body of a batch that says it unpacks to `size` bytes."""
     # The library believes a size in the packed bytes themselves before any limit that it is given.
-    said = zstandard.frame_content_size(packed) if packed else 0
+    said = zstandard.frame_content_size(packed)
     if said not in (-1, size):
         raise RemoteProtocolError("a batch body has another size than it says")
     return zstandard.ZstdDecompressor().decompress(packed, max_output_size=size or 1)

@@ -132,7 +132,7 @@ def test_a_broken_batch_is_the_peers_fault(body: bytes, packing: str, size: int)
     try:
         assert isinstance(decode_frame(message), Batch)
     except RemoteProtocolError:
-        assert packing == "gzip" or size != len(body) or body
+        assert packing or size != len(body) or body
 
 
 def test_refuses_to_unpack_more_than_the_limit() -> None:
@@ -214,8 +214,8 @@ _TOO_FAR = pb.Cursor(lane=common.LANE_BULK, number=2**64 - 1)
         pb.Frame(hello=pb.Hello(store_incarnation="x" * 65)),
         pb.Frame(hello=pb.Hello(cursors=[_TOO_FAR])),
         pb.Frame(receipt=pb.Receipt(cursor=_TOO_FAR)),
-        pb.Frame(receipt=pb.Receipt(cursor=pb.Cursor(lane=4), signature=bytes(513))),
-        pb.Frame(receipt=pb.Receipt(cursor=pb.Cursor(lane=4), key_id="k" * 129)),
+        pb.Frame(receipt=pb.Receipt(cursor=pb.Cursor(lane=common.LANE_BULK), signature=bytes(513))),
+        pb.Frame(receipt=pb.Receipt(cursor=pb.Cursor(lane=common.LANE_BULK), key_id="k" * 129)),
         pb.Frame(mark=pb.Mark(at_sequence=2**63)),
         pb.Frame(mark=pb.Mark(homes=[pb.Mark.HomeMark(home_node="1410", as_of_ms=-(2**63))])),
     ],

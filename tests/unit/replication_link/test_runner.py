@@ -1,0 +1,117 @@
+"""The runner of one stream: whatever goes wrong ends this stream, with a code, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from replication.core.config import LinkConfig, PeerRole
+from replication.core.model import (
+    AnswerPart,
+    Batch,
+    Cursor,
+    Frame,
+    Hello,
+    Lane,
+    LogEntry,
+    Mark,
+    Receipt,
+    Request,
+)
+from replication.runner import LinkEnded, LinkRunner, RunnerClock
+
+HERE, PEER = "141002001", "141002001201"
+
+
+class Still:
+    """A clock that stands."""
+
+    def monotonic_ms(self) -> int:
+        return 0
+
+
+class Memory:
+    """A store without rows; `error` is raised when the peer's life is to be remembered."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def read(
+        self, peer: str, lane: Lane, after: int, bytes_max: int
+    ) -> tuple[Sequence[LogEntry], int]:
+        return (), after
+
+    def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
+        raise AssertionError
+
+    def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None: ...
+
+    def save_mark(self, peer: str, mark: Mark) -> None: ...
+
+    def save_peer(self, peer: str, hello: Hello) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def mark_for(self, peer: str) -> Mark:
+        return Mark({}, 0)
+
+
+class Stream:
+    """Says what it was told to say, then waits; `slow` never takes a frame."""
+
+    def __init__(self, *frames: Frame, slow: bool = False) -> None:
+        self._frames = list(frames)
+        self._slow = slow
+        self.written: list[Frame] = []
+
+    async def read(self) -> Frame | None:
+        await asyncio.sleep(0)
+        if not self._frames:
+            await asyncio.Event().wait()
+        return self._frames.pop(0)
+
+    async def write(self, frame: Frame) -> None:
+        if self._slow and isinstance(frame, AnswerPart):
+            await asyncio.Event().wait()
+        self.written.append(frame)
+
+
+async def ended(stream: Stream, store: Memory, clock: RunnerClock | None = None) -> LinkEnded:
+    """How the stream ends."""
+
+    async def answer(_request: Request) -> bytes:
+        return bytes(1024 * 1024)
+
+    with ThreadPoolExecutor(1) as threads:
+        runner = LinkRunner(
+            LinkConfig(
+                node_id=HERE,
+                peer_id=PEER,
+                peer_role=PeerRole.CHILD,
+                store_epoch=1,
+                store_incarnation="here-1",
+            ),
+            inbound={},
+            outbound={},
+            stream=stream,
+            store=store,
+            answer=answer,
+            threads=threads,
+            clock=clock or Still(),
+            on_up=lambda _hello: None,
+        )
+        return await asyncio.wait_for(runner.run(lambda: 0), 20)
+
+
+HELLO = Hello(PEER, 1, 1, 1, 1, "peer-1", 0, 1)
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), OSError("disk full")])
+async def test_what_nobody_foresaw_ends_the_stream_with_a_code(error: Exception) -> None:
+    """Its kind is named, its text is not; the node goes on and the link is dialled again."""
+    end = await ended(Stream(HELLO), Memory(error))
+    assert (end.code, end.error) == ("INTERNAL", error)
+    assert end.reason == f"unexpected {type(error).__name__}"
