@@ -82,7 +82,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             )
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
-                self._streaming(method, handler.unary_stream),
+                self._plain(method, handler.unary_stream),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
@@ -95,22 +95,13 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     def _plain(self, method: str, inner: Any) -> Any:
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._guard(method, context):
+                # A stream is an async generator, or a coroutine that writes by itself (health).
                 result = inner(request, context)
                 if hasattr(result, "__aiter__"):
                     async for message in result:
                         await context.write(message)
                     return None
                 return await result
-
-        return handle
-
-    def _streaming(self, method: str, inner: Any) -> Any:
-        async def handle(
-            request: Any, context: grpc.aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[Any]:
-            async with self._guard(method, context):
-                async for message in inner(request, context):
-                    yield message
 
         return handle
 
