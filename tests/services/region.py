@@ -6,8 +6,7 @@ mutual TLS over the loopback. Databases are SQLite, or one private MariaDB with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +14,11 @@ import grpc
 
 import protos.fenhe.care.v1.care_pb2 as care
 from hierarchy_config import NodeId
-from node.cli.client import connected
 from node.demo.place import DemoPlace
 from node.demo.processes import Fleet
 from node.mariadb_server import PrivateMariaDB
 from node.security.credentials import Credentials, load_credentials
+from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
 from tests.services.waiting import CLOCK, until
@@ -90,11 +89,11 @@ class Region:
         """Credentials of a caller of a node."""
         return load_credentials(self.place.credentials_dir(f"{kind}-{node}"))
 
-    @contextmanager
-    def channel(self, node: NodeId, kind: str = "operator") -> Iterator[grpc.Channel]:
-        """A new channel to a node."""
-        with connected(self.credentials(kind, node)) as channel:
-            yield channel
+    def open_channel(self, node: NodeId, kind: str = "operator") -> grpc.Channel:
+        """A new channel to a node; whoever opens it closes it, best by `with`."""
+        who = self.credentials(kind, node)
+        options = channel_options(who.server_name, GrpcLimits())
+        return grpc.secure_channel(who.address, channel_credentials(who.tls), options=options)
 
     def put(
         self, node: NodeId, request: care.PutBundleRequest, kind: str = "operator"
@@ -105,12 +104,12 @@ class Region:
 
     def records(self, node: NodeId, method: str, request: Any, kind: str = "operator") -> Any:
         """Call RecordService once."""
-        with self.channel(node, kind) as channel:
+        with self.open_channel(node, kind) as channel:
             stub = care_pb2_grpc.RecordServiceStub(channel)
             return getattr(stub, method)(request, timeout=CALL_S)
 
     def residents(self, node: NodeId, method: str, request: Any, kind: str = "operator") -> Any:
         """Call ResidentService once."""
-        with self.channel(node, kind) as channel:
+        with self.open_channel(node, kind) as channel:
             stub = empi_pb2_grpc.ResidentServiceStub(channel)
             return getattr(stub, method)(request, timeout=CALL_S)

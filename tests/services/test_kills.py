@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Final
@@ -36,6 +35,7 @@ class Writer(threading.Thread):
         self.bundles = self.row_versions = self.repeated = 0
         self.versions: dict[tuple[str, str], int] = {}
         self.fault: str | None = None
+        self._channel: grpc.Channel | None = None
 
     def run(self) -> None:
         with self._log.open("w", encoding="utf-8") as log:
@@ -43,7 +43,9 @@ class Writer(threading.Thread):
                 request = self._next()
                 if (answer := self._send(request)) is not None:
                     self._note(request, answer)
-                    print(request.request_id, json.dumps(answer.acknowledged), file=log, flush=True)
+                    print(request.request_id, answer.acknowledged, file=log, flush=True)
+        if self._channel is not None:
+            self._channel.close()
 
     def finish(self) -> None:
         """Let the bundle on its way be answered, then end."""
@@ -68,12 +70,15 @@ class Writer(threading.Thread):
 
     def _send(self, request: care.PutBundleRequest) -> care.PutBundleResponse | None:
         while not self._over.is_set():
+            if self._channel is None:
+                self._channel = self._region.open_channel(VILLAGE, "client")
+            stub = care_pb2_grpc.RecordServiceStub(self._channel)
             try:
-                with self._region.channel(VILLAGE, "client") as channel:
-                    stub = care_pb2_grpc.RecordServiceStub(channel)
-                    answer: care.PutBundleResponse = stub.PutBundle(request, timeout=5)
-                    return answer
+                answer: care.PutBundleResponse = stub.PutBundle(request, timeout=5)
+                return answer
             except grpc.RpcError as error:
+                self._channel.close()
+                self._channel = None
                 status = error.code()
                 if status not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     self.fault = f"{status}: {error.details()}"
