@@ -22,11 +22,14 @@ from replication.errors import RemoteProtocolError, ReplicationError
 
 __all__ = [
     "ANSWER_BYTES_MAX",
+    "CREDIT_BYTES",
+    "OPEN_REQUESTS_MAX",
     "Answerer",
     "AskError",
     "AskRefusedError",
     "AskTimeoutError",
     "Channel",
+    "ChannelFrame",
     "LinkDownError",
 ]
 
@@ -34,6 +37,7 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 PART_BYTES: Final = 128 * 1024
 CREDIT_BYTES: Final = 1024 * 1024
 OPEN_REQUESTS_MAX: Final = 64
+PARTS_MAX: Final = 4096
 
 ChannelFrame = Request | AnswerPart | Cancel | Credit
 
@@ -106,6 +110,7 @@ class Channel:
         self._next_id = 1
         self._open: dict[int, _Open] = {}
         self._serving: dict[int, _Serving] = {}
+        self._at_work: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def ask(
@@ -126,6 +131,8 @@ class Channel:
         """
         if self._closed:
             raise LinkDownError(f"no link to {self._peer}")
+        if remaining_ms <= 0:
+            raise AskTimeoutError(f"no time is left to ask {self._peer}")
         if len(self._open) >= OPEN_REQUESTS_MAX:
             raise AskRefusedError("OVERLOADED", f"too many open questions to {self._peer}")
         number = self._next_id
@@ -162,7 +169,8 @@ class Channel:
             case Credit():
                 granted = self._serving.get(frame.id)
                 if granted is not None:
-                    granted.credit += frame.bytes
+                    # Never more than at first: what is granted has been sent and taken in before.
+                    granted.credit = min(granted.credit + frame.bytes, CREDIT_BYTES)
                     granted.more.set()
 
     def close(self) -> None:
@@ -186,6 +194,8 @@ class Channel:
             return  # the question was given up; the peer has been told
         if part.n != len(waiting.parts) + 1:
             raise RemoteProtocolError(f"answer part {part.n} came out of order")
+        if part.n > PARTS_MAX or not (part.body or part.last):
+            raise RemoteProtocolError("an answer comes in too many parts")
         waiting.parts.append(part.body)
         waiting.size += len(part.body)
         if waiting.size > ANSWER_BYTES_MAX:
@@ -204,12 +214,26 @@ class Channel:
     def _serve(self, request: Request) -> None:
         if request.id in self._serving:
             raise RemoteProtocolError(f"request {request.id} is open already")
-        if len(self._serving) >= OPEN_REQUESTS_MAX:
+        # What was cancelled counts until it has stopped: cancelling asks for work too.
+        if len(self._at_work) >= OPEN_REQUESTS_MAX:
             self._refuse(request.id, "OVERLOADED", "too many open questions; ask again later")
             return
         serving = _Serving()
         self._serving[request.id] = serving
-        serving.task = asyncio.get_running_loop().create_task(self._run(request, serving))
+        task = asyncio.get_running_loop().create_task(self._run(request, serving))
+        serving.task = task
+        self._at_work.add(task)
+        task.add_done_callback(lambda done: self._served(request.id, done))
+
+    def _served(self, number: int, task: asyncio.Task[None]) -> None:
+        """Answer what the answerer did not foresee: the asker must not wait for its deadline."""
+        self._at_work.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._refuse(number, "INTERNAL", f"unexpected {type(error).__name__}")
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"a question of {self._peer} failed", "exception": error}
+            )
 
     async def _run(self, request: Request, serving: _Serving) -> None:
         try:
@@ -224,7 +248,9 @@ class Channel:
         except FenheError as error:
             self._refuse(request.id, error.code, error.message)
         finally:
-            self._serving.pop(request.id, None)
+            # After a Cancel the number may be another question's already.
+            if self._serving.get(request.id) is serving:
+                del self._serving[request.id]
 
     async def _send_answer(self, number: int, body: bytes, serving: _Serving) -> None:
         pieces = [body[i : i + PART_BYTES] for i in range(0, len(body), PART_BYTES)] or [b""]

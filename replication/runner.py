@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, assert_never
 
 from hierarchy_config.errors import FenheError
-from replication.channel import Answerer, Channel
+from replication.channel import CREDIT_BYTES, OPEN_REQUESTS_MAX, Answerer, Channel, ChannelFrame
 from replication.core.link import (
     ApplyBatch,
     Close,
     Effect,
     LinkConfig,
     LinkEnd,
+    LinkState,
     LinkUp,
     ReadLog,
     SaveDelivered,
@@ -48,11 +49,16 @@ from replication.core.model import (
     Refusal,
     Request,
 )
+from replication.errors import RemoteProtocolError
 
 __all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
 
 TICK_S: Final = 1.0
 FLUSH_S: Final = 2.0
+CHANNEL_BYTES_MAX: Final = OPEN_REQUESTS_MAX * (CREDIT_BYTES + 64 * 1024)
+"""Most that questions and answers may take while they wait for the line."""
+_FRAME_BYTES: Final = 512
+"""What a frame takes in memory beside its body."""
 
 
 class FrameStream(Protocol):
@@ -133,7 +139,8 @@ class LinkRunner:
         self._on_up = on_up
         self.channel = Channel(self._queue_channel, answer, peer=config.peer_id)
         self._lane_frames: deque[Frame] = deque()
-        self._channel_frames: deque[Frame] = deque()
+        self._channel_frames: deque[ChannelFrame] = deque()
+        self._channel_bytes = 0
         self._to_write = asyncio.Event()
         self._deliveries: dict[Lane, tuple[Cursor, Receipt | None]] = {}
         self._to_save = asyncio.Event()
@@ -255,9 +262,22 @@ class LinkRunner:
         self._drained.clear()
         self._to_write.set()
 
-    def _queue_channel(self, frame: Request | AnswerPart | Cancel | Credit) -> None:
+    def _queue_channel(self, frame: ChannelFrame) -> None:
         self._channel_frames.append(frame)
+        self._channel_bytes += _weight(frame)
+        if self._channel_bytes > CHANNEL_BYTES_MAX:
+            self._finish(LinkEnded("QUEUE_FULL", "the peer asks and does not take the answers"))
         self._to_write.set()
+
+    def _take_channel(self, frame: ChannelFrame) -> None:
+        if self._core.state is LinkState.GREETING:
+            raise RemoteProtocolError("a question arrived before Hello")
+        if isinstance(frame, Cancel):
+            # What waits of an answer that nobody wants must not hold up those that are wanted.
+            kept = [f for f in self._channel_frames if not _answers(f, frame.id)]
+            self._channel_frames = deque(kept)
+            self._channel_bytes = sum(map(_weight, kept))
+        self.channel.handle(frame)
 
     async def _in_thread(self, work: Callable[..., object], *args: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
@@ -287,7 +307,7 @@ class LinkRunner:
             self.last_heard_ms = self._now()
             match frame:
                 case Request() | AnswerPart() | Cancel() | Credit():
-                    self.channel.handle(frame)
+                    self._take_channel(frame)
                 case Hello() | Refusal() | Batch() | Receipt() | Mark() | Goodbye():
                     self._perform(self._core.receive(frame, self._now()))
                 case _:
@@ -300,7 +320,9 @@ class LinkRunner:
             self._to_write.clear()
             while self._lane_frames or (self._channel_frames and self._up):
                 if self._channel_frames and self._up:
-                    await self._stream.write(self._channel_frames.popleft())
+                    frame = self._channel_frames.popleft()
+                    self._channel_bytes -= _weight(frame)
+                    await self._stream.write(frame)
                 if self._lane_frames:
                     await self._stream.write(self._lane_frames.popleft())
             self._drained.set()
@@ -326,3 +348,12 @@ class LinkRunner:
             if self.is_up:
                 mark = await loop.run_in_executor(self._threads, self._store.mark_for, self.peer)
                 self._perform(self._core.marks_ready(mark, self._now()))
+
+
+def _weight(frame: ChannelFrame) -> int:
+    body = frame.body if isinstance(frame, Request | AnswerPart) else b""
+    return _FRAME_BYTES + len(body)
+
+
+def _answers(frame: ChannelFrame, number: int) -> bool:
+    return isinstance(frame, AnswerPart) and frame.id == number

@@ -157,6 +157,96 @@ async def test_parts_out_of_order_and_false_digests_break_the_link() -> None:
     await asyncio.gather(asked, return_exceptions=True)
 
 
+async def test_what_the_answerer_did_not_foresee_is_answered_at_once() -> None:
+    """The asker hears INTERNAL, not silence until its deadline, and nothing of the text."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+
+    async def answer(_request: Request) -> bytes:
+        raise KeyError("张三")
+
+    pair = Pair(answer)
+    with pytest.raises(AskRefusedError) as caught:
+        await asyncio.wait_for(pair.asker.ask("x", b"", remaining_ms=60_000), 5)
+    assert (caught.value.status, caught.value.message) == ("INTERNAL", "unexpected KeyError")
+
+
+async def test_credit_never_exceeds_the_first() -> None:
+    """A peer that grants without end, and reads nothing, is not sent everything at once."""
+    sent: list[Frame] = []
+
+    async def answer(_request: Request) -> bytes:
+        return bytes(8 * 1024 * 1024)
+
+    channel = Channel(sent.append, answer, peer="1410")
+    channel.handle(Request(1, (), "large", 5000))
+    for _ in range(3):
+        channel.handle(Credit(1, 2**32 - 1))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert sum(len(f.body) for f in sent if isinstance(f, AnswerPart)) == 1024 * 1024
+    channel.close()
+
+
+async def test_what_was_cancelled_counts_until_it_has_stopped() -> None:
+    """Asking and cancelling by turns gets no more work done at once than asking."""
+    stop = asyncio.Event()
+    at_work = 0
+
+    async def stubborn(_request: Request) -> bytes:
+        nonlocal at_work
+        at_work += 1
+        while not stop.is_set():
+            try:
+                await stop.wait()
+            except asyncio.CancelledError:
+                continue
+        return b""
+
+    sent: list[Frame] = []
+    channel = Channel(sent.append, stubborn, peer="1410")
+    for n in range(3 * OPEN_REQUESTS_MAX):
+        channel.handle(Request(n, (), "x", 60_000))
+        await asyncio.sleep(0)
+        channel.handle(Cancel(n))
+    assert at_work == OPEN_REQUESTS_MAX
+    stop.set()
+
+
+async def test_a_number_used_again_after_a_cancel_is_another_question() -> None:
+    """The end of the first does not forget the second."""
+    sent: list[Frame] = []
+    channel = Channel(sent.append, _silence, peer="1410")
+    channel.handle(Request(1, (), "x", 60_000))
+    await asyncio.sleep(0)
+    channel.handle(Cancel(1))
+    channel.handle(Request(1, (), "x", 60_000))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    with pytest.raises(RemoteProtocolError, match="open already"):
+        channel.handle(Request(1, (), "x", 60_000))
+    channel.close()
+
+
+async def test_an_answer_in_crumbs_breaks_the_link() -> None:
+    """Parts without a body would go on for ever within the size limit."""
+    channel = Channel(lambda frame: None, _silence, peer="141002")
+    asked = asyncio.create_task(channel.ask("x", b"", remaining_ms=60_000))
+    await asyncio.sleep(0)
+    with pytest.raises(RemoteProtocolError, match="too many parts"):
+        channel.handle(AnswerPart(1, 1, last=False))
+    channel.close()
+    await asyncio.gather(asked, return_exceptions=True)
+
+
+async def test_nothing_is_asked_without_time() -> None:
+    """A hop that has used up the time says so; a negative time does not fit the frame."""
+    sent: list[Frame] = []
+    channel = Channel(sent.append, _silence, peer="141002")
+    with pytest.raises(AskTimeoutError):
+        await channel.ask("x", b"", remaining_ms=-40)
+    assert sent == []
+
+
 async def _silence(_request: Request) -> bytes:
     await asyncio.Event().wait()
     return b""

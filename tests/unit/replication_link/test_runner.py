@@ -12,8 +12,10 @@ from replication.core.config import LinkConfig, PeerRole
 from replication.core.model import (
     AnswerPart,
     Batch,
+    Cancel,
     Cursor,
     Frame,
+    Goodbye,
     Hello,
     Lane,
     LogEntry,
@@ -60,9 +62,9 @@ class Memory:
 
 
 class Stream:
-    """Says what it was told to say, then waits; `slow` never takes a frame."""
+    """Says what it was told to say, then waits; None is a pause. `slow` never takes an answer."""
 
-    def __init__(self, *frames: Frame, slow: bool = False) -> None:
+    def __init__(self, *frames: Frame | None, slow: bool = False) -> None:
         self._frames = list(frames)
         self._slow = slow
         self.written: list[Frame] = []
@@ -71,7 +73,12 @@ class Stream:
         await asyncio.sleep(0)
         if not self._frames:
             await asyncio.Event().wait()
-        return self._frames.pop(0)
+        frame = self._frames.pop(0)
+        if frame is None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return await self.read()
+        return frame
 
     async def write(self, frame: Frame) -> None:
         if self._slow and isinstance(frame, AnswerPart):
@@ -115,3 +122,25 @@ async def test_what_nobody_foresaw_ends_the_stream_with_a_code(error: Exception)
     end = await ended(Stream(HELLO), Memory(error))
     assert (end.code, end.error) == ("INTERNAL", error)
     assert end.reason == f"unexpected {type(error).__name__}"
+
+
+async def test_a_question_before_hello_ends_the_stream() -> None:
+    """Who has not been greeted is not answered."""
+    end = await ended(Stream(Request(1, (), "x", 1000)), Memory())
+    assert end.code == "REMOTE_PROTOCOL_ERROR"
+
+
+async def test_a_peer_that_asks_and_does_not_read_is_cut_off() -> None:
+    """Answers that wait for the line are bounded."""
+    questions = [Request(n, (), "x", 60_000) for n in range(1, 200)]
+    end = await ended(Stream(HELLO, *questions, slow=True), Memory())
+    assert end.code == "QUEUE_FULL"
+
+
+async def test_the_rest_of_a_cancelled_answer_leaves_the_queue() -> None:
+    """An asker on a slow line gives up and asks again, for hours, without filling the memory."""
+    frames: list[Frame | None] = [HELLO]
+    for n in range(1, 200):
+        frames += [Request(n, (), "x", 60_000), None, Cancel(n)]
+    end = await ended(Stream(*frames, Goodbye("enough"), slow=True), Memory())
+    assert end.code == "GOODBYE"
