@@ -82,6 +82,8 @@ class Node:
         base, clock = self._base, self._clock
         self._failure = asyncio.get_running_loop().create_future()
         self._exit.enter_context(folder_locked(base.paths.lock))
+        # Not in stop(): a second process that finds the folder locked must leave it as it is.
+        self._exit.callback(base.paths.run.unlink, missing_ok=True)
         if not base.settings.listen.endswith(":0"):
             bound_port_is_free(base.settings.listen)
         parts = await self._open(clock.monotonic_ms())
@@ -178,7 +180,6 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._exit.aclose()
-        self._base.paths.run.unlink(missing_ok=True)
         self._log.info("stopped", node=self._base.node_id)
 
     def _threads(self, name: str, count: int) -> ThreadPoolExecutor:
