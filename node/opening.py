@@ -80,7 +80,8 @@ def open_store(
     """Open the store of a data folder.
 
     Raises:
-        DurabilityError: The database could lose what it acknowledged.
+        KeyFileError: A key is missing or exposed; nothing was changed.
+        DurabilityError: The database could lose what it acknowledged; nothing was changed.
         SealBrokenError: keys/node.key is not the one the data keys were wrapped with.
     """
     node_id = NodeId(settings.node_id)
@@ -89,6 +90,7 @@ def open_store(
     limits = EngineLimits(
         connections=connections, cache_mb=max(_PAGES_MB_MIN, pages_mb // connections)
     )
+    _read_keys(NodeFolder(data_dir))
     engine = open_engine(_absolute(settings.database, data_dir), limits)
     migrate(engine)
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock)
@@ -129,6 +131,15 @@ def open_store(
         incarnation,
         number,
     )
+
+
+def _read_keys(folder: NodeFolder) -> None:
+    """Find a missing or exposed key before anything is written."""
+    for path in (folder.node_key, folder.blind_index_key):
+        load_key(path)
+    for path in (folder.regional_index_key, folder.pseudonym_key):
+        if path.exists():
+            load_key(path)
 
 
 def _storage(
