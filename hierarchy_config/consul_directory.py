@@ -147,15 +147,23 @@ class ConsulDirectory:
         # py-consul answers False for an id that the agent does not know: that is no error here.
         self._ask(self._client.agent.service.deregister, self._service_id(node_id))
 
+    def registration_of(self, node_id: NodeId) -> str | None:
+        """See NodeDirectory."""
+        self.read().hierarchy.entry(node_id)
+        return self._registered(node_id)
+
     def endpoint_of(self, node_id: NodeId) -> str | None:
         """See NodeDirectory."""
         entry = self.read().hierarchy.entry(node_id)
+        return self._registered(node_id) or entry.endpoint
+
+    def _registered(self, node_id: NodeId) -> str | None:
         _, found = self._ask(self._client.health.service, self._service, passing=True, tag=node_id)
         for each in found or ():
             service = each["Service"]
             host = service["Address"] or each["Node"]["Address"]
             return f"[{host}]:{service['Port']}" if ":" in host else f"{host}:{service['Port']}"
-        return entry.endpoint
+        return None
 
     def _service_id(self, node_id: NodeId) -> str:
         return f"{self._service}-{node_id}"

@@ -108,6 +108,13 @@ class NodeDirectory(Protocol):
     def deregister(self, node_id: NodeId) -> None:
         """Take a registration back; nothing happens if there is none."""
 
+    def registration_of(self, node_id: NodeId) -> str | None:
+        """Return where a node registered itself, if it is healthy as far as that is known.
+
+        Raises:
+            NodeUnknownError: The node is not in the region in force.
+        """
+
     def endpoint_of(self, node_id: NodeId) -> str | None:
         """Return where a node is reached: as registered and healthy, else as the region says.
 

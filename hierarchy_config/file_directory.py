@@ -100,13 +100,21 @@ class FileDirectory:
         """See NodeDirectory."""
         (self._endpoints / node_id).unlink(missing_ok=True)
 
+    def registration_of(self, node_id: NodeId) -> str | None:
+        """See NodeDirectory."""
+        self.read().hierarchy.entry(node_id)
+        return self._registered(node_id)
+
     def endpoint_of(self, node_id: NodeId) -> str | None:
         """See NodeDirectory."""
         entry = self.read().hierarchy.entry(node_id)
+        return self._registered(node_id) or entry.endpoint
+
+    def _registered(self, node_id: NodeId) -> str | None:
         try:
             return (self._endpoints / node_id).read_text(encoding="ascii")
         except FileNotFoundError:
-            return entry.endpoint
+            return None
 
     def _content(self) -> bytes | None:
         try:

@@ -24,7 +24,6 @@ import grpc
 
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock, SystemClock
-from node.errors import SettingsError
 from node.foundations import Foundations, read_foundations, utc_now
 from node.guards import DiskGuard, bound_port_is_free, folder_locked
 from node.link_store import NodeLinkStore
@@ -43,6 +42,7 @@ from node.services.point_reads import PointReads
 from node.services.registration import Servicers, add_servicers
 from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
+from node.whereabouts import Whereabouts
 
 __all__ = ["Node", "run_node"]
 
@@ -110,7 +110,10 @@ class Node:
             self._watch_cache(parts.store, metrics),
         ):
             self._run(work)
-        self._dial(parts.hub)
+        places = Whereabouts(base, self._threads("directory", 1))
+        self._exit.push_async_callback(places.stop)
+        self._run(places.run(self.address))
+        await self._dial(parts.hub, places)
         self._announce()
 
     async def _open(self, started_ms: int) -> _Parts:
@@ -264,23 +267,25 @@ class Node:
         if base.settings.metrics_listen:
             serve_metrics(metrics, base.settings.metrics_listen)
 
-    def _dial(self, hub: LinkHub) -> None:
-        """Keep the link to the parent up, if there is a parent with a known address."""
+    async def _dial(self, hub: LinkHub, places: Whereabouts) -> None:
+        """Keep the link to the parent up, if there is a parent.
+
+        Raises:
+            ParentAddressUnknownError: It has no address and there is no directory to wait for.
+        """
         base = self._base
         parent = base.hierarchy.parent(base.node_id)
         if parent is None:
             return
-        endpoint = base.settings.parent_endpoint or base.hierarchy.entry(parent).endpoint
-        if endpoint is None:
-            raise SettingsError(
-                f"no address of the parent {parent} is known",
-                hint="Set parent_endpoint in node.yaml, or endpoint in the region file.",
-            )
+        if not places.has_directory:
+            await places.parent_endpoint(parent)
         name = base.hierarchy.dns_name(parent)
-        link = ParentLink(
-            parent, lambda: open_channel(endpoint, name, base.credentials.tls, base.limits)
-        )
-        self._run(hub.dial_parent(link))
+
+        async def channel() -> grpc.aio.Channel:
+            endpoint = await places.parent_endpoint(parent)
+            return open_channel(endpoint, name, base.credentials.tls, base.limits)
+
+        self._run(hub.dial_parent(ParentLink(parent, channel)))
 
     def _announce(self) -> None:
         """Say that the node serves: in the log, and in run.json for whoever started it."""

@@ -72,7 +72,8 @@ class ParentLink:
     """Where and how the parent is dialled."""
 
     node_id: NodeId
-    open_channel: Callable[[], grpc.aio.Channel]
+    open_channel: Callable[[], Awaitable[grpc.aio.Channel]]
+    """Called at each dial: the parent may be reached elsewhere by then."""
 
 
 @dataclass
@@ -130,22 +131,27 @@ class LinkHub:
         state = self._states[parent.node_id]
         failures = 0
         while True:
-            channel = parent.open_channel()
             try:
-                call = dial(channel)
-                ended = await self._run(state, ClientStream(call))
-                call.cancel()
+                ended = await self._dial(parent)
             except (grpc.aio.AioRpcError, FenheError, SQLAlchemyError) as error:
                 ended = _failed(error)
                 state.last_error = f"{ended.code}: {ended.reason}"
                 self._log.warning("no link", peer=state.peer, code=ended.code, reason=ended.reason)
-            finally:
-                await channel.close()
             failures = 0 if ended.code == "STREAM_AGE" or state.connects else failures + 1
             state.connects = 0
             # Bounded before it is raised: a float ends at 2**1024, a parent's absence does not.
             wait = min(BACKOFF_S_MIN * 2 ** min(failures, 10), BACKOFF_S_MAX)
             await asyncio.sleep(wait * (0.5 + self.jitter()))
+
+    async def _dial(self, parent: ParentLink) -> LinkEnded:
+        channel = await parent.open_channel()
+        try:
+            call = dial(channel)
+            ended = await self._run(self._states[parent.node_id], ClientStream(call))
+            call.cancel()
+            return ended
+        finally:
+            await channel.close()
 
     def end_all(self, reason: str) -> None:
         """Say goodbye on every stream."""

@@ -112,6 +112,19 @@ def test_a_registration_goes_before_the_region_file(bench: Bench) -> None:
     assert bench.other.endpoint_of(COUNTY) == "county.example:7445"
 
 
+def test_a_registration_can_be_told_from_the_region(bench: Bench) -> None:
+    """What a node said itself is one thing, what the region says of it another."""
+    bench.directory.publish(region(), expected=None)
+    assert bench.other.registration_of(CITY) is None
+    bench.directory.register(CITY, "10.9.9.9:7444")
+    bench.let_checks_pass()
+    assert bench.other.registration_of(CITY) == "10.9.9.9:7444"
+    bench.directory.deregister(CITY)
+    assert bench.other.registration_of(CITY) is None
+    with pytest.raises(NodeUnknownError):
+        bench.other.registration_of(NodeId("141099"))
+
+
 def test_a_later_registration_replaces_the_earlier(bench: Bench) -> None:
     """A node that came back elsewhere is found where it is."""
     bench.directory.publish(region(), expected=None)

@@ -112,9 +112,12 @@ async def test_a_database_that_is_away_does_not_end_the_dialling(
             raise asyncio.CancelledError
 
     monkeypatch.setattr(asyncio, "sleep", pause)
-    channel = grpc.aio.insecure_channel("127.0.0.1:9")
+
+    async def channel() -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel("127.0.0.1:9")
+
     monkeypatch.setattr(hub, "dial", lambda _channel: None)
     with pytest.raises(asyncio.CancelledError):
-        await township(streams).dial_parent(ParentLink(COUNTY, lambda: channel))
+        await township(streams).dial_parent(ParentLink(COUNTY, channel))
     assert streams.made == 1100
     assert max(pauses) == hub.BACKOFF_S_MAX
