@@ -55,6 +55,7 @@ __all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
 
 TICK_S: Final = 1.0
 FLUSH_S: Final = 2.0
+SAVE_PAUSE_S: Final = 0.05
 CHANNEL_BYTES_MAX: Final = OPEN_REQUESTS_MAX * (CREDIT_BYTES + 64 * 1024)
 """Most that questions and answers may take while they wait for the line."""
 _FRAME_BYTES: Final = 512
@@ -335,6 +336,9 @@ class LinkRunner:
             pending, self._deliveries = self._deliveries, {}
             for cursor, receipt in pending.values():
                 await self._in_thread(self._store.save_delivered, self.peer, cursor, receipt)
+            # A durable transaction a receipt costs more than sending a small batch. What is lost by
+            # a crash within the pause is sent again, and the peer has it already.
+            await asyncio.sleep(SAVE_PAUSE_S)
 
     async def _tick(self) -> None:
         while True:
