@@ -20,6 +20,7 @@ IDENTIFIER_SYSTEMS: Final = ("identity_number", "health_card", "health_record", 
 
 _NAME_LENGTH_MAX: Final = 100
 _IDENTIFIER_LENGTH_MAX: Final = 64
+_IDENTIFIERS_MAX: Final = 20
 
 
 class ResidentChecks:
@@ -76,6 +77,10 @@ class ResidentChecks:
 
     def _check_identifiers(self, field: str, resident: NewResident, birth: date | None) -> None:
         numbers = 0
+        if len(resident.identifiers) > _IDENTIFIERS_MAX:
+            expected = f"at most {_IDENTIFIERS_MAX} identifiers a resident"
+            self._report.add(f"{field}.identifiers", "BUNDLE_TOO_LARGE", expected)
+            return
         for position, identifier in enumerate(resident.identifiers):
             place = f"{field}.identifiers[{position}]"
             if identifier.system not in IDENTIFIER_SYSTEMS:

@@ -19,6 +19,7 @@ from hierarchy_config.model import CopyForm, NodeId
 from node.storage.context import StoreContext
 from node.storage.errors import BatchOrderError
 from node.storage.model import ApplyOutcome
+from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
 from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
@@ -26,17 +27,22 @@ from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import NewEntry, OriginKey
 from replication.core.admission import AdmissionContext, Decision, judge
-from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
+from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.config import PeerRole
-from replication.core.model import Batch, Cursor, LogEntry, RowChange
+from replication.core.model import Batch, Cursor, Lane, LogEntry, RowChange
+from replication.errors import RemoteProtocolError
 
 __all__ = ["BatchApplier", "Misfit"]
 
 _R = REPLICATED[RESIDENTS.name]
-_HOME_EPOCHS: Final = select(_R.c.row_id, _R.c.home_epoch).where(
+_HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
     _R.c.row_id.in_(bindparam("ids", expanding=True))
 )
 _NO_OUTCOME: Final = ApplyOutcome(0, 0, 0)
+_NO_HOME: Final = ("", 0)
+_OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
+_ENTRY_BYTES_MAX: Final = 3 << 20
+"""A little below what one batch holds: what is taken in here must fit into a batch from here."""
 
 
 class Misfit(StrEnum):
@@ -46,6 +52,9 @@ class Misfit(StrEnum):
     LANE_MISMATCH = "LANE_MISMATCH"
     ENTRY_MISMATCH = "ENTRY_MISMATCH"
     ORIGIN_NOT_BELOW = "ORIGIN_NOT_BELOW"
+    ORIGIN_NOT_ABOVE = "ORIGIN_NOT_ABOVE"
+    AUTHOR_NOT_ABOVE = "AUTHOR_NOT_ABOVE"
+    RESIDENT_OF_ANOTHER = "RESIDENT_OF_ANOTHER"
     ROW_MALFORMED = "ROW_MALFORMED"
     FORM_NOT_IN_POLICY = "FORM_NOT_IN_POLICY"
     AUTHOR_CHANGED = "AUTHOR_CHANGED"
@@ -73,6 +82,8 @@ class BatchApplier:
         self, peer: NodeId, peer_role: PeerRole, batch: Batch, cursor: Cursor
     ) -> ApplyOutcome:
         """See Storage.apply_batch."""
+        if any(len(entry.rows) > _ENTRY_BYTES_MAX for entry in batch.entries):
+            raise RemoteProtocolError("an entry is larger than one that can be passed on")
         decoded = [(entry, decode_changes(entry.codec, entry.rows)) for entry in batch.entries]
         for _, rows in decoded:
             for change in rows:
@@ -161,16 +172,21 @@ class BatchApplier:
             entry = work.entry
             if not work.admitted:
                 continue
-            if len(work.admitted) < len(work.rows):
-                withheld = _origin(entry) in known
-                entry = replace(
+            if len(work.admitted) == len(work.rows):
+                entries.append(_new_entry(entry))
+                continue
+            withheld = _origin(entry) in known
+            # Encoded anew they may be longer than they came: 1e15 is 1000000000000000.0 here.
+            for rows, encoded in encoded_pieces(work.admitted):
+                part = replace(
                     entry,
-                    rows=encode_changes(work.admitted),
+                    rows=encoded,
                     codec=CODEC_JSON,
-                    row_count=len(work.admitted),
+                    row_count=len(rows),
                     origin_sequence=0 if withheld else entry.origin_sequence,
                 )
-            entries.append(_new_entry(entry))
+                entries.append(_new_entry(part))
+                withheld = True
         return entries
 
 
@@ -197,7 +213,7 @@ class _Judgement:
             if change.table in TABLES and has_ids(change)
         ]
         self._held = _held_by_table(connection, rows)
-        self._home_epochs = _home_epochs(connection, {change.resident_id for change in rows})
+        self._homes = _homes(connection, {change.resident_id for change in rows})
         self.newest: dict[tuple[str, str], RowChange] = {}
 
     def decide(self, work: _EntryWork) -> None:
@@ -215,7 +231,7 @@ class _Judgement:
                     lane=work.entry.lane,
                     here_subtree=self._here,
                     peer_subtree=self._below,
-                    home_epoch=self._home_epochs.get(change.resident_id, 0),
+                    home_epoch=self._homes.get(change.resident_id, _NO_HOME)[1],
                 ),
             )
             if verdict.decision is Decision.STALE:
@@ -233,7 +249,7 @@ class _Judgement:
         self.newest[key] = change
         self._held[key] = _as_held(change)
         if change.table == RESIDENTS.name:
-            self._home_epochs[change.row_id] = change.home_epoch
+            self._homes[change.row_id] = (change.home_node, change.home_epoch)
 
     def _misfit(self, change: RowChange, entry: LogEntry) -> Misfit | None:
         """Faults that the core cannot see: it knows no table, schema or policy."""
@@ -247,7 +263,27 @@ class _Judgement:
             return Misfit.ENTRY_MISMATCH
         if not fits_schema(change):
             return Misfit.ROW_MALFORMED
-        return self._misfit_of_child(change, entry) if self._role is PeerRole.CHILD else None
+        if self._is_anothers(change, entry.lane):
+            return Misfit.RESIDENT_OF_ANOTHER
+        if self._role is PeerRole.CHILD:
+            return self._misfit_of_child(change, entry)
+        return self._misfit_of_parent(change, entry)
+
+    def _is_anothers(self, change: RowChange, lane: Lane) -> bool:
+        """Whether identity data names a resident whose home is not the row's.
+
+        An identifier is found under its resident's id, whoever wrote it.
+        """
+        home, _ = self._homes.get(change.resident_id, _NO_HOME)
+        own = change.table in _OWN_ROWS
+        return lane is Lane.IDENTITY and not own and home not in ("", change.home_node)
+
+    def _misfit_of_parent(self, change: RowChange, entry: LogEntry) -> Misfit | None:
+        # An entry under this subtree's name would take the number of one not numbered yet, and a
+        # row by an author below would replace what only he may change.
+        if entry.origin_node in self._here:
+            return Misfit.ORIGIN_NOT_ABOVE
+        return Misfit.AUTHOR_NOT_ABOVE if change.author_node in self._here else None
 
     def _misfit_of_child(self, change: RowChange, entry: LogEntry) -> Misfit | None:
         # A sibling's name and number on an entry would shut out the sibling's own.
@@ -286,11 +322,11 @@ def _held_by_table(
     }
 
 
-def _home_epochs(connection: Connection, resident_ids: set[str]) -> dict[str, int]:
+def _homes(connection: Connection, resident_ids: set[str]) -> dict[str, tuple[str, int]]:
     return {
-        row.row_id: row.home_epoch
+        row.row_id: (row.home_node, row.home_epoch)
         for some in chunks(sorted(resident_ids))
-        for row in connection.execute(_HOME_EPOCHS, {"ids": some})
+        for row in connection.execute(_HOMES, {"ids": some})
     }
 
 

@@ -10,7 +10,7 @@ import math
 import re
 from typing import Final, assert_never
 
-from node.storage.specs import TABLES, ColumnKind, ColumnSpec
+from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES, ColumnKind, ColumnSpec
 from replication.core.model import RowChange, Value
 from replication.errors import RemoteProtocolError
 
@@ -22,6 +22,10 @@ _STAMP: Final = re.compile(r"[0-9TZ:.+-]{10,24}")
 _INTEGER_MAX: Final = 2**31 - 1
 _COUNT_MAX: Final = 2**62
 _SEALED_TEXT_MAX: Final = 10_000
+_WHOLE_MAX: Final = 2**53
+_ROW_CHARACTERS_MAX: Final = 256 * 1024
+_NUMBER_CHARACTERS: Final = 25
+_OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
 
 
 def refuse_unspeakable(change: RowChange) -> None:
@@ -58,10 +62,17 @@ def fits_schema(change: RowChange) -> bool:
         and _NODE.fullmatch(change.home_node)
         and _STAMP.fullmatch(change.recorded_at)
         and change.schema_version <= _INTEGER_MAX
+        and (change.row_id == change.resident_id or change.table not in _OWN_ROWS)
     ):
         return False
     values = change.values
+    if sum(map(_characters, values, values.values())) > _ROW_CHARACTERS_MAX:
+        return False
     return all(_fits(column, values.get(column.name)) for column in TABLES[change.table].columns)
+
+
+def _characters(name: str, value: Value) -> int:
+    return len(name) + (len(value) if isinstance(value, str) else _NUMBER_CHARACTERS)
 
 
 def _is_plain(value: object) -> bool:
@@ -95,6 +106,7 @@ def _fits(column: ColumnSpec, value: Value) -> bool:
             whole = isinstance(value, int) and not isinstance(value, bool)
             return whole and -_INTEGER_MAX <= int(value) <= _INTEGER_MAX
         case ColumnKind.NUMBER:
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            return isinstance(value, float) or (whole and abs(int(value)) <= _WHOLE_MAX)
         case _:
             assert_never(column.kind)

@@ -18,13 +18,14 @@ from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.errors import RequestIdReusedError
 from node.storage.model import BundleResult
+from node.storage.pieces import encoded_pieces
 from node.storage.planning import BundlePlan, PlannedRow, plan_bundle
 from node.storage.rows import RowMaker
 from node.storage.specs import TABLES
 from node.storage.tables import APPLIED_REQUESTS, REPLICATED
 from node.storage.transactions import ChangedMeanwhileError
 from replication.changelog import NewEntry
-from replication.core.codec import CODEC_JSON, encode_changes
+from replication.core.codec import CODEC_JSON
 from replication.core.model import SCHEMA_VERSION, Form, Lane, RowChange
 
 __all__ = ["BundleWriter"]
@@ -154,7 +155,7 @@ def _remember(connection: Connection, request: dict[str, str], result: BundleRes
 
 
 def log_entries(store: StoreContext, changes: Iterable[RowChange], now_ms: int) -> list[NewEntry]:
-    """One entry per (lane, home) of rows authored here."""
+    """One entry per (lane, home) of rows authored here; several if they are very many."""
     groups: dict[tuple[Lane, str], list[RowChange]] = defaultdict(list)
     for change in changes:
         groups[TABLES[change.table].lane, change.home_node].append(change)
@@ -170,9 +171,10 @@ def log_entries(store: StoreContext, changes: Iterable[RowChange], now_ms: int) 
             schema_version=SCHEMA_VERSION,
             committed_at_ms=now_ms,
             row_count=len(rows),
-            rows=encode_changes(rows),
+            rows=encoded,
         )
-        for (lane, home_node), rows in groups.items()
+        for (lane, home_node), group in groups.items()
+        for rows, encoded in encoded_pieces(group)
     ]
 
 

@@ -309,7 +309,7 @@ def test_a_parent_may_send_only_what_lives_here(region: Region) -> None:
     assert send_down(change(row=2, author=TOWNSHIP, home=VILLAGE_2)) == ApplyOutcome(0, 0, 1)
     reduced = change(row=3, author=TOWNSHIP, form=Form.DEIDENTIFIED)
     assert send_down(reduced) == ApplyOutcome(0, 0, 1)
-    identity = change("residents", resident=4, values={})
+    identity = change("residents", resident=4, author=TOWNSHIP, values={})
     assert send_down(identity, Lane.IDENTITY) == ApplyOutcome(0, 0, 1)
     assert sorted(_causes(village)) == ["FORM_NOT_FULL", "HOME_NOT_HERE", "IDENTITY_NOT_FROM_HOME"]
 

@@ -64,6 +64,16 @@ def test_finds_each_fault_of_a_resident(changes: dict[str, object], field: str, 
     assert (f"residents[0].{field}", code) in found(bundle(resident=resident(**changes)))
 
 
+def test_a_resident_has_few_identifiers() -> None:
+    """They count as no row of the bundle, so each resident's are bounded by themselves."""
+    few = tuple(NewIdentifier("passport", f"A{n:08d}") for n in range(20))
+    assert found(bundle(resident=resident(identifiers=few))) == []
+    many = (*few, NewIdentifier("passport", "B00000001"))
+    assert found(bundle(resident=resident(identifiers=many))) == [
+        ("residents[0].identifiers", "BUNDLE_TOO_LARGE")
+    ]
+
+
 @pytest.mark.parametrize(
     ("identifier", "field", "code"),
     [
