@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 from federation.availability import ManifestRefusedError
@@ -22,7 +23,7 @@ from federation.core.model import (
     PartialRequest,
 )
 from federation.core.plan import LogicalPlan, make_plan
-from federation.core.release import withhold_small
+from federation.core.release import withhold_all, withhold_small
 from federation.executors.job import (
     Ask,
     Executor,
@@ -41,6 +42,7 @@ __all__ = ["Coordinator", "Gathered", "Question", "SiteIndex", "Witness", "reser
 
 _RESERVE_MS_MIN = 100
 _RESERVE_MS_MAX = 5_000
+_PLANS_KEPT = 64
 
 
 class SiteIndex(Protocol):
@@ -55,6 +57,10 @@ class SiteIndex(Protocol):
 
     async def residents_by_home(self, sites: frozenset[str]) -> Mapping[str, int]:
         """Residents by the main index. A site whose figure is unknown is left out."""
+        ...
+
+    async def quarantined_by_home(self) -> Mapping[str, int]:
+        """Residents with a change that was not admitted here; sites without one are left out."""
         ...
 
 
@@ -109,7 +115,7 @@ class Coordinator:
         hierarchy: That of the configuration epoch in force.
         asker: Asks a direct child over its link.
         executor: Runs the parts of questions that others ask (direct).
-        index: Freshness and residents known, by home.
+        index: Freshness, residents known and residents quarantined, by home.
         verify: Checks a manifest's signature.
         leaves_full_boundary: Whether an answer about this dataset to this node's parent leaves the
             boundary of full copies, so that it is a release.
@@ -139,6 +145,8 @@ class Coordinator:
         self._leaves_full_boundary = leaves_full_boundary
         self._now_ms = now_ms
         self._witness = witness
+        # A question that comes again is planned once; a plan depends on nothing but its text.
+        self._plan = lru_cache(maxsize=_PLANS_KEPT)(make_plan)
         self._largest_threshold = self.tree.largest_threshold
 
     async def answer(
@@ -154,7 +162,7 @@ class Coordinator:
         manifest = decode_manifest(signed.manifest)
         if not self._verify(signed, manifest.asking_node):
             raise ManifestRefusedError("the manifest is not signed by the node that asks")
-        plan = make_plan(request.sql, request.basis)
+        plan = self._plan(request.sql, request.basis)
         check_manifest(manifest, request, plan, self.tree, self.node_id)
         question = Question(plan, request, manifest, signed, remaining_ms)
         gathered = await self.gather(question, self._executor, lambda _: None)
@@ -174,7 +182,7 @@ class Coordinator:
         is_own = manifest.asking_node == self.node_id
         if not is_own or not self._verify(signed, self.node_id):
             raise ManifestRefusedError("an executor may only ask for its own node's questions")
-        plan = make_plan(request.sql, request.basis)
+        plan = self._plan(request.sql, request.basis)
         check_manifest(manifest, request, plan, self.tree, self.node_id)
         asks = self._asks(self.node_id) if request.site == child else self._asks(request.site)
         ask = next((ask for ask in asks if (ask.child, ask.site) == (child, request.site)), None)
@@ -216,12 +224,20 @@ class Coordinator:
             )
             answer = result.answer
         whole = merge_answers(question.plan, [answer, lines_only(question.plan, open_sites)])
-        coverage = await self._with_known(question, whole.coverage)
+        coverage = await self._without_quarantined(whole.coverage)
+        coverage = await self._with_known(question, coverage)
         return Gathered(replace(whole, coverage=coverage), tasks)
 
     def release(self, question: Question, answer: PartialAnswer) -> PartialAnswer:
-        """The answer under the largest threshold of the asker, this node and all contributors."""
-        contributors = (site.node_id for site in answer.coverage.sites if site.is_counted)
+        """The answer under the largest threshold of the asker, this node and all contributors.
+
+        At the asker every figure is withheld if fewer sites than it wanted contributed: only there
+        are all of them known.
+        """
+        contributors = [site.node_id for site in answer.coverage.sites if site.is_counted]
+        is_asker = question.manifest.asking_node == self.node_id
+        if is_asker and len(contributors) < question.manifest.sites_min:
+            answer = withhold_all(question.plan, answer)
         threshold = max(
             question.manifest.cell_count_min,
             answer.coverage.cell_count_min,
@@ -278,6 +294,21 @@ class Coordinator:
             if site.state is not SiteState.DENIED and site.node_id != self.node_id
         }
         return self._lines(sites)
+
+    async def _without_quarantined(self, coverage: Coverage) -> Coverage:
+        """The coverage without residents of whom this node could not take every row."""
+        waiting = await self._index.quarantined_by_home()
+        sites = tuple(
+            replace(
+                site,
+                residents_covered=max(0, site.residents_covered - waiting[site.node_id]),
+                residents_quarantined=waiting[site.node_id],
+            )
+            if site.is_counted and site.answered_by == self.node_id and waiting.get(site.node_id)
+            else site
+            for site in coverage.sites
+        )
+        return replace(coverage, sites=sites)
 
     async def _with_known(self, question: Question, coverage: Coverage) -> Coverage:
         """The coverage with the residents known, for sites whose parent has not said.

@@ -34,12 +34,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["Loan", "LocalSite", "ScanResult", "Scanner", "scan_snapshot", "site_column"]
+__all__ = [
+    "FigureMemory",
+    "Loan",
+    "LocalSite",
+    "ScanResult",
+    "Scanner",
+    "scan_snapshot",
+    "site_column",
+]
 
 _FEEDS_MAX = 200
 """Feedings before a live scan at most: a log that grows faster than that is a seeding replica."""
 
 _INTERRUPT_EVERY_S = 0.05
+_FIGURES_KEPT = 64
 
 _Result = TypeVar("_Result")
 
@@ -74,8 +83,45 @@ def site_column(basis: Basis) -> SiteColumn:
     return SiteColumn.HOME if basis is Basis.RESIDENCE else SiteColumn.AUTHOR
 
 
+@dataclass(frozen=True, slots=True)
+class SiteFigures:
+    """What every question about a dataset at some sites needs, whatever it asks.
+
+    `resident_rows_max` is the most rows that one resident can have there.
+    """
+
+    resident_rows_max: int
+    residents: Mapping[str, int]
+
+
+class FigureMemory:
+    """Figures by data version: they hold until the next change of the log is fed."""
+
+    def __init__(self) -> None:
+        self._by_version: dict[tuple[int, str, SiteColumn, frozenset[str]], SiteFigures] = {}
+
+    def figures(
+        self, view: Snapshot, dataset: str, column: SiteColumn, sites: frozenset[str]
+    ) -> SiteFigures:
+        """The figures of a view, counted if nobody has."""
+        key = (view.sequence, dataset, column, sites)
+        known = self._by_version.get(key)
+        if known is None:
+            known = SiteFigures(
+                view.resident_rows_max(dataset, column, sites), view.residents_by_home(sites)
+            )
+            if len(self._by_version) >= _FIGURES_KEPT:
+                self._by_version.clear()
+            self._by_version[key] = known
+        return known
+
+
 def scan_snapshot(
-    view: Snapshot, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int
+    view: Snapshot,
+    plan: LogicalPlan,
+    sites: frozenset[str],
+    cell_count_max: int,
+    memory: FigureMemory,
 ) -> ScanResult:
     """The partials of some sites over one view; resident counts below the threshold are exact.
 
@@ -88,7 +134,8 @@ def scan_snapshot(
     column = site_column(plan.basis)
     try:
         view.bind(column, sites, [plan.dataset])
-        bound = view.resident_rows_max(plan.dataset, column, sites)
+        figures = memory.figures(view, plan.dataset, column, sites)
+        bound = figures.resident_rows_max
         width = len(partial_columns(plan))
         rows = view.query(node_sql(plan, rows_per_resident_max=bound))
         table = table_of(plan, _columns(rows, width))
@@ -98,7 +145,7 @@ def scan_snapshot(
             )
             if rows:
                 table = with_exact(plan, table, _columns(rows, len(rows[0])))
-        return ScanResult(table, view.residents_by_home(sites))
+        return ScanResult(table, figures.residents)
     except duckdb.InterruptException:
         raise ScanCancelledError("the scan was cut at its deadline") from None
     except duckdb.Error as error:
@@ -199,6 +246,7 @@ class LocalSite:
         self._replica = replica
         self._source = source
         self._loans = itertools.count(1)
+        self._memory = FigureMemory()
         self._partition_rows_min = partition_rows_min
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="columnar")
 
@@ -278,18 +326,17 @@ class LocalSite:
         cancellation: _Cancellation,
     ) -> ScanResult:
         replica = self._fed(cancellation)
-        with replica.snapshot() as view:
-            cancellation.watch(view.interrupt)
-            try:
-                return scan_snapshot(view, plan, sites, cell_count_max)
-            except ColumnarError:
-                cancellation.watch(None)
-                view.close()
-                if replica.verify():
-                    raise
-                raise SiteSeedingError from None
-            finally:
-                cancellation.watch(None)
+        try:
+            with replica.snapshot() as view:
+                cancellation.watch(view.interrupt)
+                try:
+                    return scan_snapshot(view, plan, sites, cell_count_max, self._memory)
+                finally:
+                    cancellation.watch(None)
+        except ColumnarError:
+            if replica.verify():
+                raise
+            raise SiteSeedingError from None
 
     def _fed(self, cancellation: _Cancellation) -> ColumnarReplica:
         """The replica with everything in it that was committed when this was called."""

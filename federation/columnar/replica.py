@@ -76,6 +76,8 @@ class ColumnarReplica:
         self._manifest = manifest
         self._sequence = manifest.sequence
         self._caught_up = False
+        # Whether somebody fed rows since superseded ones were last looked up.
+        self._has_pending = False
         self._feeding = threading.RLock()
         self._view = threading.Lock()
         self._open_files: Counter[str] = Counter()
@@ -149,6 +151,7 @@ class ColumnarReplica:
             with self._view:
                 absorb(self._connection, changes)
                 self._sequence = changes.up_to
+                self._has_pending = True
             if sum(delta_rows(self._connection).values()) >= self._limits.segment_rows:
                 self.flush()
             return self._sequence
@@ -180,6 +183,7 @@ class ColumnarReplica:
             with self._view:
                 self._connection.execute("DELETE FROM dead")
                 clear_delta(self._connection)
+                self._has_pending = False
                 self._sequence = 0
                 self._caught_up = False
                 self._manifest = Manifest(
@@ -244,10 +248,16 @@ class ColumnarReplica:
             self._connection.execute("COMMIT")
 
     def snapshot(self) -> Snapshot:
-        """A view of everything fed so far. Close it: it holds files and memory."""
+        """A view of everything fed so far. Close it: it holds files and memory.
+
+        Raises:
+            ColumnarError: A segment cannot be read.
+        """
+        import duckdb
+
         # Looking up superseded rows is done once for all readers, unless a feeder is at work:
         # then this reader does it for itself in a transaction that is never committed.
-        if self._feeding.acquire(blocking=False):
+        if self._has_pending and self._feeding.acquire(blocking=False):
             try:
                 with self._view:
                     self._resolve()
@@ -258,10 +268,17 @@ class ColumnarReplica:
             cursor = self._connection.cursor()
             cursor.execute("BEGIN")
             # The transaction's view begins with its first read.
-            cursor.execute("SELECT count(*) FROM dead").fetchall()
+            dead = dead_counts(cursor)
+            has_pending = self._has_pending
             self._open_files.update(manifest.files)
-        resolve_pending(cursor, self._folder, manifest.segments)
-        dead = dead_counts(cursor)
+        if has_pending:
+            try:
+                resolve_pending(cursor, self._folder, manifest.segments)
+                dead = dead_counts(cursor)
+            except duckdb.Error as error:
+                cursor.close()
+                self._release(manifest)
+                raise _unreadable(error) from error
         return Snapshot(
             cursor,
             sequence=sequence,
@@ -272,10 +289,17 @@ class ColumnarReplica:
     # -- inside ---------------------------------------------------------------------------------
 
     def _resolve(self) -> None:
+        import duckdb
+
         self._connection.execute("BEGIN")
-        found = resolve_pending(self._connection, self._folder, self._manifest.segments)
-        forget_pending(self._connection, found)
-        self._connection.execute("COMMIT")
+        try:
+            found = resolve_pending(self._connection, self._folder, self._manifest.segments)
+            forget_pending(self._connection, found)
+            self._connection.execute("COMMIT")
+        except duckdb.Error as error:
+            self._connection.execute("ROLLBACK")
+            raise _unreadable(error) from error
+        self._has_pending = False
 
     def _store_delta(self) -> None:
         with self._view:
@@ -370,7 +394,9 @@ class ColumnarReplica:
     def _release(self, manifest: Manifest) -> None:
         with self._view:
             self._open_files.subtract(manifest.files)
-        self._remove_superseded()
+            is_current = self._manifest is manifest
+        if not is_current:
+            self._remove_superseded()
 
     def _remove_superseded(self) -> None:
         """Remove files that neither the manifest nor an open snapshot names.
@@ -383,6 +409,10 @@ class ColumnarReplica:
             for path in self._folder.glob("*.parquet"):
                 if path.name not in needed and file_number(path) < self._manifest.next_number:
                     path.unlink()
+
+
+def _unreadable(error: Exception) -> ColumnarError:
+    return ColumnarError(f"a segment cannot be read: {type(error).__name__}")
 
 
 def _readable_manifest(

@@ -30,7 +30,7 @@ from federation.executors.job import (
     lost_scan,
     lost_site,
 )
-from federation.local import scan_snapshot
+from federation.local import FigureMemory, scan_snapshot
 from federation.ray_runner.messages import Loopback, Partition
 from federation.wire import AskSite, decode_ask_site_answer, encode_ask_site
 
@@ -64,6 +64,7 @@ class SiteWorker:
         self._memory_mb = memory_mb
         self._lock = threading.Lock()
         self._engine: Any = None
+        self._memory = FigureMemory()
         self._channels: dict[int, grpc.Channel] = {}
         self._running: dict[int, list[Callable[[], object]]] = {}
         self._cancelled: set[int] = set()
@@ -96,7 +97,7 @@ class SiteWorker:
                 open_files(self._duckdb(), files) as view,
                 self._cancellable(number, view.interrupt),
             ):
-                result = scan_snapshot(view, job.plan, sites, job.cell_count_max)
+                result = scan_snapshot(view, job.plan, sites, job.cell_count_max, self._memory)
         except FederationError as error:
             lines = lost_scan(partition.lines, error)
             is_damaged = isinstance(error, ColumnarError)
