@@ -147,7 +147,8 @@ class LinkHub:
         channel = await parent.open_channel()
         try:
             call = dial(channel)
-            ended = await self._run(self._states[parent.node_id], ClientStream(call))
+            stream = ClientStream(call, parent.node_id)
+            ended = await self._run(self._states[parent.node_id], stream)
             call.cancel()
             return ended
         finally:

@@ -6,10 +6,12 @@ are told apart here, because the second is the peer's fault and not the end.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
+from hierarchy_config.errors import FenheError
+from node.security.errors import PeerIdentityError
 from protos.fenhe.replication.v1 import replication_pb2_grpc
 from replication.channel import LinkDownError
 from replication.core.model import Frame
@@ -17,6 +19,10 @@ from replication.errors import RemoteProtocolError
 from replication.wire import decode_frame, encode_frame
 
 __all__ = ["ClientStream", "ServerStream", "describe", "dial"]
+
+
+_UNPROVEN: Final = ("Hostname Verification Check failed", "CERTIFICATE_VERIFY_FAILED")
+"""How gRPC says that the other end's certificate has another name, or is of another root."""
 
 
 def dial(channel: grpc.aio.Channel) -> Any:
@@ -45,23 +51,36 @@ class ServerStream:
 class ClientStream:
     """The child's end."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, parent: str) -> None:
         self._call = call
+        self._parent = parent
 
     async def read(self) -> Frame | None:
         """The next frame; None at the end."""
         try:
             return _frame(await self._call.read())
         except grpc.aio.AioRpcError as error:
-            raise LinkDownError(describe(error)) from error
+            raise _why(error, self._parent) from error
 
     async def write(self, frame: Frame) -> None:
         """Send one frame."""
         try:
             await self._call.write(encode_frame(frame))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError) as error:
-            text = describe(error) if isinstance(error, grpc.aio.AioRpcError) else "stream is gone"
-            raise LinkDownError(text) from error
+        except grpc.aio.AioRpcError as error:
+            raise _why(error, self._parent) from error
+        except (grpc.aio.UsageError, TimeoutError) as error:
+            raise LinkDownError("stream is gone") from error
+
+
+def _why(error: grpc.aio.AioRpcError, parent: str) -> FenheError:
+    """What ended the stream: most often the way there, sometimes who stands at its end."""
+    text = describe(error)
+    if any(word in (error.details() or "") for word in _UNPROVEN):
+        return PeerIdentityError(
+            f"who answers at the address of {parent} does not prove to be {parent}: {text}",
+            hint="Compare parent_endpoint in node.yaml with the address of the parent.",
+        )
+    return LinkDownError(text)
 
 
 def describe(error: grpc.aio.AioRpcError) -> str:
