@@ -13,25 +13,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hardware_profiles import Machine, fit, load_profile, profile_text
-from hierarchy_config import CareLevel, Hierarchy, NodeId, dump_region
+from hierarchy_config import CareLevel, Hierarchy, NodeEntry, NodeId, dump_region
 from node.clock import Clock
 from node.errors import SettingsError
 from node.security.authority import (
     ROOT_LIFETIME,
+    JoinRequest,
     install_node,
     load_authority,
     prepare_node,
     sign_node,
 )
 from node.security.certificates import (
+    Authority,
     Validity,
+    authority_name,
     certificates_to_pem,
     create_root,
     new_private_key,
     private_key_to_pem,
 )
+from node.security.errors import CertificateUnusableError
 from node.security.folders import NodeFolder
-from node.security.key_files import create_key, read_secret, write_secret
+from node.security.key_files import create_key, load_key, read_secret, write_secret
+from node.security.suites import KEY_BYTES, Suite
 from node.settings import NodePaths, NodeSettings, save_settings
 
 __all__ = ["NewNode", "initialise", "write_settings"]
@@ -42,6 +47,8 @@ class NewNode:
     """What a new node is to be.
 
     `parent_data` is the parent's data folder; the root has none. `machine`: cut the profile to it.
+    `suite` holds for the life of the store. A county takes the pseudonym key of `pseudonym_from`,
+    another county's data folder, or makes the region's if it is the first (`new_pseudonym_key`).
     """
 
     node_id: NodeId
@@ -51,13 +58,18 @@ class NewNode:
     parent_data: Path | None = None
     parent_endpoint: str | None = None
     machine: Machine | None = None
+    suite: Suite = Suite.INTL
+    pseudonym_from: Path | None = None
+    new_pseudonym_key: bool = False
 
 
 def initialise(data_dir: Path, hierarchy: Hierarchy, new: NewNode, clock: Clock) -> None:
     """Make the data folder.
 
     Raises:
-        SettingsError: The folder holds a node already, or the parent's folder is not given.
+        SettingsError: The folder holds a node already, the parent's folder is not given, or it is
+            not said where a county's pseudonym key comes from. Nothing was made.
+        KeyFileError: A key of the folders named cannot be used. Nothing was made.
         KeyFileExistsError: The folder holds keys already.
     """
     entry = hierarchy.entry(new.node_id)
@@ -65,29 +77,14 @@ def initialise(data_dir: Path, hierarchy: Hierarchy, new: NewNode, clock: Clock)
         raise SettingsError(
             f"{data_dir} holds a node already", hint="Choose another folder; nothing was changed."
         )
-    if entry.parent is not None and new.parent_data is None:
-        raise SettingsError(
-            f"{new.node_id} is signed by its parent {entry.parent}, whose data folder is missing",
-            hint="Give it with --parent-data.",
-        )
     now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    request = prepare_node(data_dir, new.node_id)
-    folder = NodeFolder(data_dir)
-    if new.parent_data is None:
-        root_key = new_private_key()
-        root = create_root(hierarchy.region, root_key, Validity.starting(now, ROOT_LIFETIME))
-        root_pem = certificates_to_pem((root.certificate,))
-        install_node(data_dir, sign_node(root, root_pem, request, hierarchy, now))
-        write_secret(folder.root_key, private_key_to_pem(root_key))
-        create_key(folder.regional_index_key, os.urandom)
+    pseudonym_key = _pseudonym_key(hierarchy, entry, new)
+    if entry.parent is None:
+        _make_root(data_dir, hierarchy, new, now)
     else:
-        above = load_authority(new.parent_data)
-        parent_folder = NodeFolder(new.parent_data)
-        root_pem = parent_folder.tls.root.read_bytes()
-        install_node(data_dir, sign_node(above, root_pem, request, hierarchy, now))
-        if entry.level is CareLevel.COUNTY:
-            _county_keys(folder, parent_folder)
+        _make_child(data_dir, hierarchy, new, now)
+    if pseudonym_key is not None:
+        write_secret(NodeFolder(data_dir).pseudonym_key, pseudonym_key)
     write_settings(data_dir, hierarchy, new)
 
 
@@ -106,14 +103,78 @@ def write_settings(data_dir: Path, hierarchy: Hierarchy, new: NewNode) -> None:
             listen=new.listen,
             database=new.database,
             parent_endpoint=new.parent_endpoint,
+            suite=new.suite.value,
         ),
     )
 
 
-def _county_keys(folder: NodeFolder, city: NodeFolder) -> None:
-    """The regional index key comes from the city; the pseudonym key must never be there.
+def _make_root(data_dir: Path, hierarchy: Hierarchy, new: NewNode, now: datetime) -> None:
+    folder = NodeFolder(data_dir)
+    request = _prepared(data_dir, new.node_id)
+    root_key = new_private_key()
+    root = create_root(hierarchy.region, root_key, Validity.starting(now, ROOT_LIFETIME))
+    root_pem = certificates_to_pem((root.certificate,))
+    install_node(data_dir, sign_node(root, root_pem, request, hierarchy, now))
+    write_secret(folder.root_key, private_key_to_pem(root_key))
+    create_key(folder.regional_index_key, os.urandom)
 
-    The first county makes one; the others get a copy from a county, by hand, before they start.
+
+def _make_child(data_dir: Path, hierarchy: Hierarchy, new: NewNode, now: datetime) -> None:
+    entry = hierarchy.entry(new.node_id)
+    if new.parent_data is None:
+        raise SettingsError(
+            f"{new.node_id} is signed by its parent {entry.parent}, whose data folder is missing",
+            hint="Give it with --parent-data.",
+        )
+    above = load_authority(new.parent_data)
+    if (signer := authority_name(above.certificate).node_id) != entry.parent:
+        raise CertificateUnusableError(
+            f"{new.node_id} is signed by its parent {entry.parent}, and {new.parent_data} is the "
+            f"folder of {signer}",
+            hint="Give the parent's folder with --parent-data, or correct the region file.",
+        )
+    parent_folder = NodeFolder(new.parent_data)
+    is_county = entry.level is CareLevel.COUNTY
+    regional_key = read_secret(parent_folder.regional_index_key) if is_county else None
+    root_pem = parent_folder.tls.root.read_bytes()
+    request = _prepared(data_dir, new.node_id)
+    install_node(data_dir, sign_node(above, root_pem, request, hierarchy, now))
+    if regional_key is not None:
+        write_secret(NodeFolder(data_dir).regional_index_key, regional_key)
+
+
+def _prepared(data_dir: Path, node_id: NodeId) -> JoinRequest:
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return prepare_node(data_dir, node_id)
+
+
+def _pseudonym_key(hierarchy: Hierarchy, entry: NodeEntry, new: NewNode) -> bytes | None:
+    """The key that all counties share and the city must never get; None if the node needs none.
+
+    Whether another county was made before cannot be seen from here, and with two keys one person
+    would have two pseudonyms, which nothing mends later. So where there are several, it is asked.
     """
-    write_secret(folder.regional_index_key, read_secret(city.regional_index_key))
-    create_key(folder.pseudonym_key, os.urandom)
+    if entry.level is not CareLevel.COUNTY or entry.parent is None:
+        if new.pseudonym_from is not None or new.new_pseudonym_key:
+            raise SettingsError(
+                f"{entry.node_id} has no pseudonym key: only a county below a city has one",
+                hint="Leave out --pseudonym-from and --new-pseudonym-key.",
+            )
+        return None
+    if new.pseudonym_from is not None and new.new_pseudonym_key:
+        raise SettingsError(
+            "a pseudonym key is either taken or made",
+            hint="Give --pseudonym-from or --new-pseudonym-key, not both.",
+        )
+    if new.pseudonym_from is not None:
+        load_key(NodeFolder(new.pseudonym_from).pseudonym_key)
+        return read_secret(NodeFolder(new.pseudonym_from).pseudonym_key)
+    counties = sum(each.level is CareLevel.COUNTY for each in hierarchy.nodes.values())
+    if counties > 1 and not new.new_pseudonym_key:
+        raise SettingsError(
+            f"the {counties} counties of {hierarchy.region} share one pseudonym key, and it is not "
+            "said where this one's comes from",
+            hint="If another county was made already, name its data folder: --pseudonym-from "
+            "FOLDER. If this is the first: --new-pseudonym-key.",
+        )
+    return os.urandom(KEY_BYTES)
