@@ -63,6 +63,10 @@ class _Index:
         """As they were made."""
         return {site: self._residents[site] for site in sites}
 
+    async def quarantined_by_home(self) -> Mapping[str, int]:
+        """None is."""
+        return {}
+
 
 class Tree:
     """The nodes, and the links between them (federation.executors.SiteAsker)."""

@@ -6,6 +6,7 @@ FederationError
 │   └── RayUnavailableError    Ray's processes did not start, or died and took a query along
 ├── ScanCancelledError         a local scan was cut at its deadline
 ├── ManifestRefusedError       a signed manifest does not allow what is asked with it
+├── ConfigEpochMismatchError   the asker's region file is of another epoch
 └── SiteUnavailableError       a child did not answer; the coordinator turns it into coverage
 """
 
@@ -16,6 +17,7 @@ from federation.errors import ExecutorUnavailableError, FederationError
 from hierarchy_config.errors import Fault
 
 __all__ = [
+    "ConfigEpochMismatchError",
     "ExtraMissingError",
     "ManifestRefusedError",
     "RayUnavailableError",
@@ -81,6 +83,17 @@ class ManifestRefusedError(FederationError):
     code = "MANIFEST_REFUSED"
     fault = Fault.PEER
     default_hint = "Only an ancestor, or the node itself, may ask a node for partials."
+
+
+class ConfigEpochMismatchError(FederationError):
+    """A question was asked under another region file's epoch than the one in force here."""
+
+    code = "CONFIG_EPOCH_MISMATCH"
+    fault = Fault.PEER
+    default_hint = "Give both nodes the same region file and restart; its sites are missing so far."
+
+    def __init__(self, asker: str, asked_at: int, here: str, epoch: int) -> None:
+        super().__init__(f"{asker} asks at region epoch {asked_at}, {here} is at {epoch}")
 
 
 class SiteUnavailableError(FederationError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from federation.availability import ManifestRefusedError
+from federation.availability import ConfigEpochMismatchError, ManifestRefusedError
 from federation.core.model import Manifest, PartialRequest
 from federation.core.plan import LogicalPlan
 from federation.errors import PlanMismatchError
@@ -46,7 +46,12 @@ def check_manifest(
         ManifestRefusedError: The site asked lies outside the scope, or outside this node's subtree,
             or the asker is neither this node nor above it.
         PlanMismatchError: This node understands the question differently.
+        ConfigEpochMismatchError: This node's hierarchy is of another epoch than the asker's.
     """
+    # First: what the other checks would find wrong may only be another tree.
+    if manifest.config_epoch != tree.epoch:
+        asker = manifest.asking_node if manifest.asking_node in tree else "the asker"
+        raise ConfigEpochMismatchError(asker, manifest.config_epoch, here, tree.epoch)
     if manifest.scope not in tree or request.site not in tree.subtree(manifest.scope):
         raise ManifestRefusedError("the site that is asked lies outside the question's scope")
     if request.site not in tree.subtree(here):

@@ -178,6 +178,7 @@ def _site_out(site: SiteCoverage) -> pb.SiteCoverage:
         state=site.state.value,
         answered_by=site.answered_by,
         residents_covered=site.residents_covered,
+        residents_quarantined=site.residents_quarantined,
         reason=site.reason,
     )
     if site.as_of_ms is not None:
@@ -207,6 +208,7 @@ def _site_in(message: pb.SiteCoverage) -> SiteCoverage:
         as_of_ms=message.as_of_ms if message.HasField("as_of_ms") else None,
         residents_covered=message.residents_covered,
         residents_known=message.residents_known if message.HasField("residents_known") else None,
+        residents_quarantined=message.residents_quarantined,
         reason=message.reason,
     )
 

@@ -98,17 +98,18 @@ class LinkAsker:
             )
             return decode_partial_answer(body)
         except AskRefusedError as error:
-            state = _REFUSALS.get(error.status, SiteState.DENIED)
+            state = _REFUSALS.get(error.status, SiteState.MISSING)
             raise SiteUnavailableError(child, error.message, state=state) from error
         except (AskError, FederationError) as error:
             raise SiteUnavailableError(child, error.message) from error
 
 
+# Nobody stands in for a site that says no to the question itself. Whatever else a child answers,
+# known here or not, only says that it cannot.
 _REFUSALS: Final[Mapping[str, SiteState]] = {
-    "ASK_TIMEOUT": SiteState.MISSING,
-    "OVERLOADED": SiteState.MISSING,
-    "LINK_DOWN": SiteState.MISSING,
-    "INTERNAL": SiteState.MISSING,
+    "MANIFEST_REFUSED": SiteState.DENIED,
+    "PLAN_MISMATCH": SiteState.DENIED,
+    "QUERY_REFUSED": SiteState.DENIED,
     "UNKNOWN_METHOD": SiteState.NO_ANALYTICS,
 }
 
@@ -128,6 +129,10 @@ class HomeIndex:
         """Residents by this node's index; a home nobody was registered at has none."""
         known = await asyncio.to_thread(self._storage.residents_by_home, self._caller)
         return {site: known.get(site, 0) for site in sites}
+
+    async def quarantined_by_home(self) -> Mapping[str, int]:
+        """Residents with a change that waits in this node's quarantine."""
+        return await asyncio.to_thread(self._storage.quarantined_by_home)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,9 @@ class SiteCoverage:
     """One site's part.
 
     `as_of_ms` is milliseconds since 1970 UTC, None when nothing of the site is counted.
-    `residents_known` comes from the parent's main index, None if unknown. `reason` is one sentence
-    when the site is not counted, else empty.
+    `residents_known` comes from the parent's main index, None if unknown. `residents_quarantined`
+    have a row that waits in the quarantine of whoever answered: they are not in
+    `residents_covered`. `reason` is one sentence when the site is not counted, else empty.
     """
 
     node_id: str
@@ -45,6 +46,7 @@ class SiteCoverage:
     as_of_ms: int | None = None
     residents_covered: int = 0
     residents_known: int | None = None
+    residents_quarantined: int = 0
     reason: str = ""
 
     @property
@@ -54,9 +56,14 @@ class SiteCoverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the site is counted for every resident known to live there; unknown is not."""
+        """Whether the site is counted for every resident known to live there; unknown is not.
+
+        An index may lag behind the site, so a quarantined resident is looked at by himself.
+        """
         known = self.residents_known
-        return self.is_counted and known is not None and self.residents_covered >= known
+        if not self.is_counted or known is None or self.residents_quarantined:
+            return False
+        return self.residents_covered >= known
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from federation.core.model import Cell, PartialAnswer
 from federation.core.partials import Role, partial_columns
 from federation.core.plan import LogicalPlan
 
-__all__ = ["withhold_small"]
+__all__ = ["withhold_all", "withhold_small"]
 
 
 def withhold_small(plan: LogicalPlan, answer: PartialAnswer, cell_count_min: int) -> PartialAnswer:
@@ -49,6 +49,14 @@ def withhold_small(plan: LogicalPlan, answer: PartialAnswer, cell_count_min: int
         cells_suppressed=answer.coverage.cells_suppressed + len(small),
         cell_count_min=max(answer.coverage.cell_count_min, cell_count_min),
     )
+    return PartialAnswer(blank_rows(plan, answer.table, hidden), hidden, coverage)
+
+
+def withhold_all(plan: LogicalPlan, answer: PartialAnswer) -> PartialAnswer:
+    """The answer with its groups and coverage and no figure; each newly withheld row is a cell."""
+    hidden = tuple(range(answer.table.row_count))
+    newly = len(hidden) - len(answer.suppressed_rows)
+    coverage = replace(answer.coverage, cells_suppressed=answer.coverage.cells_suppressed + newly)
     return PartialAnswer(blank_rows(plan, answer.table, hidden), hidden, coverage)
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from federation.availability import SiteUnavailableError
+from federation.availability import ConfigEpochMismatchError, SiteUnavailableError
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
 from federation.core.model import (
@@ -28,8 +28,10 @@ from federation.local import ScanResult
 from federation.manifest import SignedManifest
 from federation.runner import QueryRunner
 from federation.wire import (
+    decode_manifest,
     decode_partial_answer,
     decode_partial_request,
+    encode_manifest,
     encode_partial_answer,
     encode_partial_request,
 )
@@ -115,12 +117,16 @@ class IndexByHand:
 
     as_of_ms: dict[str, int] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
 
     def marks(self) -> Mapping[str, int]:
         return self.as_of_ms
 
     async def residents_by_home(self, sites: frozenset[str]) -> Mapping[str, int]:
         return {site: self.known[site] for site in sites if site in self.known}
+
+    async def quarantined_by_home(self) -> Mapping[str, int]:
+        return self.quarantined
 
 
 def sign(manifest: bytes) -> SignedManifest:
@@ -161,6 +167,7 @@ class Region:
         self.coordinators: dict[str, Coordinator] = {}
         self.noted: list[tuple[str, str]] = []
         self.audit_fails = False
+        self.epochs: dict[str, int] = {}
         for code in _PARENTS:
             self._add(code, people, leaves=code == full_boundary)
 
@@ -213,9 +220,15 @@ class Region:
         if child in self.lies:
             return self.lies[child]
         body = encode_partial_request(request)
-        answer = await self.coordinators[child].answer(
-            decode_partial_request(body), signed, remaining_ms
-        )
+        if child in self.epochs:
+            manifest = decode_manifest(signed.manifest)
+            signed = sign(encode_manifest(replace(manifest, config_epoch=self.epochs[child])))
+        try:
+            answer = await self.coordinators[child].answer(
+                decode_partial_request(body), signed, remaining_ms
+            )
+        except ConfigEpochMismatchError as error:
+            raise SiteUnavailableError(child, error.message) from error
         return decode_partial_answer(encode_partial_answer(answer))
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from federation.availability import (
+    ConfigEpochMismatchError,
     ExtraMissingError,
     ManifestRefusedError,
     ScopeUnknownError,
     SiteSeedingError,
 )
-from federation.coordinator import reserve_ms
+from federation.coordinator import Question, reserve_ms
 from federation.core.coverage import Coverage, SiteCoverage, SiteState
 from federation.core.model import (
     Answer,
@@ -414,6 +415,70 @@ async def test_a_manifest_for_something_else_is_refused(changes: dict[str, str],
     signed = sign(encode_manifest(replace(MANIFEST, **changes)))  # type: ignore[arg-type]
     with pytest.raises(ManifestRefusedError):
         await region.coordinators[TOWNSHIP].answer(partial_request(site), signed, 1000)
+
+
+async def test_a_node_at_another_region_epoch_refuses() -> None:
+    """Even where the tree of that epoch has other sites: the epoch is what is wrong."""
+    region = Region(PEOPLE)
+    signed = sign(encode_manifest(replace(MANIFEST, config_epoch=4, scope="999999")))
+    with pytest.raises(ConfigEpochMismatchError, match=f"epoch 4, {TOWNSHIP} is at 3"):
+        await region.coordinators[TOWNSHIP].answer(partial_request(TOWNSHIP), signed, 1000)
+
+
+async def test_a_copy_stands_in_for_a_site_at_another_epoch() -> None:
+    """It cannot answer this tree's questions, and has not denied them."""
+    region = Region(PEOPLE)
+    region.epochs[TOWNSHIP] = 4
+    live = await ask(region, Freshness.LIVE)
+    assert states(live)[TOWNSHIP] == "missing"
+    line = live.coverage.site(TOWNSHIP)
+    assert line is not None
+    assert "region epoch" in line.reason
+    answer = await ask(region)
+    assert states(answer)[TOWNSHIP] == "replica"
+    assert cells(answer.table) == ALL
+
+
+async def test_quarantined_residents_are_not_covered() -> None:
+    """At home and where a node stands in; the answer is partial even if an index lags behind."""
+    region = Region(PEOPLE)
+    region.indexes[VILLAGE].quarantined = {VILLAGE: 2}
+    region.indexes[TOWNSHIP].known[VILLAGE] = 68
+    answer = await ask(region)
+    line = answer.coverage.site(VILLAGE)
+    assert line is not None
+    assert (line.residents_covered, line.residents_quarantined) == (68, 2)
+    assert not answer.complete
+    region.offline.add(VILLAGE)
+    region.indexes[TOWNSHIP].quarantined = {VILLAGE: 3, THIRD_VILLAGE: 9}
+    stood_in = await ask(region)
+    line = stood_in.coverage.site(VILLAGE)
+    assert line is not None
+    assert (line.residents_covered, line.residents_quarantined) == (67, 3)
+    other = stood_in.coverage.site(THIRD_VILLAGE)
+    assert other is not None
+    assert other.residents_quarantined == 0
+    assert not stood_in.complete
+
+
+async def test_too_few_sites_release_nothing() -> None:
+    """The asker's wish for a number of sites is kept where the answer leaves."""
+    region = Region(PEOPLE)
+    coordinator = region.coordinators[CITY]
+    answer = await ask(region)
+    partial = PartialAnswer(
+        table_of(make_plan(BY_SEX), [["female", "male"], [43, 56], [43, 56], [True, True]]),
+        (),
+        answer.coverage,
+    )
+    for sites_min, hidden in ((7, ()), (8, (0, 1))):
+        manifest = replace(MANIFEST, sites_min=sites_min)
+        question = Question(
+            make_plan(BY_SEX), partial_request(CITY), manifest, sign(b""), remaining_ms=1
+        )
+        released = coordinator.release(question, partial)
+        assert released.suppressed_rows == hidden
+        assert released.coverage.cells_suppressed == len(hidden)
 
 
 async def test_a_node_that_plans_differently_refuses() -> None:

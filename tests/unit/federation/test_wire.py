@@ -62,7 +62,7 @@ TABLE = Table(
 )
 COVERAGE = Coverage(
     (
-        SiteCoverage("141002", SiteState.REPLICA, "1410", 5, 7, 8),
+        SiteCoverage("141002", SiteState.REPLICA, "1410", 5, 7, 8, 9),
         SiteCoverage("141024", SiteState.MISSING, reason="it is offline"),
     ),
     cells_suppressed=2,

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+protos/fenhe/federation/v1/federation.proto\x12\x13\x66\x65nhe.federation.v1\"\xf6\x01\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x31\n\tfreshness\x18\x03 \x01(\x0e\x32\x1e.fenhe.federation.v1.Freshness\x12/\n\x08\x65xecutor\x18\x04 \x01(\x0e\x32\x1d.fenhe.federation.v1.Executor\x12)\n\x05\x62\x61sis\x18\x05 \x01(\x0e\x32\x1a.fenhe.federation.v1.Basis\x12\x12\n\ntimeout_ms\x18\x06 \x01(\r\x12\x16\n\x0e\x63\x65ll_count_min\x18\x07 \x01(\r\x12\x0f\n\x07purpose\x18\x08 \x01(\t\"{\n\nQueryEvent\x12\x35\n\x08progress\x18\x01 \x01(\x0b\x32!.fenhe.federation.v1.SiteProgressH\x00\x12-\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1b.fenhe.federation.v1.AnswerH\x00\x42\x07\n\x05\x65vent\".\n\x0cSiteProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\"y\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07strings\x18\x03 \x03(\t\x12\x10\n\x08integers\x18\x04 \x03(\x12\x12\x0f\n\x07numbers\x18\x05 \x03(\x01\x12\x10\n\x08\x62ooleans\x18\x06 \x03(\x08\x12\r\n\x05nulls\x18\x07 \x03(\x08\"H\n\x05Table\x12,\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x1b.fenhe.federation.v1.Column\x12\x11\n\trow_count\x18\x02 \x01(\r\"\xc4\x01\n\x0cSiteCoverage\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0b\x61nswered_by\x18\x03 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x11residents_covered\x18\x05 \x01(\x04\x12\x1c\n\x0fresidents_known\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06reason\x18\x07 \x01(\tB\x0b\n\t_as_of_msB\x12\n\x10_residents_known\"\xbb\x01\n\x08\x43overage\x12\x30\n\x05sites\x18\x01 \x03(\x0b\x32!.fenhe.federation.v1.SiteCoverage\x12\x19\n\x11residents_covered\x18\x02 \x01(\x04\x12\x1c\n\x0fresidents_known\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x10\x63\x65lls_suppressed\x18\x04 \x01(\x04\x12\x16\n\x0e\x63\x65ll_count_min\x18\x05 \x01(\rB\x12\n\x10_residents_known\"\xd6\x01\n\x06\x41nswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12)\n\x05table\x18\x02 \x01(\x0b\x32\x1a.fenhe.federation.v1.Table\x12\x17\n\x0fsuppressed_rows\x18\x03 \x03(\r\x12/\n\x08\x63overage\x18\x04 \x01(\x0b\x32\x1d.fenhe.federation.v1.Coverage\x12\x10\n\x08\x65xecutor\x18\x05 \x01(\t\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x04\x12\r\n\x05tasks\x18\x07 \x03(\t\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\"i\n\x0b\x45xplanation\x12\x10\n\x08node_sql\x18\x01 \x01(\t\x12\x13\n\x0bmerge_steps\x18\x02 \x03(\t\x12\r\n\x05sites\x18\x03 \x03(\t\x12\x0f\n\x07privacy\x18\x04 \x03(\t\x12\x13\n\x0bplan_digest\x18\x05 \x01(\t\"\xcf\x01\n\x08Manifest\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x13\n\x0b\x61sking_node\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\r\n\x05scope\x18\x05 \x01(\t\x12\x16\n\x0e\x63\x65ll_count_min\x18\x06 \x01(\r\x12\x11\n\tsites_min\x18\x07 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x08 \x01(\x03\x12\x13\n\x0bplan_digest\x18\t \x01(\t\x12\x14\n\x0c\x63onfig_epoch\x18\n \x01(\x04\"J\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x89\x01\n\x0ePartialRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x31\n\tfreshness\x18\x02 \x01(\x0e\x32\x1e.fenhe.federation.v1.Freshness\x12)\n\x05\x62\x61sis\x18\x03 \x01(\x0e\x32\x1a.fenhe.federation.v1.Basis\x12\x0c\n\x04site\x18\x04 \x01(\t\"\x84\x01\n\rPartialAnswer\x12)\n\x05table\x18\x01 \x01(\x0b\x32\x1a.fenhe.federation.v1.Table\x12\x17\n\x0fsuppressed_rows\x18\x02 \x03(\r\x12/\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1d.fenhe.federation.v1.Coverage\"f\n\x0e\x41skSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0cremaining_ms\x18\x02 \x01(\r\x12\x17\n\x0fsigned_manifest\x18\x03 \x01(\x0c\x12\x17\n\x0fpartial_request\x18\x04 \x01(\x0c\")\n\x0f\x41skSiteResponse\x12\x16\n\x0epartial_answer\x18\x01 \x01(\x0c*e\n\tFreshness\x12\x19\n\x15\x46RESHNESS_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46RESHNESS_LIVE\x10\x01\x12\x15\n\x11\x46RESHNESS_REPLICA\x10\x02\x12\x12\n\x0e\x46RESHNESS_BEST\x10\x03*K\n\x08\x45xecutor\x12\x18\n\x14\x45XECUTOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45XECUTOR_DIRECT\x10\x01\x12\x10\n\x0c\x45XECUTOR_RAY\x10\x02*G\n\x05\x42\x61sis\x12\x15\n\x11\x42\x41SIS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42\x41SIS_RESIDENCE\x10\x01\x12\x12\n\x0e\x42\x41SIS_PROVIDER\x10\x02\x32\xab\x01\n\x0cQueryService\x12K\n\x03\x41sk\x12!.fenhe.federation.v1.QueryRequest\x1a\x1f.fenhe.federation.v1.QueryEvent0\x01\x12N\n\x07\x45xplain\x12!.fenhe.federation.v1.QueryRequest\x1a .fenhe.federation.v1.Explanation2g\n\x0f\x45xecutorService\x12T\n\x07\x41skSite\x12#.fenhe.federation.v1.AskSiteRequest\x1a$.fenhe.federation.v1.AskSiteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+protos/fenhe/federation/v1/federation.proto\x12\x13\x66\x65nhe.federation.v1\"\xf6\x01\n\x0cQueryRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x31\n\tfreshness\x18\x03 \x01(\x0e\x32\x1e.fenhe.federation.v1.Freshness\x12/\n\x08\x65xecutor\x18\x04 \x01(\x0e\x32\x1d.fenhe.federation.v1.Executor\x12)\n\x05\x62\x61sis\x18\x05 \x01(\x0e\x32\x1a.fenhe.federation.v1.Basis\x12\x12\n\ntimeout_ms\x18\x06 \x01(\r\x12\x16\n\x0e\x63\x65ll_count_min\x18\x07 \x01(\r\x12\x0f\n\x07purpose\x18\x08 \x01(\t\"{\n\nQueryEvent\x12\x35\n\x08progress\x18\x01 \x01(\x0b\x32!.fenhe.federation.v1.SiteProgressH\x00\x12-\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x1b.fenhe.federation.v1.AnswerH\x00\x42\x07\n\x05\x65vent\".\n\x0cSiteProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\"y\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07strings\x18\x03 \x03(\t\x12\x10\n\x08integers\x18\x04 \x03(\x12\x12\x0f\n\x07numbers\x18\x05 \x03(\x01\x12\x10\n\x08\x62ooleans\x18\x06 \x03(\x08\x12\r\n\x05nulls\x18\x07 \x03(\x08\"H\n\x05Table\x12,\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x1b.fenhe.federation.v1.Column\x12\x11\n\trow_count\x18\x02 \x01(\r\"\xe3\x01\n\x0cSiteCoverage\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0b\x61nswered_by\x18\x03 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x11residents_covered\x18\x05 \x01(\x04\x12\x1c\n\x0fresidents_known\x18\x06 \x01(\x04H\x01\x88\x01\x01\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x1d\n\x15residents_quarantined\x18\x08 \x01(\x04\x42\x0b\n\t_as_of_msB\x12\n\x10_residents_known\"\xbb\x01\n\x08\x43overage\x12\x30\n\x05sites\x18\x01 \x03(\x0b\x32!.fenhe.federation.v1.SiteCoverage\x12\x19\n\x11residents_covered\x18\x02 \x01(\x04\x12\x1c\n\x0fresidents_known\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x10\x63\x65lls_suppressed\x18\x04 \x01(\x04\x12\x16\n\x0e\x63\x65ll_count_min\x18\x05 \x01(\rB\x12\n\x10_residents_known\"\xd6\x01\n\x06\x41nswer\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12)\n\x05table\x18\x02 \x01(\x0b\x32\x1a.fenhe.federation.v1.Table\x12\x17\n\x0fsuppressed_rows\x18\x03 \x03(\r\x12/\n\x08\x63overage\x18\x04 \x01(\x0b\x32\x1d.fenhe.federation.v1.Coverage\x12\x10\n\x08\x65xecutor\x18\x05 \x01(\t\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x04\x12\r\n\x05tasks\x18\x07 \x03(\t\x12\x10\n\x08\x63omplete\x18\x08 \x01(\x08\"i\n\x0b\x45xplanation\x12\x10\n\x08node_sql\x18\x01 \x01(\t\x12\x13\n\x0bmerge_steps\x18\x02 \x03(\t\x12\r\n\x05sites\x18\x03 \x03(\t\x12\x0f\n\x07privacy\x18\x04 \x03(\t\x12\x13\n\x0bplan_digest\x18\x05 \x01(\t\"\xcf\x01\n\x08Manifest\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x13\n\x0b\x61sking_node\x18\x03 \x01(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\r\n\x05scope\x18\x05 \x01(\t\x12\x16\n\x0e\x63\x65ll_count_min\x18\x06 \x01(\r\x12\x11\n\tsites_min\x18\x07 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x08 \x01(\x03\x12\x13\n\x0bplan_digest\x18\t \x01(\t\x12\x14\n\x0c\x63onfig_epoch\x18\n \x01(\x04\"J\n\x0eSignedManifest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x89\x01\n\x0ePartialRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x31\n\tfreshness\x18\x02 \x01(\x0e\x32\x1e.fenhe.federation.v1.Freshness\x12)\n\x05\x62\x61sis\x18\x03 \x01(\x0e\x32\x1a.fenhe.federation.v1.Basis\x12\x0c\n\x04site\x18\x04 \x01(\t\"\x84\x01\n\rPartialAnswer\x12)\n\x05table\x18\x01 \x01(\x0b\x32\x1a.fenhe.federation.v1.Table\x12\x17\n\x0fsuppressed_rows\x18\x02 \x03(\r\x12/\n\x08\x63overage\x18\x03 \x01(\x0b\x32\x1d.fenhe.federation.v1.Coverage\"f\n\x0e\x41skSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0cremaining_ms\x18\x02 \x01(\r\x12\x17\n\x0fsigned_manifest\x18\x03 \x01(\x0c\x12\x17\n\x0fpartial_request\x18\x04 \x01(\x0c\")\n\x0f\x41skSiteResponse\x12\x16\n\x0epartial_answer\x18\x01 \x01(\x0c*e\n\tFreshness\x12\x19\n\x15\x46RESHNESS_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46RESHNESS_LIVE\x10\x01\x12\x15\n\x11\x46RESHNESS_REPLICA\x10\x02\x12\x12\n\x0e\x46RESHNESS_BEST\x10\x03*K\n\x08\x45xecutor\x12\x18\n\x14\x45XECUTOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45XECUTOR_DIRECT\x10\x01\x12\x10\n\x0c\x45XECUTOR_RAY\x10\x02*G\n\x05\x42\x61sis\x12\x15\n\x11\x42\x41SIS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42\x41SIS_RESIDENCE\x10\x01\x12\x12\n\x0e\x42\x41SIS_PROVIDER\x10\x02\x32\xab\x01\n\x0cQueryService\x12K\n\x03\x41sk\x12!.fenhe.federation.v1.QueryRequest\x1a\x1f.fenhe.federation.v1.QueryEvent0\x01\x12N\n\x07\x45xplain\x12!.fenhe.federation.v1.QueryRequest\x1a .fenhe.federation.v1.Explanation2g\n\x0f\x45xecutorService\x12T\n\x07\x41skSite\x12#.fenhe.federation.v1.AskSiteRequest\x1a$.fenhe.federation.v1.AskSiteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.fenhe.federation.v1.federation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FRESHNESS']._serialized_start=2108
-  _globals['_FRESHNESS']._serialized_end=2209
-  _globals['_EXECUTOR']._serialized_start=2211
-  _globals['_EXECUTOR']._serialized_end=2286
-  _globals['_BASIS']._serialized_start=2288
-  _globals['_BASIS']._serialized_end=2359
+  _globals['_FRESHNESS']._serialized_start=2139
+  _globals['_FRESHNESS']._serialized_end=2240
+  _globals['_EXECUTOR']._serialized_start=2242
+  _globals['_EXECUTOR']._serialized_end=2317
+  _globals['_BASIS']._serialized_start=2319
+  _globals['_BASIS']._serialized_end=2390
   _globals['_QUERYREQUEST']._serialized_start=69
   _globals['_QUERYREQUEST']._serialized_end=315
   _globals['_QUERYEVENT']._serialized_start=317
@@ -48,27 +48,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TABLE']._serialized_start=613
   _globals['_TABLE']._serialized_end=685
   _globals['_SITECOVERAGE']._serialized_start=688
-  _globals['_SITECOVERAGE']._serialized_end=884
-  _globals['_COVERAGE']._serialized_start=887
-  _globals['_COVERAGE']._serialized_end=1074
-  _globals['_ANSWER']._serialized_start=1077
-  _globals['_ANSWER']._serialized_end=1291
-  _globals['_EXPLANATION']._serialized_start=1293
-  _globals['_EXPLANATION']._serialized_end=1398
-  _globals['_MANIFEST']._serialized_start=1401
-  _globals['_MANIFEST']._serialized_end=1608
-  _globals['_SIGNEDMANIFEST']._serialized_start=1610
-  _globals['_SIGNEDMANIFEST']._serialized_end=1684
-  _globals['_PARTIALREQUEST']._serialized_start=1687
-  _globals['_PARTIALREQUEST']._serialized_end=1824
-  _globals['_PARTIALANSWER']._serialized_start=1827
-  _globals['_PARTIALANSWER']._serialized_end=1959
-  _globals['_ASKSITEREQUEST']._serialized_start=1961
-  _globals['_ASKSITEREQUEST']._serialized_end=2063
-  _globals['_ASKSITERESPONSE']._serialized_start=2065
-  _globals['_ASKSITERESPONSE']._serialized_end=2106
-  _globals['_QUERYSERVICE']._serialized_start=2362
-  _globals['_QUERYSERVICE']._serialized_end=2533
-  _globals['_EXECUTORSERVICE']._serialized_start=2535
-  _globals['_EXECUTORSERVICE']._serialized_end=2638
+  _globals['_SITECOVERAGE']._serialized_end=915
+  _globals['_COVERAGE']._serialized_start=918
+  _globals['_COVERAGE']._serialized_end=1105
+  _globals['_ANSWER']._serialized_start=1108
+  _globals['_ANSWER']._serialized_end=1322
+  _globals['_EXPLANATION']._serialized_start=1324
+  _globals['_EXPLANATION']._serialized_end=1429
+  _globals['_MANIFEST']._serialized_start=1432
+  _globals['_MANIFEST']._serialized_end=1639
+  _globals['_SIGNEDMANIFEST']._serialized_start=1641
+  _globals['_SIGNEDMANIFEST']._serialized_end=1715
+  _globals['_PARTIALREQUEST']._serialized_start=1718
+  _globals['_PARTIALREQUEST']._serialized_end=1855
+  _globals['_PARTIALANSWER']._serialized_start=1858
+  _globals['_PARTIALANSWER']._serialized_end=1990
+  _globals['_ASKSITEREQUEST']._serialized_start=1992
+  _globals['_ASKSITEREQUEST']._serialized_end=2094
+  _globals['_ASKSITERESPONSE']._serialized_start=2096
+  _globals['_ASKSITERESPONSE']._serialized_end=2137
+  _globals['_QUERYSERVICE']._serialized_start=2393
+  _globals['_QUERYSERVICE']._serialized_end=2564
+  _globals['_EXECUTORSERVICE']._serialized_start=2566
+  _globals['_EXECUTORSERVICE']._serialized_end=2669
 # @@protoc_insertion_point(module_scope)

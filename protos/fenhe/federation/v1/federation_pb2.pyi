@@ -294,6 +294,7 @@ class SiteCoverage(_message.Message):
     RESIDENTS_COVERED_FIELD_NUMBER: _builtins.int
     RESIDENTS_KNOWN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RESIDENTS_QUARANTINED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code of the node."""
     state: _builtins.str
@@ -308,6 +309,10 @@ class SiteCoverage(_message.Message):
     """Residents homed at the site by its parent's main index; absent: unknown."""
     reason: _builtins.str
     """Why a site is missing, one sentence; empty otherwise."""
+    residents_quarantined: _builtins.int
+    """Residents homed at the site of whom a row waits in the quarantine of answered_by; not in
+    residents_covered. Above 0 the answer is partial.
+    """
     def __init__(
         self,
         *,
@@ -318,10 +323,11 @@ class SiteCoverage(_message.Message):
         residents_covered: _builtins.int = ...,
         residents_known: _builtins.int | None = ...,
         reason: _builtins.str = ...,
+        residents_quarantined: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of_ms", b"_as_of_ms", "_residents_known", b"_residents_known", "as_of_ms", b"as_of_ms", "residents_known", b"residents_known"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of_ms", b"_as_of_ms", "_residents_known", b"_residents_known", "answered_by", b"answered_by", "as_of_ms", b"as_of_ms", "node_id", b"node_id", "reason", b"reason", "residents_covered", b"residents_covered", "residents_known", b"residents_known", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of_ms", b"_as_of_ms", "_residents_known", b"_residents_known", "answered_by", b"answered_by", "as_of_ms", b"as_of_ms", "node_id", b"node_id", "reason", b"reason", "residents_covered", b"residents_covered", "residents_known", b"residents_known", "residents_quarantined", b"residents_quarantined", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__as_of_ms: _TypeAlias = _typing.Literal["as_of_ms"]  # noqa: Y015
     _WhichOneofArgType__as_of_ms: _TypeAlias = _typing.Literal["_as_of_ms", b"_as_of_ms"]  # noqa: Y015
@@ -507,13 +513,13 @@ class Manifest(_message.Message):
     cell_count_min: _builtins.int
     """Smallest cell the asker wants, residents; a node only ever raises it."""
     sites_min: _builtins.int
-    """Fewest sites that must contribute, or nothing is released."""
+    """Fewest sites that must contribute, or the asking node releases no figure."""
     deadline_ms: _builtins.int
     """Milliseconds since 1970 UTC by the asker's clock; informative, remaining_ms decides."""
     plan_digest: _builtins.str
     """SHA-256 of the logical plan, hex; a node refuses a request whose own plan differs."""
     config_epoch: _builtins.int
-    """Configuration epoch of the asking node."""
+    """Configuration epoch of the asking node; a node at another refuses (CONFIG_EPOCH_MISMATCH)."""
     def __init__(
         self,
         *,
