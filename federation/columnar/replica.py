@@ -78,6 +78,7 @@ class ColumnarReplica:
         self._caught_up = False
         # Whether somebody fed rows since superseded ones were last looked up.
         self._has_pending = False
+        self._fed_rows = 0
         self._feeding = threading.RLock()
         self._view = threading.Lock()
         self._open_files: Counter[str] = Counter()
@@ -152,8 +153,12 @@ class ColumnarReplica:
                 absorb(self._connection, changes)
                 self._sequence = changes.up_to
                 self._has_pending = True
-            if sum(delta_rows(self._connection).values()) >= self._limits.segment_rows:
-                self.flush()
+            self._fed_rows += sum(map(len, changes.rows.values()))
+            if self._fed_rows >= self._limits.segment_rows:
+                # Rows that came again are one row: counted only when it may matter.
+                self._fed_rows = sum(delta_rows(self._connection).values())
+                if self._fed_rows >= self._limits.segment_rows:
+                    self.flush()
             return self._sequence
 
     def flush(self) -> None:
@@ -366,6 +371,7 @@ class ColumnarReplica:
             self._connection.execute("BEGIN")
             if stored_delta:
                 clear_delta(self._connection)
+                self._fed_rows = 0
             for gone in merged:
                 self._connection.execute(f"DELETE FROM dead WHERE segment = {gone}")
             self._connection.execute("COMMIT")
