@@ -14,6 +14,9 @@ from typing import Protocol
 
 __all__ = ["Clock", "Ids", "SystemClock", "format_ms", "parse_ms", "system_ids", "today"]
 
+_LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, where datetime ends."""
+
 RandomBytes = Callable[[int], bytes]
 
 
@@ -66,7 +69,11 @@ def system_ids() -> Ids:
 
 
 def format_ms(ms: int) -> str:
-    """Milliseconds since 1970 as ISO 8601 UTC with milliseconds: 2026-11-23T20:00:00.000Z."""
+    """Milliseconds since 1970 as ISO 8601 UTC with milliseconds: 2026-11-23T20:00:00.000Z.
+
+    A time before 1970 or after 9999, such as a peer's clock may say, is shown as that end.
+    """
+    ms = min(max(ms, 0), _LAST_MS)
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
 

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config import NodeId, load_region, shipped_region
 from node.cli.client import CredentialsOption, connected, find_credentials
-from node.cli.output import command, errors, out, print_json, print_table
+from node.cli.output import command, errors, out, print_json, print_table, printable
 from node.clock import SystemClock
 from protos.fenhe.common.v1 import common_pb2
 from protos.fenhe.node.v1 import node_pb2_grpc
@@ -106,4 +106,4 @@ def status(
     )
     for link in response.links:
         if link.last_error and not link.connected:
-            errors.print(f"{link.peer}: {link.last_error}", markup=False)
+            errors.print(printable(f"{link.peer}: {link.last_error}"), markup=False)

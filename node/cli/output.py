@@ -14,6 +14,7 @@ import grpc
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hierarchy_config.errors import FenheError
 
@@ -27,6 +28,7 @@ __all__ = [
     "print_csv",
     "print_json",
     "print_table",
+    "printable",
 ]
 
 EXIT_FAILED: Final = 1
@@ -49,8 +51,17 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], title:
     for header, is_number in zip(headers, numeric, strict=True):
         table.add_column(header, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        # Text, not markup: a cell comes from somewhere, and may hold brackets.
+        table.add_row(*(Text(_cell(value)) for value in row))
     out.print(table)
+
+
+def printable(text: str) -> str:
+    """The text without what moves a terminal's cursor, colours it or turns it round.
+
+    Codes, reasons and errors come from other nodes, any of which may be hostile.
+    """
+    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
 
 
 def print_csv(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -102,10 +113,10 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def _show(code: str, message: str, hint: str) -> None:
     errors.print(f"[bold red]{code}[/]: ", end="")
-    errors.print(message, markup=False)
+    errors.print(printable(message), markup=False)
     if hint:
         errors.print("Next: ", end="", style="bold")
-        errors.print(hint, markup=False)
+        errors.print(printable(hint), markup=False)
     raise typer.Exit(EXIT_FAILED)
 
 
@@ -114,4 +125,4 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:,.4f}".rstrip("0").rstrip(".")
-    return str(value)
+    return printable(str(value))

@@ -19,6 +19,7 @@ from node.cli.output import (
     print_csv,
     print_json,
     print_table,
+    printable,
 )
 from node.clock import format_ms
 from protos.fenhe.federation.v1 import federation_pb2_grpc
@@ -171,7 +172,8 @@ def _say_coverage(answer: Answer) -> None:
                 f"  {site.node_id}: replica at {site.answered_by} as of {format_ms(site.as_of_ms)}"
             )
         elif not site.is_counted:
-            errors.print(f"  {site.node_id}: {site.state.value}: {site.reason}", markup=False)
+            line = f"  {site.node_id}: {site.state.value}: {site.reason}"
+            errors.print(printable(line), markup=False)
     if coverage.cells_suppressed:
         errors.print(
             f"  {coverage.cells_suppressed} cell(s) withheld: fewer than "

@@ -42,6 +42,8 @@ from replication.core.model import Form, Version
 __all__ = ["Reader", "named_id", "resident_read"]
 
 _PAGE_MAX: Final = 500
+_TOKEN_MAX: Final = 400
+"""Longer than any that was given, and too short to be nested beyond the decoder's depth."""
 _RECORDS: Final = "records"
 _R = REPLICATED[RESIDENTS.name]
 _I = REPLICATED[IDENTIFIERS.name]
@@ -300,6 +302,8 @@ def _decode_token(token: str, resident_id: str) -> tuple[str, str]:
     """Where the page before ended. A made-up token only picks another place in one's own scope."""
     if not token:
         return "", ""
+    if len(token) > _TOKEN_MAX:
+        raise PageTokenError
     try:
         parts = json.loads(base64.urlsafe_b64decode(token))
     except (binascii.Error, ValueError):

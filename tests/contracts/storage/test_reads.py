@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 
 import pytest
@@ -252,6 +253,7 @@ def test_refuses_a_token_of_another_list(village: NodeStore) -> None:
         (RESIDENT, "x"),
         (RESIDENT, "bnVsbA=="),
         (RESIDENT, "é"),
+        (RESIDENT, base64.urlsafe_b64encode(b"[" * 100_000).decode()),
     ):
         with pytest.raises(PageTokenError):
             village.storage.timeline(caller, resident_id, token=wrong)

@@ -39,6 +39,15 @@ def test_times_come_back_as_they_went(ms: int) -> None:
     assert parse_ms(format_ms(ms)) == ms
 
 
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [(-1, "1970-01-01T00:00:00.000Z"), (2**62, "9999-12-31T23:59:59.999Z")],
+)
+def test_a_time_no_calendar_has_is_shown_as_its_end(ms: int, shown: str) -> None:
+    """A peer's clock may say anything; the answer it stands in is shown all the same."""
+    assert format_ms(ms) == shown
+
+
 def test_today_is_the_day_in_china() -> None:
     """At 17:00 UTC it is already the next day in Linfen."""
     assert today(FixedClock(parse_ms("2026-11-23T15:59:59.000Z"))).isoformat() == "2026-11-23"
