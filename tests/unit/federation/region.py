@@ -13,11 +13,15 @@ from federation.availability import ConfigEpochMismatchError, SiteUnavailableErr
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
 from federation.core.model import (
+    Answer,
     Cell,
     ExecutorKind,
+    Freshness,
     Manifest,
     PartialAnswer,
     PartialRequest,
+    QueryRequest,
+    SiteProgress,
     Table,
 )
 from federation.core.partials import table_of
@@ -245,3 +249,37 @@ def people_of(counts: Mapping[str, tuple[int, int]]) -> list[Person]:
 def cells(table: Table) -> dict[object, object]:
     """A table of one key and one figure as a dictionary."""
     return dict(table.rows())  # type: ignore[arg-type]
+
+
+PEOPLE = people_of(
+    {
+        COUNTY: (1, 0),
+        TOWNSHIP: (0, 2),
+        VILLAGE: (30, 40),
+        OTHER_VILLAGE: (5, 6),
+        THIRD_VILLAGE: (7, 8),
+    }
+)
+ALL = {"female": 43, "male": 56}
+
+
+async def ask(
+    region: Region,
+    freshness: Freshness = Freshness.BEST,
+    *,
+    at: str = CITY,
+    scope: str = "",
+    timeout_ms: int = 0,
+) -> Answer:
+    """The answer to the question of the tests."""
+    request = QueryRequest(BY_SEX, scope=scope, freshness=freshness, timeout_ms=timeout_ms)
+    events = [event async for event in region.runner(at).run(request, "spiffe://linfen/1410")]
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    assert all(isinstance(event, SiteProgress) for event in events[:-1])
+    return answer
+
+
+def states(answer: Answer) -> dict[str, str]:
+    """State by site."""
+    return {site.node_id: site.state.value for site in answer.coverage.sites}
