@@ -283,7 +283,7 @@ class LocalSite:
 
         try:
             return await self._in_thread(work, cancellation, remaining_ms)
-        except BaseException:
+        except (asyncio.CancelledError, FederationError):
             for loan in loans:
                 loan.close()
             raise

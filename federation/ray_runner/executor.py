@@ -308,7 +308,7 @@ class RayExecutor:
             _log.error("Ray did not start:\n%s", _last_lines(session.log))
             await host.stop()
             raise RayUnavailableError("Ray did not start") from None
-        except BaseException:
+        except asyncio.CancelledError:
             await host.stop()
             raise
         return host
