@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock, SystemClock
 from node.foundations import Foundations, read_foundations, utc_now
 from node.guards import DiskGuard, bound_port_is_free, folder_locked
+from node.lasting import lasting
 from node.link_store import NodeLinkStore
 from node.links import LinkHub, ParentLink
 from node.links.making import LinkMaker
@@ -101,15 +103,15 @@ class Node:
         await parts.questions.start()
         self._exit.push_async_callback(parts.questions.stop)
         await self._serve(self._servicers(parts), metrics)
-        for work in (
-            parts.pump.run(),
-            parts.questions.run(),
-            following.run(),
-            self._chain_audit(parts.store),
-            self._watch(parts, metrics),
-            self._watch_cache(parts.store, metrics),
+        for name, work in (
+            ("log pulse", parts.pump.run),
+            ("columnar feed", parts.questions.run),
+            ("cache", following.run),
+            ("audit chain", partial(self._chain_audit, parts.store)),
+            ("link figures", partial(self._watch, parts, metrics)),
+            ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
-            self._run(work)
+            self._run(lasting(name, work))
         places = Whereabouts(base, self._threads("directory", 1))
         self._exit.push_async_callback(places.stop)
         self._run(places.run(self.address))

@@ -85,7 +85,7 @@ class DemoPlace:
         """
         description = root / "demo.json"
         if description.exists():
-            said: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
+            said = _described(description)
             if said.get("database") != database:
                 raise SettingsError(
                     f"{root} holds a demo on {said.get('database')}",
@@ -137,7 +137,7 @@ class DemoPlace:
         description = self.root / "demo.json"
         if not description.exists():
             return 0
-        return int(json.loads(description.read_text(encoding="utf-8"))["visits"])
+        return int(_described(description).get("visits", 0))
 
     def count_visit(self) -> None:
         """One more record was written beside the input."""
@@ -214,6 +214,24 @@ _CALLERS: Final[Mapping[CareLevel, tuple[CallerKind, ...]]] = {
     CareLevel.TOWNSHIP: (CallerKind.CLIENT, CallerKind.OPERATOR),
     CareLevel.VILLAGE: (CallerKind.CLIENT, CallerKind.OPERATOR),
 }
+
+
+def _described(description: Path) -> dict[str, Any]:
+    """What demo.json says.
+
+    Raises:
+        SettingsError: It is not whole, as after a power cut.
+    """
+    try:
+        said = json.loads(description.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = None
+    if not isinstance(said, dict):
+        raise SettingsError(
+            f"{description} is not whole",
+            hint=f"Delete it (rm -r {description.parent}) or give another folder with --data.",
+        )
+    return said
 
 
 def _free_addresses(nodes: tuple[NodeId, ...]) -> dict[NodeId, str]:
