@@ -26,7 +26,7 @@ import grpc
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock, SystemClock
 from node.foundations import Foundations, read_foundations, utc_now
-from node.guards import DiskGuard, bound_port_is_free, folder_locked
+from node.guards import DiskGuard, bound_port_is_free, folder_locked, server_folder
 from node.lasting import lasting
 from node.link_store import NodeLinkStore
 from node.links import LinkHub, ParentLink
@@ -62,6 +62,7 @@ class _Parts:
     link_store: NodeLinkStore
     hub: LinkHub
     questions: Questions
+    disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
 
@@ -130,6 +131,7 @@ class Node:
         self._exit.callback(store.close)
         # 0.1 s that the first diagnosis would otherwise wait for.
         await loop.run_in_executor(threads, load_codes)
+        disk = await loop.run_in_executor(threads, self._disk, store)
         pump = LogPump(store.number, self._threads("number", 1))
         link_store = NodeLinkStore(
             store.engine,
@@ -143,13 +145,14 @@ class Node:
             notify=pump.notify,
             number=store.number,
             head=lambda: pump.head,
+            disk_is_full=disk.is_full,
         )
         hub = self._hub(store, link_store, pump, link_threads)
         questions = Questions(
             base, store, hub, clock, utc=lambda: utc_now(clock), address=lambda: self.address
         )
         hub.handlers = questions.handlers
-        return _Parts(store, pump, link_store, hub, questions, threads, started_ms)
+        return _Parts(store, pump, link_store, hub, questions, disk, threads, started_ms)
 
     def _servicers(self, parts: _Parts) -> Servicers:
         base, clock = self._base, self._clock
@@ -167,7 +170,7 @@ class Node:
             parts.started_ms,
         )
         return Servicers(
-            self._desk(parts.store, parts.pump, parts.threads),
+            self._desk(parts),
             NodeServicer(status),
             parts.hub,
             parts.questions,
@@ -228,23 +231,28 @@ class Node:
         pump.subscribe(following.log_advanced)
         return following
 
-    def _desk(self, store: OpenStore, pump: LogPump, threads: ThreadPoolExecutor) -> CareDesk:
+    def _disk(self, store: OpenStore) -> DiskGuard:
+        """The guard of the disks that the data folder and a database server here write to."""
         base = self._base
-        guard = DiskGuard(
-            base.paths.data,
+        server = server_folder(store.engine)
+        return DiskGuard(
+            [base.paths.data, *([server] if server else [])],
             base.profile.disk_free_min_mb,
             base.profile.disk_free_min_percent,
             self._clock,
         )
+
+    def _desk(self, parts: _Parts) -> CareDesk:
+        base, storage, threads = self._base, parts.store.storage, parts.threads
         return CareDesk(
             base.node_id,
             base.hierarchy,
-            store.storage,
+            storage,
             threads,
             self._clock,
-            pump.notify,
-            guard.is_full,
-            PointReads(lambda asked: store.storage.resident_answers(asked, resident_wire), threads),
+            parts.pump.notify,
+            parts.disk.is_full,
+            PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
         )
 
     async def _serve(self, servicers: Servicers, metrics: NodeMetrics) -> None:
@@ -313,6 +321,9 @@ class Node:
         while True:
             await asyncio.sleep(WATCH_S)
             metrics.columnar(parts.questions.columnar_sequence)
+            metrics.quarantined(
+                await loop.run_in_executor(parts.threads, parts.store.storage.quarantined)
+            )
             for state in parts.hub.states.values():
                 lanes = await loop.run_in_executor(
                     parts.threads, parts.link_store.lanes, state.peer

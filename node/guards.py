@@ -6,14 +6,16 @@ import errno
 import fcntl
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from sqlalchemy import Engine, text
 
 from node.clock import Clock
 from node.errors import DataFolderInUseError, PortInUseError, SettingsError
 
-__all__ = ["DiskGuard", "bound_port_is_free", "folder_locked"]
+__all__ = ["DiskGuard", "bound_port_is_free", "folder_locked", "server_folder"]
 
 
 @contextmanager
@@ -51,12 +53,15 @@ def bound_port_is_free(address: str) -> None:
 class DiskGuard:
     """Says whether free space is below the profile's watermark; looks at most once a second.
 
-    Below it new writes are refused while reads, audit and what is already accepted go on: a full
-    disk would stop those too, and make MariaDB hang.
+    Below it bundles and neighbours' rows are refused while reads and audit go on: a full disk
+    would stop those too, and make MariaDB hang.
     """
 
-    def __init__(self, folder: Path, free_min_mb: int, free_min_percent: int, clock: Clock) -> None:
-        self._folder = folder
+    def __init__(
+        self, folders: Sequence[Path], free_min_mb: int, free_min_percent: int, clock: Clock
+    ) -> None:
+        """`folders`: each on a disk that must have room, such as the database server's too."""
+        self._folders = tuple(folders)
         self._free_min = free_min_mb * 1024 * 1024
         self._percent_min = free_min_percent
         self._clock = clock
@@ -68,7 +73,25 @@ class DiskGuard:
         now = self._clock.monotonic_ms()
         if now - self._looked_ms >= 1000:
             self._looked_ms = now
-            usage = shutil.disk_usage(self._folder)
-            floor = min(self._free_min, usage.total * self._percent_min // 100)
-            self._full = usage.free < floor
+            self._full = any(map(self._lacks_room, self._folders))
         return self._full
+
+    def _lacks_room(self, folder: Path) -> bool:
+        usage = shutil.disk_usage(folder)
+        return usage.free < min(self._free_min, usage.total * self._percent_min // 100)
+
+
+def server_folder(engine: Engine) -> Path | None:
+    """Where a MariaDB or MySQL server on this machine keeps its files; None: nowhere to be seen.
+
+    Blocks on the database. A server elsewhere, or in a container, has to watch its own disk.
+    """
+    is_here = engine.url.host in {None, "", "localhost", "127.0.0.1", "::1"}
+    if engine.dialect.name == "sqlite" or not is_here:
+        return None
+    with engine.connect() as connection:
+        folder = Path(connection.execute(text("SELECT @@datadir")).scalar_one())
+    try:
+        return folder if folder.is_dir() else None
+    except PermissionError:
+        return None

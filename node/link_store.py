@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock
+from node.errors import DiskFullError
 from node.storage import Storage
 from replication.changelog import ChangeLog, LinkState, Marks, read_transaction, write_transaction
 from replication.core.config import PeerRole
@@ -58,6 +59,7 @@ class NodeLinkStore:
         notify: Callable[[], None],
         number: Callable[[], int],
         head: Callable[[], int],
+        disk_is_full: Callable[[], bool],
     ) -> None:
         """Nothing is read yet.
 
@@ -73,6 +75,7 @@ class NodeLinkStore:
             notify: Called after a peer's rows were applied: the log has grown.
             number: Numbers what has committed and returns the head.
             head: The newest durable head that was told to the links; nothing newer is read.
+            disk_is_full: Whether free space is below the watermark.
         """
         self._engine = engine
         self._storage = storage
@@ -85,6 +88,7 @@ class NodeLinkStore:
         self._notify = notify
         self._number = number
         self._head = head
+        self._disk_is_full = disk_is_full
 
     @property
     def store_epoch(self) -> int:
@@ -116,7 +120,14 @@ class NodeLinkStore:
         )
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
-        """Rows, relayed entries and cursor in one durable transaction."""
+        """Rows, relayed entries and cursor in one durable transaction.
+
+        Raises:
+            DiskFullError: Below the watermark; the peer backs off and sends the batch again. What
+                steers the network is little and passes.
+        """
+        if batch.lane is not Lane.CONTROL and self._disk_is_full():
+            raise DiskFullError("free space is below this node's watermark; nothing was applied")
         self._storage.apply_batch(NodeId(peer), self.role(peer), batch, cursor)
         self._notify()
 

@@ -49,6 +49,11 @@ class NodeMetrics:
             "0 while the cache's server cannot be used",
             registry=self.registry,
         )
+        self._quarantined = Gauge(
+            "fenhe_quarantined_changes",
+            "Changes from neighbours that were not admitted and wait",
+            registry=self.registry,
+        )
         self._certificate_expiry = Gauge(
             "fenhe_certificate_expires_seconds",
             "When the node's certificate expires, Unix time",
@@ -78,6 +83,10 @@ class NodeMetrics:
         self._cache_available.set(available)
         self._answers.labels("cache").set(kept)
         self._answers.labels("tables").set(read)
+
+    def quarantined(self, changes: int) -> None:
+        """So many changes wait in the quarantine."""
+        self._quarantined.set(changes)
 
     def certificate(self, expires_s: float) -> None:
         """The certificate in use expires then."""

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -114,8 +115,18 @@ def test_a_port_in_use_is_named() -> None:
 def test_a_full_disk_is_noticed_within_a_second(tmp_path: Path) -> None:
     """Below the watermark writes must wait; the disk is looked at once a second."""
     clock = FixedClock()
-    assert not DiskGuard(tmp_path, 0, 1, clock).is_full()
-    assert DiskGuard(tmp_path, 1 << 40, 100, clock).is_full()
+    assert not DiskGuard([tmp_path], 0, 1, clock).is_full()
+    assert DiskGuard([tmp_path], 1 << 40, 100, clock).is_full()
+
+
+def test_every_disk_must_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database server's disk may be full while the data folder's is not."""
+    free = {tmp_path: 50, tmp_path / "server": 4}
+    monkeypatch.setattr(
+        "node.guards.shutil.disk_usage", lambda path: SimpleNamespace(total=100, free=free[path])
+    )
+    assert not DiskGuard([tmp_path], 1, 10, FixedClock()).is_full()
+    assert DiskGuard(list(free), 1, 10, FixedClock()).is_full()
 
 
 @pytest.fixture
