@@ -23,9 +23,10 @@ from node.errors import DiskFullError, InvalidRequestError, NotFoundError
 from node.records.checks import Fault, check_bundle
 from node.records.model import Bundle
 from node.records.normalise import normalise_bundle
+from node.security.caller import Caller
 from node.services.interceptor import current_call
 from node.services.point_reads import PointReads
-from node.services.wire import bundle_in, record_out, resident_in, resident_out
+from node.services.wire import bundle_in, faults_out, record_out, resident_in, resident_out
 from node.storage import Storage
 from node.storage.model import BundleResult, Page
 from protos.fenhe.care.v1 import care_pb2_grpc
@@ -40,7 +41,6 @@ __all__ = [
 ]
 
 BUNDLE_BYTES_MAX: Final = 1024 * 1024
-FAULTS_SHOWN_MAX: Final = 100
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 500
 
@@ -52,12 +52,9 @@ class BundleRefusedError(InvalidRequestError):
     default_hint = "Correct the rows named and send the bundle again with the same request_id."
 
     def __init__(self, faults: list[Fault]) -> None:
-        shown = faults[:FAULTS_SHOWN_MAX]
-        first = "; ".join(f"{f.field}: {f.code}: {f.expected}" for f in shown[:5])
+        first = "; ".join(f"{f.field}: {f.code}: {f.expected}" for f in faults[:5])
         super().__init__(f"{len(faults)} fault(s): {first}")
-        self.wire_details = care.BundleFaults(
-            faults=[care.Fault(field=f.field, code=f.code, expected=f.expected) for f in shown]
-        )
+        self.wire_details = faults_out(faults)
 
 
 @dataclass(frozen=True)
@@ -73,24 +70,29 @@ class CareDesk:
     disk_is_full: Callable[[], bool]
     reads: PointReads
 
-    async def put(self, bundle: Bundle, size: int) -> BundleResult:
-        """Check and store a bundle; returns once it is durable."""
+    async def put(self, read: Callable[[], Bundle], size: int) -> BundleResult:
+        """Read, check and store a bundle of so many bytes; returns once it is durable.
+
+        A thousand rows take a while: all of it happens in a thread, where it holds up nobody.
+        """
         if self.disk_is_full():
             raise DiskFullError("free space is below this node's watermark; nothing was stored")
         if size > BUNDLE_BYTES_MAX:
             raise BundleRefusedError(
                 [Fault("bundle", "BUNDLE_TOO_LARGE", f"at most {BUNDLE_BYTES_MAX} bytes")]
             )
-        caller = current_call().caller
-        clean = normalise_bundle(bundle)
+        result: BundleResult = await self.run(self._store, current_call().caller, read)
+        self.notify()
+        return result
+
+    def _store(self, caller: Caller, read: Callable[[], Bundle]) -> BundleResult:
+        clean = normalise_bundle(read())
         faults = check_bundle(
             clean, hierarchy=self.hierarchy, node_id=self.node_id, today=today(self.clock)
         )
         if faults:
             raise BundleRefusedError(faults)
-        result: BundleResult = await self.run(self.storage.put_bundle, caller, clean)
-        self.notify()
-        return result
+        return self.storage.put_bundle(caller, clean)
 
     async def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run blocking work in the node's database threads."""
@@ -107,9 +109,11 @@ class ResidentServicer(empi_pb2_grpc.ResidentServiceServicer):
         self, request: empi.RegisterRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> empi.RegisterResponse:
         """Register residents whose home is this node."""
-        residents = tuple(resident_in(resident) for resident in request.residents)
-        bundle = Bundle(request.request_id, residents=residents)
-        result = await self._desk.put(bundle, request.ByteSize())
+
+        def read() -> Bundle:
+            return Bundle(request.request_id, residents=tuple(map(resident_in, request.residents)))
+
+        result = await self._desk.put(read, request.ByteSize())
         return empi.RegisterResponse(
             resident_ids=result.resident_ids, repeated_request=result.repeated
         )
@@ -150,7 +154,7 @@ class RecordServicer(care_pb2_grpc.RecordServiceServicer):
         self, request: care.PutBundleRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> care.PutBundleResponse:
         """Store a bundle, whole or not at all."""
-        result = await self._desk.put(bundle_in(request), request.ByteSize())
+        result = await self._desk.put(lambda: bundle_in(request), request.ByteSize())
         return care.PutBundleResponse(
             resident_ids=result.resident_ids,
             record_ids=result.record_ids,

@@ -24,9 +24,12 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.errors import public_status
 from node.logs import get_logger
+from node.records.faults import Fault
 from node.security.caller import Caller, caller_for
 from node.security.identity import PeerIdentity, identify_peer
 from node.security.methods import authorize
+from node.services.wire import faults_out
+from node.storage.errors import BundleError
 
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
@@ -148,6 +151,10 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError)
         text += f" Next: {error.hint}"
     trailing: tuple[tuple[str, str | bytes], ...] = (("fenhe-code", error.code),)
     details = getattr(error, "wire_details", None)
+    if isinstance(error, BundleError):
+        # The storage speaks no protobuf: it says where, and its code and hint say what.
+        places = error.positions or ("bundle",)
+        details = faults_out(Fault(place, error.code, error.hint) for place in places)
     if details is not None:
         packed = AnyMessage()
         packed.Pack(details)

@@ -6,17 +6,28 @@ proto3 empty string is "not given" and becomes None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import protos.fenhe.care.v1.care_pb2 as care
 import protos.fenhe.common.v1.common_pb2 as common
 import protos.fenhe.empi.v1.empi_pb2 as empi
+from node.records.faults import Fault
 from node.records.model import Bundle, NewIdentifier, NewRecord, NewResident
 from node.storage.model import StoredRecord, StoredResident
 from replication.core.model import Value
 
-__all__ = ["bundle_in", "record_out", "resident_in", "resident_out", "resident_wire"]
+__all__ = [
+    "bundle_in",
+    "faults_out",
+    "record_out",
+    "resident_in",
+    "resident_out",
+    "resident_wire",
+]
+
+_FAULTS_BYTES_MAX: Final = 6 * 1024
+"""Of the faults of one answer: they travel in its trailer, which is bounded (security/tls.py)."""
 
 _SEX_IN: Final = {
     empi.SEX_UNSPECIFIED: "",
@@ -56,6 +67,19 @@ def bundle_in(request: care.PutBundleRequest) -> Bundle:
         tuple(resident_in(resident) for resident in request.residents),
         tuple(_record_in(record) for record in request.records),
     )
+
+
+def faults_out(faults: Iterable[Fault]) -> care.BundleFaults:
+    """The first faults of a bundle, as many as an answer's trailer holds."""
+    shown = care.BundleFaults()
+    size = 0
+    for fault in faults:
+        message = care.Fault(field=fault.field, code=fault.code, expected=fault.expected)
+        size += message.ByteSize()
+        if shown.faults and size > _FAULTS_BYTES_MAX:
+            break
+        shown.faults.append(message)
+    return shown
 
 
 def resident_in(message: empi.Resident) -> NewResident:

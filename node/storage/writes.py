@@ -104,7 +104,7 @@ class BundleWriter:
         if row is None:
             return None
         if row.body_index != body:
-            raise RequestIdReusedError("this request id was used with another body")
+            raise RequestIdReusedError("used before with another body", ["request_id"])
         answer = json.loads(row.response)
         return BundleResult(
             tuple(answer["resident_ids"]), tuple(answer["record_ids"]), answer["acknowledged"], True

@@ -60,8 +60,13 @@ def refusal(region: Region, request: care.PutBundleRequest, kind: str = "operato
 def faults_of(error: Any) -> set[tuple[str, str]]:
     """(field, code) of each fault in the details of a refused bundle."""
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error.details()
+    assert dict(error.trailing_metadata())["fenhe-code"] == "BUNDLE_REFUSED"
+    return fault_details(error)
+
+
+def fault_details(error: Any) -> set[tuple[str, str]]:
+    """(field, code) of each fault in the details of an error."""
     metadata = dict(error.trailing_metadata())
-    assert metadata["fenhe-code"] == "BUNDLE_REFUSED"
     (detail,) = Status.FromString(metadata["grpc-status-details-bin"]).details
     faults = care.BundleFaults()
     assert detail.Unpack(faults)
@@ -201,7 +206,9 @@ def test_refuses_a_record_of_nobody_known(region: Region) -> None:
     request = care.PutBundleRequest(
         request_id="nobody-30", records=[observation(Person(30, COUNTY), "systolic", 120)]
     )
-    assert refusal(region, request).code() is grpc.StatusCode.FAILED_PRECONDITION
+    error = refusal(region, request)
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert fault_details(error) == {("records[0].resident_id", "UNKNOWN_RESIDENT")}
 
 
 def test_an_analyst_may_not_write(region: Region) -> None:

@@ -124,14 +124,14 @@ Global___Fault: _TypeAlias = Fault  # noqa: Y015
 
 @_typing.final
 class BundleFaults(_message.Message):
-    """Everything that is wrong with a bundle."""
+    """What is wrong with a bundle."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FAULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fault]:
-        """In the order of the rows; never empty."""
+        """In the order of the rows; never empty; the first ones, if they are very many."""
 
     def __init__(
         self,

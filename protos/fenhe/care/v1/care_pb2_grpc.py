@@ -59,7 +59,10 @@ class RecordServiceServicer:
     def PutBundle(self, request, context):
         """Stores a bundle, all of it or nothing; acknowledged only when durable. The same request_id
         again gives the first answer. At most 1,000 rows and 1 MiB.
-        Errors: INVALID_ARGUMENT with a Fault a row (google.rpc.Status details: BundleFaults).
+        Errors, each with a Fault a row (google.rpc.Status details: BundleFaults): INVALID_ARGUMENT for
+        what the rows say; FAILED_PRECONDITION if they do not fit what is held (UNKNOWN_RESIDENT,
+        NOT_AUTHOR); ALREADY_EXISTS for DUPLICATE_IDENTIFIER and REQUEST_ID_REUSED.
+        RESOURCE_EXHAUSTED (DISK_FULL): send the same request again later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,10 @@ class RecordServiceStub:
     PutBundle: _grpc.UnaryUnaryMultiCallable[_care_pb2.PutBundleRequest, _care_pb2.PutBundleResponse]
     """Stores a bundle, all of it or nothing; acknowledged only when durable. The same request_id
     again gives the first answer. At most 1,000 rows and 1 MiB.
-    Errors: INVALID_ARGUMENT with a Fault a row (google.rpc.Status details: BundleFaults).
+    Errors, each with a Fault a row (google.rpc.Status details: BundleFaults): INVALID_ARGUMENT for
+    what the rows say; FAILED_PRECONDITION if they do not fit what is held (UNKNOWN_RESIDENT,
+    NOT_AUTHOR); ALREADY_EXISTS for DUPLICATE_IDENTIFIER and REQUEST_ID_REUSED.
+    RESOURCE_EXHAUSTED (DISK_FULL): send the same request again later.
     """
     Get: _grpc.UnaryUnaryMultiCallable[_care_pb2.GetRecordRequest, _care_pb2.Record]
     """One record by id. NOT_FOUND also when it is outside the caller's scope."""
@@ -51,7 +54,10 @@ class RecordServiceAsyncStub(RecordServiceStub):
     PutBundle: _aio.UnaryUnaryMultiCallable[_care_pb2.PutBundleRequest, _care_pb2.PutBundleResponse]  # type: ignore[assignment]
     """Stores a bundle, all of it or nothing; acknowledged only when durable. The same request_id
     again gives the first answer. At most 1,000 rows and 1 MiB.
-    Errors: INVALID_ARGUMENT with a Fault a row (google.rpc.Status details: BundleFaults).
+    Errors, each with a Fault a row (google.rpc.Status details: BundleFaults): INVALID_ARGUMENT for
+    what the rows say; FAILED_PRECONDITION if they do not fit what is held (UNKNOWN_RESIDENT,
+    NOT_AUTHOR); ALREADY_EXISTS for DUPLICATE_IDENTIFIER and REQUEST_ID_REUSED.
+    RESOURCE_EXHAUSTED (DISK_FULL): send the same request again later.
     """
     Get: _aio.UnaryUnaryMultiCallable[_care_pb2.GetRecordRequest, _care_pb2.Record]  # type: ignore[assignment]
     """One record by id. NOT_FOUND also when it is outside the caller's scope."""
@@ -69,7 +75,10 @@ class RecordServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_care_pb2.PutBundleResponse, _abc.Awaitable[_care_pb2.PutBundleResponse]]:
         """Stores a bundle, all of it or nothing; acknowledged only when durable. The same request_id
         again gives the first answer. At most 1,000 rows and 1 MiB.
-        Errors: INVALID_ARGUMENT with a Fault a row (google.rpc.Status details: BundleFaults).
+        Errors, each with a Fault a row (google.rpc.Status details: BundleFaults): INVALID_ARGUMENT for
+        what the rows say; FAILED_PRECONDITION if they do not fit what is held (UNKNOWN_RESIDENT,
+        NOT_AUTHOR); ALREADY_EXISTS for DUPLICATE_IDENTIFIER and REQUEST_ID_REUSED.
+        RESOURCE_EXHAUSTED (DISK_FULL): send the same request again later.
         """
 
     @_abc_1.abstractmethod
