@@ -165,8 +165,10 @@ class LinkHub:
     ) -> LinkEnded:
         def went_up(hello: Hello) -> None:
             state.connects += 1
-            state.last_error = ""
+            state.last_error = self._notice(hello)
             self._log.info("link up", peer=state.peer, role=state.role, epoch=hello.store_epoch)
+            if state.last_error:
+                self._log.warning("link up, but", peer=state.peer, notice=state.last_error)
 
         async def answer(request: Request) -> bytes:
             return await self._answer(state.peer, request)
@@ -197,6 +199,20 @@ class LinkHub:
             exc_info=ended.error,
         )
         return ended
+
+    def _notice(self, hello: Hello) -> str:
+        """What is amiss with a peer although the link is up; "" if nothing is.
+
+        Records go on over such a link: what each end admits follows its own region file. Questions
+        do not (federation/manifest.py).
+        """
+        here = self.hierarchy.epoch
+        if hello.config_epoch == here:
+            return ""
+        return (
+            f"CONFIG_EPOCH_MISMATCH: {hello.node_id} is at region epoch {hello.config_epoch}, "
+            f"{self.node_id} at {here} (give both the same region file)"
+        )
 
     def _hops(self, to: NodeId) -> tuple[NodeId, ...]:
         """The nodes a question passes, nearest first, `to` last."""

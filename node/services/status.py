@@ -83,6 +83,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             links=[self._link(state) for state in s.links.states.values()],
             columnar_sequence=s.columnar_sequence(),
             uptime_ms=s.clock.monotonic_ms() - s.started_ms,
+            quarantined=s.storage.quarantined(),
         )
 
     def _link(self, state: LinkState) -> pb.LinkStatus:

@@ -33,6 +33,7 @@ class Streams:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.answers: dict[str, Answer] = {}
+        self.ups: dict[str, Callable[[Hello], None]] = {}
         self.made = 0
         self._error = error or CaughtError()
 
@@ -40,6 +41,7 @@ class Streams:
         self, peer: NodeId, stream: FrameStream, answer: Answer, on_up: Callable[[Hello], None]
     ) -> LinkRunner:
         self.answers[peer] = answer
+        self.ups[peer] = on_up
         self.made += 1
         raise self._error
 
@@ -97,6 +99,33 @@ async def test_a_child_cannot_ask_through_its_parent(route: tuple[str, ...]) -> 
     with pytest.raises(AskRefusedError) as refused:
         await answer(Request(1, route, METHOD, 1000))
     assert refused.value.status == "NO_ROUTE"
+
+
+@pytest.mark.parametrize(("epoch", "notice"), [(1, ""), (2, "CONFIG_EPOCH_MISMATCH: 141002 is")])
+async def test_another_region_epoch_is_said_while_the_link_is_up(epoch: int, notice: str) -> None:
+    """Records go on; the operator sees it in the state of the link."""
+    streams = Streams()
+    made = township(streams)
+    with pytest.raises(CaughtError):
+        await made.serve_child(COUNTY, None, 60.0)  # type: ignore[arg-type]
+    streams.ups[COUNTY](
+        Hello(
+            node_id=COUNTY,
+            protocol_min=1,
+            protocol_max=1,
+            schema=1,
+            store_epoch=1,
+            store_incarnation="its-1",
+            peer_store_epoch_seen=0,
+            config_epoch=epoch,
+            cursors=(),
+            features=(),
+            clock_ms=0,
+            signing_certificate=b"",
+        )
+    )
+    assert made.states[COUNTY].last_error.startswith(notice)
+    assert bool(made.states[COUNTY].last_error) == bool(notice)
 
 
 async def test_a_database_that_is_away_does_not_end_the_dialling(

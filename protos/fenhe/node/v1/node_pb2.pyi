@@ -77,6 +77,7 @@ class StatusResponse(_message.Message):
     LINKS_FIELD_NUMBER: _builtins.int
     COLUMNAR_SEQUENCE_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code."""
     level: _builtins.str
@@ -103,6 +104,8 @@ class StatusResponse(_message.Message):
     """Log sequence up to which the columnar replica stands; 0 with no analytics extra."""
     uptime_ms: _builtins.int
     """Milliseconds since the process started."""
+    quarantined: _builtins.int
+    """Changes from neighbours that were not admitted and wait for an operator; normally 0."""
     @_builtins.property
     def rows(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Rows held by table, deleted ones excluded."""
@@ -129,10 +132,11 @@ class StatusResponse(_message.Message):
         links: _abc.Iterable[Global___LinkStatus] | None = ...,
         columnar_sequence: _builtins.int = ...,
         uptime_ms: _builtins.int = ...,
+        quarantined: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "database", b"database", "level", b"level", "links", b"links", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "database", b"database", "level", b"level", "links", b"links", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,7 +163,7 @@ class LinkStatus(_message.Message):
     last_heard_at: _builtins.str
     """Last time anything arrived from the peer, ISO 8601 UTC; empty: never."""
     last_error: _builtins.str
-    """Empty: none. Otherwise a stable code and sentence."""
+    """Empty: none. Otherwise a stable code and sentence; of a link that is up, what is amiss anyway."""
     @_builtins.property
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneStatus]:
         """One a lane of the link."""
