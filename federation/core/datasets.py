@@ -1,8 +1,8 @@
 """The dictionary of datasets: what may be asked about, and what each column may be used for.
 
-Free text (names of drugs as typed, dosages, units of departments' own making) stands in no dataset:
-a group's key is shown even when its figures are withheld, so a key must never be one person's text.
-Physical columns are those of the columnar replica; derived ones come from the `places` relation.
+Free text (names of drugs as typed, dosages, departments) stands in no dataset: a group's key is
+shown even when its figures are withheld, so a key must never be one person's text. Physical
+columns are those of the columnar replica; derived ones come from the `places` relation.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ _COMMON = (
     _dimension("township", _STRING, "Township of the home (9 digits).", derived=True),
     _dimension("county", _STRING, "County of the home (6 digits).", derived=True),
     _dimension("author", _STRING, "Division code of the node where the row was written."),
-    _dimension("sex", _STRING, "FHIR administrative gender: male, female, other, unknown."),
+    _dimension("sex", _STRING, "male, female, unstated or unknown (GB/T 2261.1)."),
     _dimension("birth_year", _INTEGER, "Year of birth.", unit="a"),
 )
 
@@ -120,16 +120,15 @@ _ALL = (
     _dataset(
         "residents",
         "a resident",
-        _dimension("deceased_on", _DATE, "Date of death; null while alive."),
+        _dimension("deceased_on", _DATE, "First day of the month of death; null while alive."),
     ),
     _dataset(
         "encounters",
         "a visit",
-        _dimension("class", _STRING, "FHIR encounter class: AMB, EMER, IMP, HH …"),
+        _dimension("class", _STRING, "ambulatory, inpatient, emergency, home or virtual."),
         _dimension("started_on", _DATE, "First day."),
         _dimension("ended_on", _DATE, "Last day; null while open."),
         _dimension("reason_code", _STRING, "ICD-10 code of the reason."),
-        _dimension("department", _STRING, "Code of the department."),
     ),
     _dataset(
         "conditions",
@@ -137,7 +136,9 @@ _ALL = (
         _ENCOUNTER,
         _dimension("code", _STRING, "ICD-10 code."),
         _dimension("onset_on", _DATE, "Onset, as recorded."),
-        _dimension("clinical_status", _STRING, "FHIR clinical status: active, resolved …"),
+        _dimension(
+            "clinical_status", _STRING, "active, recurrence, remission, resolved or unknown."
+        ),
     ),
     _dataset(
         "observations",

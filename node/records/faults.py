@@ -25,7 +25,7 @@ FAULT_CODES: Final[Mapping[str, str]] = MappingProxyType(
         "RECORD_KIND_UNKNOWN": "The record is of no known kind.",
         "NAME_INVALID": "A name is empty, longer than 100 characters, or holds control characters.",
         "TEXT_INVALID": "A text is too long or holds control characters.",
-        "CODE_INVALID": "A code is too long or holds a space or control character.",
+        "CODE_INVALID": "A code is not 1 to 32 of the characters A-Z a-z 0-9 . _ / -.",
         "CHOICE_UNKNOWN": "A value is none of the words that the field knows.",
         "DATE_INVALID": "A date is not an ISO date (YYYY-MM-DD) of 1850 or later.",
         "DATE_IN_FUTURE": "A date lies after today.",

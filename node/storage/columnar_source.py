@@ -16,8 +16,9 @@ from sqlalchemy import Connection, RowMapping, Select, select
 from node.storage.context import StoreContext
 from node.storage.model import ColumnarChanges
 from node.storage.rows import chunks
-from node.storage.specs import RECORD_TABLES, RESIDENTS, TableSpec
+from node.storage.specs import RECORD_TABLES, RESIDENTS, Leaving, TableSpec
 from node.storage.tables import REPLICATED
+from node.storage.transforms import month_of
 from replication.core.codec import decode_changes
 from replication.core.model import Value
 
@@ -28,6 +29,14 @@ COLUMNAR_DATASETS: Final[tuple[TableSpec, ...]] = (RESIDENTS, *RECORD_TABLES)
 _BYTES_MAX: Final = 8 << 20
 _R = REPLICATED[RESIDENTS.name]
 _OF_RESIDENT: Final = frozenset({"sex", "birth_year"})
+# De-identified copies have the month only. A replica that kept the day would answer a question
+# otherwise at the county than at the city.
+_MONTHS: Final = frozenset(
+    column.name
+    for spec in COLUMNAR_DATASETS
+    for column in spec.columns
+    if column.leaving is Leaving.MONTH
+)
 
 
 class ColumnarSource:
@@ -105,4 +114,7 @@ def _shown(row: RowMapping) -> dict[str, Value]:
     if current_home is not None:
         shown["home"] = current_home
     shown["author"] = row["author_node"]
+    for name in _MONTHS & shown.keys():
+        day = shown[name]
+        shown[name] = month_of(day) if isinstance(day, str) else None
     return shown

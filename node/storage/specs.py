@@ -152,7 +152,7 @@ RECORD_TABLES: Final[tuple[TableSpec, ...]] = (
             _date("started_on"),
             _date("ended_on"),
             _code("reason_code"),
-            _code("department", 100),
+            _free_text("department"),
         ),
         care_date="started_on",
     ),

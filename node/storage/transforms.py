@@ -17,7 +17,7 @@ from node.storage.specs import IDENTITY_NUMBER, RESIDENT_INDEX, RESIDENTS, TABLE
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.model import Form, LogEntry, Operation, RowChange, Value
 
-__all__ = ["Policy", "deidentified", "index_entry", "transform"]
+__all__ = ["Policy", "deidentified", "index_entry", "month_of", "transform"]
 
 Policy = Callable[[str], tuple[CopyForm, ...]]
 """The forms in which rows of a table go up."""
@@ -86,7 +86,7 @@ def deidentified(change: RowChange, pseudonyms: Pseudonyms) -> RowChange:
             case Leaving.KEEP:
                 values[column.name] = value
             case Leaving.MONTH:
-                values[column.name] = f"{str(value)[:7]}-01"
+                values[column.name] = month_of(str(value))
             case Leaving.PSEUDONYM:
                 values[column.name] = pseudonyms.pseudonym(column.references, str(value))
             case _:
@@ -99,6 +99,11 @@ def deidentified(change: RowChange, pseudonyms: Pseudonyms) -> RowChange:
         form=Form.DEIDENTIFIED,
         values=values,
     )
+
+
+def month_of(day: str) -> str:
+    """The first day of an ISO date's month: what leaves of a date that would tell too much."""
+    return f"{day[:7]}-01"
 
 
 def index_entry(change: RowChange, identity_index: str | None) -> RowChange:

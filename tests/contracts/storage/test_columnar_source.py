@@ -196,3 +196,25 @@ def test_the_city_is_fed_pseudonyms(region: Region) -> None:
     assert (measured["sex"], measured["birth_year"]) == ("female", 1980)
     assert (measured["home"], measured["form"]) == (VILLAGE, "deidentified")
     assert measured["resident_id"] != RESIDENT
+
+
+def test_the_day_of_death_is_a_month_at_every_level(region: Region) -> None:
+    """A question over it has one answer, whether counties count or the city's copy does."""
+    village = region.node(VILLAGE)
+    dead = person(resident_id=RESIDENT, deceased_on="2026-02-17")
+    village.storage.put_bundle(village.caller(), bundle("request-1", dead))
+    for node_id in (TOWNSHIP, COUNTY, CITY):
+        region.node(node_id)
+    region.ship_up(VILLAGE, TOWNSHIP, COUNTY, CITY)
+
+    months = {
+        node_id: [
+            row["deceased_on"] for row in _replica(region.node(node_id), 9)["residents"].values()
+        ]
+        for node_id in (VILLAGE, TOWNSHIP, COUNTY, CITY)
+    }
+
+    assert months == {node_id: ["2026-02-01"] for node_id in months}
+    stored = village.storage.resident(village.caller(), RESIDENT)
+    assert stored is not None
+    assert stored.deceased_on == "2026-02-17"

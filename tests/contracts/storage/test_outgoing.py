@@ -46,6 +46,7 @@ MARKERS = (
     "1980-01-01",
     "CARD-777",
     "服药后头晕",
+    "赵医生诊室",
 )
 
 
@@ -60,7 +61,11 @@ def _fill(node: NodeStore) -> None:
         deceased_on="2026-02-17",
     )
     cards = (*who.identifiers, NewIdentifier("health_card", "CARD-777"))
-    visited: dict[str, Value] = {"class": "ambulatory", "started_on": "2026-01-05"}
+    visited: dict[str, Value] = {
+        "class": "ambulatory",
+        "started_on": "2026-01-05",
+        "department": "赵医生诊室",
+    }
     visit = NewRecord(ENCOUNTER, "encounters", RESIDENT, visited)
     took: dict[str, Value] = {
         "encounter_id": ENCOUNTER,

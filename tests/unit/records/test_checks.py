@@ -156,6 +156,10 @@ def test_ids_and_identity_numbers_stand_once_in_a_bundle() -> None:
             "DATE_IN_FUTURE",
         ),
         ("medications", {"code": "a b"}, "medication.code", "CODE_INVALID"),
+        ("medications", {"code": "阿司匹林"}, "medication.code", "CODE_INVALID"),
+        ("procedures", {"code": "x" * 33}, "procedure.code", "CODE_INVALID"),
+        ("procedures", {"code": 47}, "procedure.code", "CODE_INVALID"),
+        ("immunizations", {"code": "OPV*"}, "immunization.code", "CODE_INVALID"),
         ("medications", {"ended_on": "2026-11-19"}, "medication.ended_on", "DATES_REVERSED"),
         ("medications", {"dosage": "x" * 201}, "medication.dosage", "TEXT_INVALID"),
         ("procedures", {"performed_on": None}, "procedure.performed_on", "VALUE_REQUIRED"),
@@ -169,6 +173,14 @@ def test_finds_each_fault_of_a_record(
 ) -> None:
     """One value is wrong, and nothing else is reported."""
     assert found(bundle(record(table, **changes))) == [(f"records[0].{field}", code)]
+
+
+@pytest.mark.parametrize("code", ["C09AA02", "36.1500x001", "XA10BAE013A001010104843", "a-b_c/1"])
+def test_codes_of_national_lists_pass(code: str) -> None:
+    """ATC, the ICD-9-CM-3 and medical-insurance codes are written in these characters."""
+    records = [record(kind, code=code) for kind in ("medications", "procedures", "immunizations")]
+    for each in records:
+        assert found(bundle(each)) == []
 
 
 def test_a_record_needs_a_kind_and_canonical_ids() -> None:

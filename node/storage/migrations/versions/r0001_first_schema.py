@@ -129,7 +129,7 @@ def _record_tables() -> None:
         _date("started_on"),
         _date("ended_on"),
         _text("reason_code"),
-        _text("department", 100),
+        _sealed("department"),
     )
     _replicated(
         "conditions", _encounter(), _text("code"), _date("onset_on"), _text("clinical_status", 32)
