@@ -1,14 +1,12 @@
 """The process that owns the node's Ray session: `python -m federation.ray_runner.host`.
 
 Reads jobs from its standard input and writes results to its standard output. It ends when its input
-ends, when it is told to, and when its parent dies; Ray's processes end with it, by the kernel where
-nothing else is left to do it.
+ends, which is also what the death of the node does to it, and takes Ray's processes with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import shutil
@@ -46,7 +44,6 @@ __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _PARENT_LOOK_S = 1.0
 _STOP_S_MAX = 10.0
 _GRACE_MS = 300
@@ -61,8 +58,7 @@ class _WorkersLostError(Exception):
 
 
 def _die_with_parent(parent: int) -> None:
-    """End with the node, whatever ends it: by signal at once, by force if that hangs."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    """End with the node by force, should the end of the input not have done it."""
 
     def watch() -> None:
         never = threading.Event()
@@ -264,17 +260,16 @@ async def _serve(output: int) -> None:
         with suppress(BrokenPipeError):
             pipe.write(pack(message))
 
-    stopping = asyncio.ensure_future(asyncio.Event().wait())
     start = await read_frame(reader)
     if not isinstance(start, HostStart):
         return
     workers = _start_ray(start)
-    loop.add_signal_handler(signal.SIGTERM, stopping.cancel)
+    # A signal in the middle of the clean-up would leave Ray's agents behind. Whoever ends the node
+    # ends this too: by closing the input, or by force after a while.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     send(Ready(tuple(ray.get([worker.where.remote() for worker in workers]))))
     host = _Host(workers, send)
-    reading = asyncio.ensure_future(_read_jobs(reader, host))
-    await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
-    reading.cancel()
+    await _read_jobs(reader, host)
     await host.end()
 
 
