@@ -124,6 +124,7 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "DUPLICATE_IDENTIFIER": PublicStatus(grpc.StatusCode.ALREADY_EXISTS, 409),
         "NOT_AUTHOR": _PRECONDITION,
         "UNKNOWN_RESIDENT": _PRECONDITION,
+        "UNKNOWN_RECORD": _PRECONDITION,
     }
 )
 """Codes with a status of their own; the others follow the fault (public_status)."""

@@ -35,12 +35,16 @@ class NewResident:
 
 @dataclass(frozen=True, slots=True)
 class NewRecord:
-    """A record to store in `table`; values are the table's own columns. An existing id amends."""
+    """A record to store in `table`; values are the table's own columns. An existing id amends.
+
+    `retracted`: take back the record of that id. Only ids count then; table and values are empty.
+    """
 
     record_id: str | None
     table: str
     resident_id: str
     values: Mapping[str, Value]
+    retracted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def _record(record: NewRecord) -> NewRecord:
         table=record.table,
         resident_id=_code(record.resident_id),
         values={name: _value(record.table, name, value) for name, value in record.values.items()},
+        retracted=record.retracted,
     )
 
 

@@ -165,6 +165,9 @@ class RecordChecks:
         for position, record in enumerate(records):
             field = f"records[{position}]"
             check_id(f"{field}.resident_id", record.resident_id, self._report)
+            if record.retracted:
+                self._check_retraction(field, record)
+                continue
             kind = RECORD_KINDS.get(record.table)
             if kind is None:
                 expected = "a body: " + ", ".join(each.body for each in RECORD_KINDS.values())
@@ -181,6 +184,13 @@ class RecordChecks:
             if record.record_id in self._by_id:
                 self._report.add(field, "ID_REPEATED", "an id that stands once")
             self._by_id[record.record_id] = record
+
+    def _check_retraction(self, field: str, record: NewRecord) -> None:
+        """What is retracted is named by its id alone."""
+        if record.record_id is None:
+            self._report.add(f"{field}.record_id", "VALUE_REQUIRED", "the id of what is retracted")
+        if record.table or record.values:
+            self._report.add(field, "COLUMN_UNKNOWN", "no body and no encounter_id")
 
     def _check_values(self, field: str, kind: _RecordKind, record: NewRecord) -> None:
         values, body = record.values, f"{field}.{kind.body}"

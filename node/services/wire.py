@@ -145,6 +145,9 @@ def record_out(record: StoredRecord) -> care.Record:
 
 
 def _record_in(message: care.Record) -> NewRecord:
+    if message.deleted:
+        # As it was read, or by its ids alone: what it said does not matter any more.
+        return NewRecord(message.record_id or None, "", message.resident_id, {}, retracted=True)
     body = message.WhichOneof("body")
     if body is None:
         return NewRecord(message.record_id or None, "", message.resident_id, {})

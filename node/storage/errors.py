@@ -8,6 +8,7 @@
     └── BundleError              a bundle was refused whole; `positions` says which rows
         ├── RequestIdReusedError
         ├── UnknownResidentError
+        ├── UnknownRecordError
         ├── NotAuthorError
         ├── HomeElsewhereError
         ├── DuplicateIdentifierError
@@ -44,6 +45,7 @@ __all__ = [
     "StorageBusyError",
     "StorageError",
     "UnknownColumnError",
+    "UnknownRecordError",
     "UnknownResidentError",
 ]
 
@@ -131,6 +133,13 @@ class UnknownResidentError(BundleError):
 
     code = "UNKNOWN_RESIDENT"
     default_hint = "Register the residents first, or put them into the same bundle."
+
+
+class UnknownRecordError(BundleError):
+    """Records are to be retracted that this node does not hold."""
+
+    code = "UNKNOWN_RECORD"
+    default_hint = "Read the resident's timeline and retract a record by the id it has there."
 
 
 class NotAuthorError(BundleError):

@@ -23,6 +23,7 @@ from node.storage.errors import (
     RepeatedRowError,
     RowIdError,
     UnknownColumnError,
+    UnknownRecordError,
     UnknownResidentError,
 )
 from node.storage.rows import HeldRow, chunks, held_rows
@@ -222,22 +223,27 @@ class _Planner:
                 [f"records[{i}].resident_id" for i in unknown],
             )
         held = self._held_records(new)
-        return [
-            self._row(
-                each.table,
-                each.record_id or self._store.ids.mint(),
-                each.resident_id,
-                each.values,
-                home=known[each.resident_id],
-                held=held.get(each.record_id or ""),
+        rows: list[PlannedRow] = []
+        for each in new:
+            row = held.get(each.record_id or "")
+            rows.append(
+                self._row(
+                    row.table if row and each.retracted else each.table,
+                    each.record_id or self._store.ids.mint(),
+                    each.resident_id,
+                    each.values,
+                    home=known[each.resident_id],
+                    held=row,
+                    operation=Operation.DELETE if each.retracted else Operation.PUT,
+                )
             )
-            for each in new
-        ]
+        return rows
 
     def _refuse_unknown_columns(self, new: Sequence[NewRecord]) -> None:
         positions = [
             f"records[{i}].{name}"
             for i, each in enumerate(new)
+            if not each.retracted
             for name in ("table", *each.values)
             if each.table not in _RECORD_COLUMNS
             or (name != "table" and name not in _RECORD_COLUMNS[each.table])
@@ -263,14 +269,18 @@ class _Planner:
             held.update(self._held_once(spec.name, given, "records[{}].record_id"))
         foreign: list[str] = []
         mismatched: list[str] = []
+        unknown: list[str] = []
         for i, each in enumerate(new):
             row = held.get(each.record_id or "")
+            table = row.table if row and each.retracted else each.table
             if row is None:
-                continue
-            if row.author_node != self._store.node_id or row.form != "full":
+                unknown += [f"records[{i}].record_id"] if each.retracted else []
+            elif row.author_node != self._store.node_id or row.form != "full":
                 foreign.append(f"records[{i}].record_id")
-            elif (row.table, row.resident_id) != (each.table, each.resident_id):
+            elif (row.table, row.resident_id) != (table, each.resident_id):
                 mismatched.append(f"records[{i}]")
+        if unknown:
+            raise UnknownRecordError("records to retract are not held here", unknown)
         if foreign:
             raise NotAuthorError("records were written by another node", foreign)
         if mismatched:
@@ -300,6 +310,7 @@ class _Planner:
         *,
         home: _Home,
         held: HeldRow | None = None,
+        operation: Operation = Operation.PUT,
     ) -> PlannedRow:
         version = Version(held.version.author_epoch, held.version.number + 1) if held else _FIRST
         change = RowChange(
@@ -307,7 +318,7 @@ class _Planner:
             row_id=row_id,
             resident_id=resident_id,
             version=version,
-            operation=Operation.PUT,
+            operation=operation,
             author_node=self._store.node_id,
             home_node=home.node,
             home_epoch=home.epoch,

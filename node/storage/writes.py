@@ -87,7 +87,13 @@ class BundleWriter:
             [
                 [asdict(resident) for resident in bundle.residents],
                 [
-                    [each.record_id, each.table, each.resident_id, dict(each.values)]
+                    [
+                        each.record_id,
+                        each.table,
+                        each.resident_id,
+                        dict(each.values),
+                        each.retracted,
+                    ]
                     for each in bundle.records
                 ],
             ],

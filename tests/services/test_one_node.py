@@ -201,6 +201,25 @@ def test_an_amendment_is_a_new_version(region: Region) -> None:
     assert (read.observation.observed_on, read.home_node) == (DAY, COUNTY)
 
 
+def test_a_record_is_taken_back_by_its_author(region: Region) -> None:
+    """As it was read and with deleted set; the timeline loses it, its id keeps saying so."""
+    person = Person(22, COUNTY)
+    region.put(COUNTY, put_request("taken-back-22", person))
+    record_id = observation(person, "systolic", 120).record_id
+    asked = care.GetRecordRequest(record_id=record_id)
+    gone = region.records(COUNTY, "Get", asked)
+    gone.deleted = True
+    request = care.PutBundleRequest(request_id="taking-back-22", records=[gone])
+    assert region.put(COUNTY, request).acknowledged == 1
+    read = region.records(COUNTY, "Get", asked)
+    assert (read.deleted, read.version.number) == (True, 2)
+    assert read.observation == care.Observation()
+    whose = care.TimelineRequest(resident_id=person.resident_id)
+    shown = {record.record_id for record in region.records(COUNTY, "Timeline", whose).records}
+    assert shown
+    assert record_id not in shown
+
+
 def test_refuses_a_record_of_nobody_known(region: Region) -> None:
     """A record must be of somebody this node knows."""
     request = care.PutBundleRequest(

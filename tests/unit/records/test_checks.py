@@ -96,6 +96,25 @@ def test_finds_each_fault_of_an_identifier(
     assert found(checked) == [(f"residents[0].identifiers[0].{field}", code)]
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"record_id": None}, [("records[0].record_id", "VALUE_REQUIRED")]),
+        ({"record_id": "7"}, [("records[0].record_id", "ID_INVALID")]),
+        ({"resident_id": ""}, [("records[0].resident_id", "ID_INVALID")]),
+        ({"table": "observations"}, [("records[0]", "COLUMN_UNKNOWN")]),
+    ],
+)
+def test_a_retraction_names_a_record_and_no_more(
+    changes: dict[str, object], expected: list[tuple[str, str]]
+) -> None:
+    """Its ids say all; a body would be taken for an amendment by whoever wrote it."""
+    gone = NewRecord(ENCOUNTER_ID, "", RESIDENT_ID, {}, retracted=True)
+    gone = replace(gone, **changes)  # type: ignore[arg-type]
+    assert found(Bundle("request-0001", (), (gone,))) == expected
+
+
 def test_an_unstated_sex_agrees_with_every_identity_number() -> None:
     """Only a sex that is stated can disagree."""
     assert found(bundle(resident=resident(sex="unstated"))) == []

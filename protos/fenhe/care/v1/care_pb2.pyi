@@ -37,7 +37,7 @@ class PutBundleRequest(_message.Message):
 
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]:
-        """Records to store or amend; residents and records together are 1 to 1,000."""
+        """Records to store, amend or retract; residents and records together are 1 to 1,000."""
 
     def __init__(
         self,
@@ -179,7 +179,10 @@ class Record(_message.Message):
     recorded_at: _builtins.str
     """When the author's node stored this version, ISO 8601 UTC."""
     deleted: _builtins.bool
-    """True: retracted by its author."""
+    """True: retracted by its author. In a request: retract the record of this record_id and
+    resident_id; the body is ignored. It leaves timelines and statistics everywhere, its contents
+    are erased from the tables, and record_id stays taken. A later amendment brings it back.
+    """
     @_builtins.property
     def encounter(self) -> Global___Encounter:
         """A contact with care."""
