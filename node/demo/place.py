@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Final
 
 import yaml
@@ -58,6 +59,8 @@ DEMO_NODES: Final = tuple(
     )
 )
 _HOST: Final = "127.0.0.1"
+_PORT_MIN: Final = 10_000
+_LENT_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _MEMORY_MB_A_NODE: Final = 1024
 
 
@@ -236,10 +239,36 @@ def _described(description: Path) -> dict[str, Any]:
 
 def _free_addresses(nodes: tuple[NodeId, ...]) -> dict[NodeId, str]:
     """One free loopback port a node; all are held until all are found."""
+    candidates = _ports_not_lent()
     with ExitStack() as held:
-        addresses = {}
+        addresses: dict[NodeId, str] = {}
         for node in nodes:
             probe = held.enter_context(socket.socket())
-            probe.bind((_HOST, 0))
-            addresses[node] = f"{_HOST}:{probe.getsockname()[1]}"
+            port = next(port for port in candidates if _taken(probe, port))
+            addresses[node] = f"{_HOST}:{port}"
         return addresses
+
+
+def _ports_not_lent() -> Iterator[int]:
+    """Ports in random order that the system does not lend to outgoing connections.
+
+    One that it does may be taken by any connection of this machine before the node starts, or
+    while it is down.
+    """
+    lent = range(32_768, 61_000)
+    with suppress(OSError, ValueError):
+        first, last = map(int, _LENT_PORTS.read_text(encoding="ascii").split())
+        lent = range(first, last + 1)
+    ports = [port for port in range(_PORT_MIN, 65_536) if port not in lent]
+    ports = ports or list(range(_PORT_MIN, 65_536))
+    SystemRandom().shuffle(ports)
+    return iter(ports)
+
+
+def _taken(probe: socket.socket, port: int) -> bool:
+    """Whether the probe could take the port."""
+    try:
+        probe.bind((_HOST, port))
+    except OSError:
+        return False
+    return True
