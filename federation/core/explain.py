@@ -5,6 +5,7 @@ from __future__ import annotations
 from federation.core.expressions import canonical
 from federation.core.model import Basis
 from federation.core.plan import LogicalPlan
+from federation.core.release import keys_are_public
 
 __all__ = ["merge_steps", "privacy_notes"]
 
@@ -44,5 +45,9 @@ def privacy_notes(plan: LogicalPlan, cell_count_min: int) -> tuple[str, ...]:
         "only groups' keys, counts and partial aggregates leave a node",
     ]
     if plan.groups:
-        notes.append("the key of a withheld group is shown: that it exists is not hidden")
+        notes.append(
+            "the keys of withheld groups are shown: they are places and sexes"
+            if keys_are_public(plan)
+            else "withheld groups are folded into one row without keys"
+        )
     return tuple(notes)

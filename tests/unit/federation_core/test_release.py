@@ -53,6 +53,42 @@ def test_small_groups_lose_their_figures_and_keep_their_keys() -> None:
     assert not finished.complete
 
 
+def test_keys_that_could_be_a_person_are_folded() -> None:
+    """Born 1931 in this village is a person's row: withheld groups become one without keys."""
+    plan = make_plan("SELECT home, birth_year, COUNT(*) AS n FROM conditions GROUP BY ALL")
+    rows: list[dict[str, Cell]] = [
+        {"g0": "141002001201", "g1": 1931, "p0_n": 1},
+        {"g0": "141002001201", "g1": 1950, "p0_n": 12},
+        {"g0": "141002001202", "g1": 1932, "p0_n": 2},
+    ]
+    released = withhold_small(plan, answer(plan, "141002", rows), 10)
+    assert _rows(plan, released) == [("141002001201", 1950, 12), (None, None, None)]
+    assert released.coverage.cells_suppressed == 2
+    assert withhold_small(plan, released, 10) == released
+    merged = merge_answers(plan, [released, _elsewhere(plan)])
+    assert merged.table.row_count == 2
+    assert len(merged.suppressed_rows) == 1
+
+
+def test_a_released_row_without_keys_stays_itself() -> None:
+    """A genuine group of nulls is not mixed with what is withheld."""
+    plan = make_plan("SELECT code, COUNT(*) AS n FROM conditions GROUP BY code")
+    rows: list[dict[str, Cell]] = [{"g0": None, "p0_n": 30}, {"g0": "B20", "p0_n": 1}]
+    released = withhold_small(plan, answer(plan, "141002", rows), 10)
+    assert _rows(plan, released) == [(None, 30)]
+    assert released.suppressed_rows == ()
+    assert not finish(plan, released).complete
+
+
+def _elsewhere(plan: LogicalPlan) -> PartialAnswer:
+    """Another county's answer, of which everything is withheld."""
+    other = withhold_small(
+        plan, answer(plan, "141024", [{"g0": "141024001201", "g1": 1940, "p0_n": 3}]), 10
+    )
+    assert other.suppressed_rows == (0,)
+    return other
+
+
 def test_a_mean_over_too_few_of_many_is_withheld() -> None:
     """Fifty residents in the group do not hide the one whose value is known."""
     row: dict[str, Cell] = {"g0": "male", "p0_n": 50, "p1_n": 1, "p1_sum": 3.0, "p1_residents": 1}
