@@ -24,12 +24,12 @@ from federation.core.model import (
 )
 from federation.core.plan import LogicalPlan, make_plan
 from federation.core.release import withhold_all, withhold_small
-from federation.executors.job import (
+from federation.executors.stage import (
     Ask,
     Executor,
-    Job,
     Progress,
     SiteAsker,
+    Stage,
     ask_child,
     lines_only,
 )
@@ -188,8 +188,10 @@ class Coordinator:
         ask = next((ask for ask in asks if (ask.child, ask.site) == (child, request.site)), None)
         if ask is None:
             raise ManifestRefusedError(f"{child} is not the way to the site that is asked")
-        job = self._first_job(Question(plan, request, manifest, signed, remaining_ms), frozenset())
-        return await ask_child(self._asker, replace(job, remaining_ms=remaining_ms), ask)
+        stage = self._first_stage(
+            Question(plan, request, manifest, signed, remaining_ms), frozenset()
+        )
+        return await ask_child(self._asker, replace(stage, remaining_ms=remaining_ms), ask)
 
     async def gather(self, question: Question, executor: Executor, progress: Progress) -> Gathered:
         """Count every site of the subtree that can be counted; exact, not released.
@@ -200,15 +202,15 @@ class Coordinator:
         await self._witness(question.manifest, question.plan.dataset)
         sites = self.tree.subtree(question.root)
         started_ms = self._now_ms()
-        job = self._first_job(question, sites)
-        result = await executor.run(job, progress)
+        stage = self._first_stage(question, sites)
+        result = await executor.run(stage, progress)
         tasks = result.tasks
         answer, open_sites = result.answer, result.open_sites
         stand_ins = self._stand_ins(question, open_sites)
         if stand_ins:
             spent_ms = max(0, self._now_ms() - started_ms)
             second = replace(
-                job,
+                stage,
                 asks=(),
                 scan=stand_ins,
                 before=answer,
@@ -247,9 +249,9 @@ class Coordinator:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _first_job(self, question: Question, sites: frozenset[str]) -> Job:
+    def _first_stage(self, question: Question, sites: frozenset[str]) -> Stage:
         remaining_ms = question.remaining_ms
-        job = Job(
+        stage = Stage(
             plan=question.plan,
             request=question.request,
             signed=question.signed,
@@ -260,9 +262,9 @@ class Coordinator:
             query_id=question.manifest.query_id,
         )
         if question.request.freshness is Freshness.REPLICA:
-            return replace(job, scan=self._lines(sites))
+            return replace(stage, scan=self._lines(sites))
         own = self._lines(sites & {self.node_id})
-        return replace(job, asks=self._asks(question.root), scan=own)
+        return replace(stage, asks=self._asks(question.root), scan=own)
 
     def _asks(self, root: str) -> tuple[Ask, ...]:
         """The direct children to ask: all of them, or the one on the way to a root below."""

@@ -23,7 +23,7 @@ from federation.core.model import (
 from federation.core.node_sql import node_sql
 from federation.core.plan import LogicalPlan, make_plan
 from federation.errors import ExecutorUnavailableError
-from federation.executors.job import Executor
+from federation.executors.stage import Executor
 from federation.manifest import ManifestSigner
 from federation.wire import encode_manifest
 

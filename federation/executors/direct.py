@@ -9,12 +9,12 @@ from dataclasses import replace
 from federation.core.coverage import Coverage
 from federation.core.model import ExecutorKind, PartialAnswer, SiteProgress, SiteProgressState
 from federation.errors import FederationError
-from federation.executors.job import (
+from federation.executors.stage import (
     Ask,
-    Job,
-    JobResult,
     Progress,
     SiteAsker,
+    Stage,
+    StageResult,
     add_up,
     ask_child,
     lines_only,
@@ -38,43 +38,45 @@ class DirectExecutor:
         """Always direct."""
         return ExecutorKind.DIRECT
 
-    async def run(self, job: Job, progress: Progress) -> JobResult:
+    async def run(self, stage: Stage, progress: Progress) -> StageResult:
         """See Executor."""
         async with asyncio.TaskGroup() as group:
-            asks = [group.create_task(self._ask(job, ask, progress)) for ask in job.asks]
-            scan = group.create_task(self._scan(job))
+            asks = [group.create_task(self._ask(stage, ask, progress)) for ask in stage.asks]
+            scan = group.create_task(self._scan(stage))
         parts = [task.result() for task in asks]
-        if job.scan:
+        if stage.scan:
             parts.append(scan.result())
-        if job.before is not None:
-            parts.append(job.before)
-        answer, open_sites = add_up(job.plan, parts)
-        tasks = [f"asked {ask.child}" for ask in job.asks]
-        if job.scan:
-            tasks.append(f"scanned {len(job.scan)} sites")
-        return JobResult(answer, open_sites, tuple(tasks))
+        if stage.before is not None:
+            parts.append(stage.before)
+        answer, open_sites = add_up(stage.plan, parts)
+        tasks = [f"asked {ask.child}" for ask in stage.asks]
+        if stage.scan:
+            tasks.append(f"scanned {len(stage.scan)} sites")
+        return StageResult(answer, open_sites, tuple(tasks))
 
-    async def _ask(self, job: Job, ask: Ask, progress: Progress) -> PartialAnswer:
+    async def _ask(self, stage: Stage, ask: Ask, progress: Progress) -> PartialAnswer:
         progress(SiteProgress(ask.child, SiteProgressState.ASKED))
-        answer = await ask_child(self._asker, job, ask)
+        answer = await ask_child(self._asker, stage, ask)
         progress(progress_of(ask, answer))
         return answer
 
-    async def _scan(self, job: Job) -> PartialAnswer:
-        if not job.scan:
-            return lines_only(job.plan, ())
-        sites = frozenset(line.node_id for line in job.scan)
+    async def _scan(self, stage: Stage) -> PartialAnswer:
+        if not stage.scan:
+            return lines_only(stage.plan, ())
+        sites = frozenset(line.node_id for line in stage.scan)
         try:
-            result = await self._scanner.scan(job.plan, sites, job.cell_count_max, job.remaining_ms)
+            result = await self._scanner.scan(
+                stage.plan, sites, stage.cell_count_max, stage.remaining_ms
+            )
         except FederationError as error:
-            return lines_only(job.plan, lost_scan(job.scan, error))
-        return counted(job, result)
+            return lines_only(stage.plan, lost_scan(stage.scan, error))
+        return counted(stage, result)
 
 
-def counted(job: Job, result: ScanResult) -> PartialAnswer:
+def counted(stage: Stage, result: ScanResult) -> PartialAnswer:
     """A scan with the lines of its sites, residents filled in."""
     residents: Mapping[str, int] = result.residents
     lines = tuple(
-        replace(line, residents_covered=residents.get(line.node_id, 0)) for line in job.scan
+        replace(line, residents_covered=residents.get(line.node_id, 0)) for line in stage.scan
     )
     return PartialAnswer(result.table, (), Coverage(lines))

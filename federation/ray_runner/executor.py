@@ -1,4 +1,4 @@
-"""The node's end of its Ray session: starts the host, gives it jobs, notices when it is gone."""
+"""The node's end of its Ray session: starts the host, gives it stages, notices when it is gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from federation.availability import ExtraMissingError, RayUnavailableError, Site
 from federation.core.coverage import SiteCoverage
 from federation.core.model import ExecutorKind
 from federation.errors import FederationError
-from federation.executors.job import Job, JobResult, Progress, lost_scan
+from federation.executors.stage import Progress, Stage, StageResult, lost_scan
 from federation.local import Loan, LocalSite
 from federation.ray_runner.messages import (
     Cancelled,
@@ -27,11 +27,11 @@ from federation.ray_runner.messages import (
     FromHost,
     FromNode,
     HostStart,
-    JobFor,
     LoopbackIssuer,
     Partition,
     RaySettings,
     Ready,
+    StageFor,
     Stepped,
     pack,
     read_frame,
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 _START_S_MAX = 60.0
 _STOP_S_MAX = 15.0
-# The host itself cuts a job at its deadline; after this much more it is taken to hang.
+# The host itself cuts a stage at its deadline; after this much more it is taken to hang.
 _HOST_GRACE_S = 5.0
 
 
@@ -54,14 +54,14 @@ def ray_is_installed() -> bool:
 
 
 class _Host:
-    """A running host process and the jobs it has."""
+    """A running host process and the stages it has."""
 
     def __init__(self, process: asyncio.subprocess.Process, session: RaySession) -> None:
         self.process = process
         self.session = session
         self.workers: tuple[str, ...] = ()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._jobs: dict[int, tuple[asyncio.Future[Finished], Progress]] = {}
+        self._stages: dict[int, tuple[asyncio.Future[Finished], Progress]] = {}
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -79,10 +79,10 @@ class _Host:
         except ConnectionError:
             raise RayUnavailableError("Ray's host process is gone") from None
 
-    async def run(self, message: JobFor, progress: Progress) -> Finished:
+    async def run(self, message: StageFor, progress: Progress) -> Finished:
         """Raises RayUnavailableError, or RuntimeError for a fault of the program."""
         future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
-        self._jobs[message.number] = (future, progress)
+        self._stages[message.number] = (future, progress)
         try:
             await self.send(message)
             return await future
@@ -91,7 +91,7 @@ class _Host:
                 await self.send(Cancelled(message.number))
             raise
         finally:
-            del self._jobs[message.number]
+            del self._stages[message.number]
 
     async def stop(self) -> None:
         """End the host and with it all of Ray, by force if it must be; remove the session."""
@@ -115,7 +115,7 @@ class _Host:
         while reader is not None and (message := await read_frame(reader)) is not None:
             self._take(message)
         gone = RayUnavailableError("Ray's host process ended")
-        for future, _ in self._jobs.values():
+        for future, _ in self._stages.values():
             if not future.done():
                 future.set_exception(gone)
         if not self.ready.done():
@@ -129,11 +129,11 @@ class _Host:
                 self.workers = message.workers
                 if not self.ready.done():
                     self.ready.set_result(None)
-            case Stepped() if message.number in self._jobs:
-                self._jobs[message.number][1](message.step)
-            case Finished() if message.number in self._jobs:
+            case Stepped() if message.number in self._stages:
+                self._stages[message.number][1](message.step)
+            case Finished() if message.number in self._stages:
                 self._settle(message.number, message)
-            case Failed() if message.number in self._jobs:
+            case Failed() if message.number in self._stages:
                 error = (
                     RayUnavailableError(f"Ray could not finish the question ({message.text})")
                     if message.is_ray
@@ -142,7 +142,7 @@ class _Host:
                 self._settle(message.number, error)
 
     def _settle(self, number: int, outcome: Finished | Exception) -> None:
-        future, _ = self._jobs[number]
+        future, _ = self._stages[number]
         if future.done():
             return
         if isinstance(outcome, Finished):
@@ -153,7 +153,7 @@ class _Host:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """What of a job's scan goes to the workers, and what could not be lent."""
+    """What of a stage's scan goes to the workers, and what could not be lent."""
 
     loan: Loan | None
     partitions: tuple[Partition, ...]
@@ -161,7 +161,7 @@ class _Scan:
 
 
 class RayExecutor:
-    """Runs jobs in Ray's workers.
+    """Runs stages in Ray's workers.
 
     Args:
         settings: From the hardware profile.
@@ -222,23 +222,23 @@ class RayExecutor:
         await self._running_host()
 
     async def stop(self) -> None:
-        """End the session and remove its folder. Jobs that run end with RayUnavailableError."""
+        """End the session and remove its folder. Stages that run end with RayUnavailableError."""
         async with self._starting:
             host, self._host = self._host, None
             if host is not None:
                 await host.stop()
 
-    async def run(self, job: Job, progress: Progress) -> JobResult:
+    async def run(self, stage: Stage, progress: Progress) -> StageResult:
         """See Executor."""
         host = await self._running_host()
-        scan = await self._lend(job)
+        scan = await self._lend(stage)
         try:
             loopback = None
-            if job.asks:
-                loopback = self._issue(job.query_id, job.remaining_ms)
-            message = JobFor(
+            if stage.asks:
+                loopback = self._issue(stage.query_id, stage.remaining_ms)
+            message = StageFor(
                 number=next(self._numbers),
-                job=replace(job, scan=()),
+                stage=replace(stage, scan=()),
                 loopback=loopback,
                 files=scan.loan.files if scan.loan else None,
                 partitions=scan.partitions,
@@ -250,14 +250,14 @@ class RayExecutor:
         open_sites = (*finished.open_sites, *scan.open_sites)
         if finished.is_damaged and not await self._local.check_replica():
             # The workers could only say that they failed; here it is known why.
-            seeding = {line.node_id: line for line in lost_scan(job.scan, SiteSeedingError())}
+            seeding = {line.node_id: line for line in lost_scan(stage.scan, SiteSeedingError())}
             open_sites = tuple(seeding.get(site.node_id, site) for site in open_sites)
-        return JobResult(finished.answer, open_sites, finished.tasks)
+        return StageResult(finished.answer, open_sites, finished.tasks)
 
     # -- inside ---------------------------------------------------------------------------------
 
-    async def _within(self, host: _Host, message: JobFor, progress: Progress) -> Finished:
-        limit_s = message.job.remaining_ms / 1000 + _HOST_GRACE_S
+    async def _within(self, host: _Host, message: StageFor, progress: Progress) -> Finished:
+        limit_s = message.stage.remaining_ms / 1000 + _HOST_GRACE_S
         try:
             async with asyncio.timeout(limit_s):
                 return await host.run(message, progress)
@@ -265,19 +265,19 @@ class RayExecutor:
             await self.stop()
             raise RayUnavailableError("Ray's host process hung and was ended") from None
 
-    async def _lend(self, job: Job) -> _Scan:
-        if not job.scan:
+    async def _lend(self, stage: Stage) -> _Scan:
+        if not stage.scan:
             return _Scan(None, (), ())
-        by_site = {line.node_id: line for line in job.scan}
+        by_site = {line.node_id: line for line in stage.scan}
         try:
             loan = await self._local.lend(
-                job.plan,
+                stage.plan,
                 frozenset(by_site),
                 parts=self._settings.workers,
-                remaining_ms=job.remaining_ms,
+                remaining_ms=stage.remaining_ms,
             )
         except FederationError as error:
-            return _Scan(None, (), lost_scan(job.scan, error))
+            return _Scan(None, (), lost_scan(stage.scan, error))
         partitions = tuple(
             Partition(tuple(by_site[site] for site in sorted(part))) for part in loan.parts
         )

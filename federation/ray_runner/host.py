@@ -1,7 +1,7 @@
 """The process that owns the node's Ray session: `python -m federation.ray_runner.host`.
 
-Reads jobs from its standard input and writes results to its standard output. It ends when its input
-ends, which is also what the death of the node does to it, and takes Ray's processes with it.
+Reads stages from its standard input and writes results to its standard output. It ends when its
+input ends, which is also what the death of the node does to it, and takes Ray's processes with it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import ray.exceptions
 
 from federation.availability import ScanCancelledError
 from federation.core.model import PartialAnswer, SiteProgress, SiteProgressState
-from federation.executors.job import Ask, Job, lines_only, lost_scan, lost_site
+from federation.executors.stage import Ask, Stage, lines_only, lost_scan, lost_site
 from federation.ray_runner.messages import (
     Cancelled,
     Failed,
     Finished,
     FromHost,
     HostStart,
-    JobFor,
     Partition,
     Ready,
+    StageFor,
     Stepped,
     pack,
     read_frame,
@@ -107,34 +107,34 @@ def _start_ray(start: HostStart) -> list[Any]:
 
 
 class _Host:
-    """Runs jobs on the pool."""
+    """Runs stages on the pool."""
 
     def __init__(self, workers: list[Any], send: Callable[[FromHost], None]) -> None:
         self._workers = workers
         self._send = send
         self._turn = 0
-        self._jobs: dict[int, asyncio.Task[None]] = {}
+        self._stages: dict[int, asyncio.Task[None]] = {}
 
-    def begin(self, message: JobFor) -> None:
-        """Start a job; its result is sent."""
+    def begin(self, message: StageFor) -> None:
+        """Start a stage; its result is sent."""
         task = asyncio.get_running_loop().create_task(self._answer(message))
-        self._jobs[message.number] = task
-        task.add_done_callback(lambda _: self._jobs.pop(message.number, None))
+        self._stages[message.number] = task
+        task.add_done_callback(lambda _: self._stages.pop(message.number, None))
 
     def cancel(self, number: int) -> None:
-        """Stop a job here and in the workers."""
-        task = self._jobs.get(number)
+        """Stop a stage here and in the workers."""
+        task = self._stages.get(number)
         if task is not None:
             task.cancel()
 
     async def end(self) -> None:
-        """Stop every job."""
-        tasks = list(self._jobs.values())
+        """Stop every stage."""
+        tasks = list(self._stages.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, message: JobFor) -> None:
+    async def _answer(self, message: StageFor) -> None:
         try:
             self._send(await self._run(message))
         except ray.exceptions.RayTaskError as error:
@@ -151,14 +151,14 @@ class _Host:
         for worker in self._workers:
             getattr(worker, method).options(concurrency_group="control").remote(number)
 
-    async def _run(self, message: JobFor) -> Finished:
-        job = message.job
+    async def _run(self, message: StageFor) -> Finished:
+        stage = message.stage
         parts = await self._parts(message)
         answers = [answer for _, answer in parts]
-        if job.before is not None:
-            answers.append(job.before)
+        if stage.before is not None:
+            answers.append(stage.before)
         where, answer, open_sites = await self._with_retry(
-            lambda worker: worker.add_up.remote(job.plan, *answers)
+            lambda worker: worker.add_up.remote(stage.plan, *answers)
         )
         return Finished(
             message.number,
@@ -168,13 +168,13 @@ class _Host:
             is_damaged=any(note.is_damaged for note, _ in parts),
         )
 
-    async def _parts(self, message: JobFor) -> list[_Part]:
-        job = message.job
+    async def _parts(self, message: StageFor) -> list[_Part]:
+        stage = message.stage
         tasks: list[asyncio.Task[_Part]] = []
         try:
-            async with asyncio.timeout((job.remaining_ms + _GRACE_MS) / 1000):
+            async with asyncio.timeout((stage.remaining_ms + _GRACE_MS) / 1000):
                 async with asyncio.TaskGroup() as group:
-                    tasks += [group.create_task(self._ask(message, ask)) for ask in job.asks]
+                    tasks += [group.create_task(self._ask(message, ask)) for ask in stage.asks]
                     tasks += [
                         group.create_task(self._scan(message, partition))
                         for partition in message.partitions
@@ -186,11 +186,11 @@ class _Host:
             raise group_error.exceptions[0] from None
         late = ScanCancelledError("the scan was cut at its deadline")
         lost: list[PartialAnswer] = [
-            lines_only(job.plan, lost_site(ask.child, ask.sites, "it did not answer in time"))
-            for ask in job.asks
+            lines_only(stage.plan, lost_site(ask.child, ask.sites, "it did not answer in time"))
+            for ask in stage.asks
         ]
         lost += [
-            lines_only(job.plan, lost_scan(partition.lines, late))
+            lines_only(stage.plan, lost_scan(partition.lines, late))
             for partition in message.partitions
         ]
         return [
@@ -198,13 +198,13 @@ class _Host:
             for task, cut in zip(tasks, lost, strict=True)
         ]
 
-    async def _ask(self, message: JobFor, ask: Ask) -> _Part:
+    async def _ask(self, message: StageFor, ask: Ask) -> _Part:
         asked = SiteProgress(ask.child, SiteProgressState.ASKED)
         self._send(Stepped(message.number, asked))
-        job = _bare(message.job)
+        stage = _bare(message.stage)
         part = await self._part(
             lambda worker: worker.ask.options(num_returns=2).remote(
-                message.number, job, ask, message.loopback
+                message.number, stage, ask, message.loopback
             )
         )
         note, _ = part
@@ -212,11 +212,11 @@ class _Host:
         self._send(Stepped(message.number, SiteProgress(ask.child, state)))
         return part
 
-    async def _scan(self, message: JobFor, partition: Partition) -> _Part:
-        job = _bare(message.job)
+    async def _scan(self, message: StageFor, partition: Partition) -> _Part:
+        stage = _bare(message.stage)
         return await self._part(
             lambda worker: worker.scan.options(num_returns=2).remote(
-                message.number, job, message.files, partition
+                message.number, stage, message.files, partition
             )
         )
 
@@ -244,9 +244,9 @@ class _Host:
         raise _WorkersLostError
 
 
-def _bare(job: Job) -> Job:
-    """What a task needs of a job: neither the other children nor what was counted before."""
-    return replace(job, asks=(), before=None)
+def _bare(stage: Stage) -> Stage:
+    """What a task needs of a stage: neither the other children nor what was counted before."""
+    return replace(stage, asks=(), before=None)
 
 
 async def _serve(output: int) -> None:
@@ -269,14 +269,14 @@ async def _serve(output: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     send(Ready(tuple(ray.get([worker.where.remote() for worker in workers]))))
     host = _Host(workers, send)
-    await _read_jobs(reader, host)
+    await _read_stages(reader, host)
     await host.end()
 
 
-async def _read_jobs(reader: asyncio.StreamReader, host: _Host) -> None:
+async def _read_stages(reader: asyncio.StreamReader, host: _Host) -> None:
     while (message := await read_frame(reader)) is not None:
         match message:
-            case JobFor():
+            case StageFor():
                 host.begin(message)
             case Cancelled():
                 host.cancel(message.number)

@@ -15,7 +15,7 @@ from typing import Protocol
 from federation.columnar import SnapshotFiles
 from federation.core.coverage import SiteCoverage
 from federation.core.model import PartialAnswer, SiteProgress
-from federation.executors.job import Job
+from federation.executors.stage import Stage
 
 __all__ = [
     "Cancelled",
@@ -23,12 +23,12 @@ __all__ = [
     "Finished",
     "FromHost",
     "FromNode",
-    "JobFor",
     "Loopback",
     "LoopbackIssuer",
     "Partition",
     "RaySettings",
     "Ready",
+    "StageFor",
     "Stepped",
     "pack",
     "read_frame",
@@ -87,11 +87,11 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class JobFor:
-    """A job for the host; `files` is there if there is anything to scan."""
+class StageFor:
+    """A stage for the host; `files` is there if there is anything to scan."""
 
     number: int
-    job: Job
+    stage: Stage
     loopback: Loopback | None
     files: SnapshotFiles | None
     partitions: tuple[Partition, ...]
@@ -99,7 +99,7 @@ class JobFor:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The node has lost interest in a job."""
+    """The node has lost interest in a stage."""
 
     number: int
 
@@ -121,7 +121,7 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job's result; `is_damaged` if a worker could not read a segment."""
+    """A stage's result; `is_damaged` if a worker could not read a segment."""
 
     number: int
     answer: PartialAnswer
@@ -132,14 +132,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A job could not be run. `is_ray` if Ray is at fault, else it is a fault of the program."""
+    """A stage could not be run. `is_ray` if Ray is at fault, else it is a fault of the program."""
 
     number: int
     is_ray: bool
     text: str
 
 
-FromNode = HostStart | JobFor | Cancelled
+FromNode = HostStart | StageFor | Cancelled
 FromHost = Ready | Stepped | Finished | Failed
 
 

@@ -1,7 +1,7 @@
 """What runs inside a Ray worker: asking a child through the own node, scanning, adding up.
 
 A worker is an actor that stays: its DuckDB, its imports and, for one query, its channel to the node
-are warm. Methods run in several threads at once; `cancel` reaches those of one job.
+are warm. Methods run in several threads at once; `cancel` reaches those of one stage.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from federation.core.model import PartialAnswer
 from federation.core.plan import LogicalPlan
 from federation.errors import ColumnarError, FederationError, PartialInvalidError
 from federation.executors.direct import counted
-from federation.executors.job import (
+from federation.executors.stage import (
     Ask,
-    Job,
+    Stage,
     accept_answer,
     add_up,
     lines_only,
@@ -78,18 +78,18 @@ class SiteWorker:
         return f"ray worker {os.getpid()} (worker {worker}, node {node})"
 
     def ask(
-        self, number: int, job: Job, ask: Ask, loopback: Loopback
+        self, number: int, stage: Stage, ask: Ask, loopback: Loopback
     ) -> tuple[PartNote, PartialAnswer]:
         """A child's answer by way of the own node; what goes wrong becomes its lines."""
-        answer = self._ask(number, job, ask, loopback)
+        answer = self._ask(number, stage, ask, loopback)
         sites = sum(site.is_counted for site in answer.coverage.sites)
         return PartNote(f"{self.where()} asked {ask.child}", counted_sites=sites), answer
 
     def scan(
-        self, number: int, job: Job, files: SnapshotFiles, partition: Partition
+        self, number: int, stage: Stage, files: SnapshotFiles, partition: Partition
     ) -> tuple[PartNote, PartialAnswer]:
         """The partials of some sites from the node's segments."""
-        job = replace(job, scan=partition.lines)
+        stage = replace(stage, scan=partition.lines)
         note = PartNote(f"{self.where()} scanned {len(partition.lines)} sites")
         sites = frozenset(line.node_id for line in partition.lines)
         try:
@@ -97,12 +97,12 @@ class SiteWorker:
                 open_files(self._duckdb(), files) as view,
                 self._cancellable(number, view.interrupt),
             ):
-                result = scan_snapshot(view, job.plan, sites, job.cell_count_max, self._memory)
+                result = scan_snapshot(view, stage.plan, sites, stage.cell_count_max, self._memory)
         except FederationError as error:
             lines = lost_scan(partition.lines, error)
             is_damaged = isinstance(error, ColumnarError)
-            return replace(note, is_damaged=is_damaged), lines_only(job.plan, lines)
-        return replace(note, counted_sites=len(sites)), counted(job, result)
+            return replace(note, is_damaged=is_damaged), lines_only(stage.plan, lines)
+        return replace(note, counted_sites=len(sites)), counted(stage, result)
 
     def add_up(
         self, plan: LogicalPlan, *parts: PartialAnswer
@@ -112,7 +112,7 @@ class SiteWorker:
         return f"{self.where()} added up {len(parts)} parts", answer, open_sites
 
     def cancel(self, number: int) -> None:
-        """Stop what runs of a job, and whatever of it has not begun."""
+        """Stop what runs of a stage, and whatever of it has not begun."""
         with self._lock:
             self._cancelled.add(number)
             running = list(self._running.get(number, ()))
@@ -120,7 +120,7 @@ class SiteWorker:
             stop()
 
     def forget(self, number: int) -> None:
-        """Close what was kept for a job."""
+        """Close what was kept for a stage."""
         with self._lock:
             channel = self._channels.pop(number, None)
             self._cancelled.discard(number)
@@ -130,24 +130,24 @@ class SiteWorker:
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _ask(self, number: int, job: Job, ask: Ask, loopback: Loopback) -> PartialAnswer:
+    def _ask(self, number: int, stage: Stage, ask: Ask, loopback: Loopback) -> PartialAnswer:
         import grpc
 
-        request = replace(job.request, site=ask.site)
-        body = encode_ask_site(AskSite(ask.child, request, job.signed, job.remaining_ms))
+        request = replace(stage.request, site=ask.site)
+        body = encode_ask_site(AskSite(ask.child, request, stage.signed, stage.remaining_ms))
         call: Any = self._channel(number, loopback).unary_unary(_ASK_SITE)
         try:
-            future = call.future(body, timeout=job.remaining_ms / 1000)
+            future = call.future(body, timeout=stage.remaining_ms / 1000)
             with self._cancellable(number, future.cancel):
                 answer = decode_ask_site_answer(future.result())
-            return accept_answer(job.plan, ask, answer)
+            return accept_answer(stage.plan, ask, answer)
         except grpc.FutureCancelledError:
             reason = "the question was cancelled"
         except grpc.RpcError as error:
             reason = _reason(error)
         except PartialInvalidError as error:
             reason = f"its answer is invalid: {error.message}"
-        return lines_only(job.plan, lost_site(ask.child, ask.sites, reason))
+        return lines_only(stage.plan, lost_site(ask.child, ask.sites, reason))
 
     def _channel(self, number: int, loopback: Loopback) -> grpc.Channel:
         import grpc

@@ -1,4 +1,4 @@
-"""One contract for every executor: the same job, the same answer, the same lines.
+"""One contract for every executor: the same stage, the same answer, the same lines.
 
 All of it shares one Ray session, so the whole module runs on one event loop.
 """
@@ -19,7 +19,7 @@ import pytest_asyncio
 from federation.availability import ExtraMissingError, RayUnavailableError
 from federation.core.coverage import SiteState
 from federation.core.model import SiteProgress
-from federation.executors import DirectExecutor, Executor, JobResult
+from federation.executors import DirectExecutor, Executor, StageResult
 from federation.local import LocalSite
 from federation.ray_runner import RayExecutor, RaySettings
 from tests.contracts.executors.township import (
@@ -27,7 +27,7 @@ from tests.contracts.executors.township import (
     Township,
     VillagesByHand,
     figures,
-    job,
+    stage,
     women,
 )
 from tests.unit.federation.region import COUNTY, OTHER_VILLAGE, TOWNSHIP, VILLAGE
@@ -78,7 +78,7 @@ def ignore(step: SiteProgress) -> None:
     """No progress wanted."""
 
 
-def states(result: JobResult) -> dict[str, SiteState]:
+def states(result: StageResult) -> dict[str, SiteState]:
     """State by site, counted or not."""
     sites = (*result.answer.coverage.sites, *result.open_sites)
     assert len({site.node_id for site in sites}) == len(sites)
@@ -87,7 +87,7 @@ def states(result: JobResult) -> dict[str, SiteState]:
 
 async def test_asks_scans_and_adds_up(executor: Executor) -> None:
     """Children and the own rows make one answer: segment, delta, newest version of each row."""
-    result = await executor.run(job(ask=VILLAGES, scan=(TOWNSHIP,)), ignore)
+    result = await executor.run(stage(ask=VILLAGES, scan=(TOWNSHIP,)), ignore)
     # Ten women here, nine at 100 and one amended to 200; two at 130 in each village.
     assert figures(result.answer) == {
         "female": (14, pytest.approx((900 + 200 + 4 * 130) / 14)),
@@ -107,13 +107,13 @@ async def test_asks_scans_and_adds_up(executor: Executor) -> None:
 
 async def test_several_sites_are_scanned_once_each(executor: Executor) -> None:
     """However the work is cut, every row counts once."""
-    result = await executor.run(job(scan=(COUNTY, TOWNSHIP)), ignore)
+    result = await executor.run(stage(scan=(COUNTY, TOWNSHIP)), ignore)
     assert figures(result.answer) == {"female": (10, 110.0), "male": (2, 85.0)}
 
 
 async def test_earlier_rounds_are_added(executor: Executor) -> None:
     """A stand-in's round adds to what was counted before."""
-    result = await executor.run(job(scan=(TOWNSHIP,), before=women(VILLAGE)), ignore)
+    result = await executor.run(stage(scan=(TOWNSHIP,), before=women(VILLAGE)), ignore)
     assert figures(result.answer)["female"] == (12, pytest.approx(1360 / 12))
     assert set(states(result)) == {TOWNSHIP, VILLAGE}
 
@@ -123,7 +123,7 @@ async def test_a_child_that_is_offline_is_a_line(
 ) -> None:
     """Its reason is kept, and the others are counted."""
     villages.fails(VILLAGE, "it is offline")
-    result = await executor.run(job(ask=VILLAGES), ignore)
+    result = await executor.run(stage(ask=VILLAGES), ignore)
     (line,) = result.open_sites
     assert (line.node_id, line.state, line.reason) == (
         VILLAGE,
@@ -136,7 +136,7 @@ async def test_a_child_that_is_offline_is_a_line(
 async def test_a_refusal_keeps_its_state(executor: Executor, villages: VillagesByHand) -> None:
     """Denied is not missing: nobody stands in for it."""
     villages.fails(VILLAGE, "it refuses", SiteState.DENIED)
-    result = await executor.run(job(ask=VILLAGES), ignore)
+    result = await executor.run(stage(ask=VILLAGES), ignore)
     assert states(result)[VILLAGE] is SiteState.DENIED
 
 
@@ -145,7 +145,7 @@ async def test_an_answer_for_another_site_is_a_line(
 ) -> None:
     """A lying child is not added up."""
     villages.answers(VILLAGE, women(OTHER_VILLAGE))
-    result = await executor.run(job(ask=VILLAGES), ignore)
+    result = await executor.run(stage(ask=VILLAGES), ignore)
     assert states(result) == {VILLAGE: SiteState.MISSING, OTHER_VILLAGE: SiteState.LIVE}
     assert "invalid" in result.open_sites[0].reason
 
@@ -157,7 +157,7 @@ async def test_a_silent_child_is_cut_at_the_deadline(
     villages.is_silent(VILLAGE)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    result = await executor.run(job(ask=VILLAGES, scan=(TOWNSHIP,), remaining_ms=1500), ignore)
+    result = await executor.run(stage(ask=VILLAGES, scan=(TOWNSHIP,), remaining_ms=1500), ignore)
     assert loop.time() - began < 4
     assert states(result)[VILLAGE] is SiteState.MISSING
     assert result.open_sites[0].reason == "it did not answer in time"
@@ -169,7 +169,7 @@ async def test_cancelling_reaches_the_children(
 ) -> None:
     """Work that nobody waits for stops at the child too."""
     villages.is_silent(VILLAGE)
-    running = asyncio.create_task(executor.run(job(ask=(VILLAGE,)), ignore))
+    running = asyncio.create_task(executor.run(stage(ask=(VILLAGE,)), ignore))
     await asyncio.wait_for(villages.asked.wait(), 10)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -183,7 +183,7 @@ async def test_progress_is_told_for_each_child(
     """Asked, then answered or missing."""
     villages.fails(VILLAGE, "it is offline")
     steps: list[SiteProgress] = []
-    await executor.run(job(ask=VILLAGES), steps.append)
+    await executor.run(stage(ask=VILLAGES), steps.append)
     assert {(step.node_id, step.state.value) for step in steps} == {
         (VILLAGE, "asked"),
         (VILLAGE, "missing"),
@@ -194,14 +194,14 @@ async def test_progress_is_told_for_each_child(
 
 async def test_many_questions_run_at_once(executor: Executor) -> None:
     """Answers do not get mixed up."""
-    whole = job(ask=VILLAGES, scan=(TOWNSHIP,))
+    whole = stage(ask=VILLAGES, scan=(TOWNSHIP,))
     results = await asyncio.gather(*(executor.run(whole, ignore) for _ in range(8)))
     assert len({str(figures(result.answer)) for result in results}) == 1
 
 
 async def test_nothing_to_do_is_an_empty_answer(executor: Executor) -> None:
-    """A job without parts counts nothing."""
-    result = await executor.run(job(), ignore)
+    """A stage without parts counts nothing."""
+    result = await executor.run(stage(), ignore)
     assert result.answer.table.row_count == 0
     assert result.open_sites == ()
 
@@ -250,7 +250,7 @@ async def test_scans_asks_and_merges_run_in_ray_workers(
     ray: RayExecutor, villages: VillagesByHand
 ) -> None:
     """Every task names a process that is a Ray actor and not this one."""
-    result = await ray.run(job(ask=VILLAGES, scan=(COUNTY, TOWNSHIP)), ignore)
+    result = await ray.run(stage(ask=VILLAGES, scan=(COUNTY, TOWNSHIP)), ignore)
     said = " ".join(result.tasks)
     for work in (f"asked {VILLAGE}", "scanned 1 sites", "added up 4 parts"):
         assert work in said
@@ -263,10 +263,10 @@ async def test_scans_asks_and_merges_run_in_ray_workers(
 async def test_a_worker_calls_with_the_certificate_of_its_query(
     ray: RayExecutor, township: Township, villages: VillagesByHand
 ) -> None:
-    """A certificate is made for each job that asks anybody, and for no other."""
+    """A certificate is made for each stage that asks anybody, and for no other."""
     before = len(township.issued)
-    await ray.run(job(ask=VILLAGES), ignore)
-    await ray.run(job(scan=(TOWNSHIP,)), ignore)
+    await ray.run(stage(ask=VILLAGES), ignore)
+    await ray.run(stage(scan=(TOWNSHIP,)), ignore)
     assert township.issued[before:] == ["query-1"]
 
 
@@ -277,18 +277,18 @@ async def test_a_lost_worker_costs_a_retry_and_not_the_answer(
     pid = min(worker_pids(ray.workers))
     os.kill(pid, signal.SIGKILL)
     results = await asyncio.gather(
-        *(ray.run(job(ask=VILLAGES, scan=(TOWNSHIP,)), ignore) for _ in range(4))
+        *(ray.run(stage(ask=VILLAGES, scan=(TOWNSHIP,)), ignore) for _ in range(4))
     )
     for result in results:
         assert result.open_sites == ()
         assert figures(result.answer)["female"][0] == 14
 
 
-async def test_nothing_of_a_job_stays_in_the_replica(
+async def test_nothing_of_a_stage_stays_in_the_replica(
     ray: RayExecutor, township: Township, villages: VillagesByHand
 ) -> None:
     """What was lent to the workers is taken back."""
-    await ray.run(job(scan=(TOWNSHIP,)), ignore)
+    await ray.run(stage(scan=(TOWNSHIP,)), ignore)
     assert list((township.replica.folder / "tmp").glob("loan-*")) == []
 
 
@@ -343,13 +343,13 @@ async def test_a_lost_host_is_said_and_started_anew(
     """The question that runs fails clearly, nothing of the session is left, the next one works."""
     folder = session_folder(ray)
     villages.is_silent(VILLAGE)
-    running = asyncio.create_task(ray.run(job(ask=(VILLAGE,)), ignore))
+    running = asyncio.create_task(ray.run(stage(ask=(VILLAGE,)), ignore))
     await asyncio.wait_for(villages.asked.wait(), 10)
     os.kill(ray.host_pid or 0, signal.SIGKILL)
     with pytest.raises(RayUnavailableError):
         await running
     villages.reset()
-    result = await ray.run(job(ask=VILLAGES, scan=(TOWNSHIP,)), ignore)
+    result = await ray.run(stage(ask=VILLAGES, scan=(TOWNSHIP,)), ignore)
     assert figures(result.answer)["female"][0] == 14
     assert await wait_until_gone(folder, seconds=5) == set()
     assert not folder.exists()
@@ -396,13 +396,13 @@ async def test_without_the_extra_there_is_one_clear_sentence(township: Township)
         is_installed=lambda: False,
     )
     with pytest.raises(ExtraMissingError) as caught:
-        await executor.run(job(), ignore)
+        await executor.run(stage(), ignore)
     assert "fenhe[ray]" in caught.value.hint
 
 
 async def test_without_analytics_the_own_rows_are_a_line(villages: VillagesByHand) -> None:
     """The children are asked all the same."""
     executor = DirectExecutor(villages, LocalSite(None, None))
-    result = await executor.run(job(ask=VILLAGES, scan=(TOWNSHIP,)), ignore)
+    result = await executor.run(stage(ask=VILLAGES, scan=(TOWNSHIP,)), ignore)
     assert states(result)[TOWNSHIP] is SiteState.NO_ANALYTICS
     assert figures(result.answer) == {"female": (4, 130.0)}

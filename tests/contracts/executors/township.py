@@ -23,7 +23,7 @@ from federation.core.model import (
 )
 from federation.core.partials import table_of
 from federation.core.plan import make_plan
-from federation.executors import Ask, DirectExecutor, Job
+from federation.executors import Ask, DirectExecutor, Stage
 from federation.local import LocalSite
 from federation.manifest import SignedManifest
 from federation.ray_runner import Loopback
@@ -215,16 +215,16 @@ class Township:
         self.log.put("observations", observation(11, home=TOWNSHIP, sex="male", value=80.0))
 
 
-def job(
+def stage(
     *,
     ask: tuple[str, ...] = (),
     scan: tuple[str, ...] = (),
     remaining_ms: int = 20_000,
     before: PartialAnswer | None = None,
-) -> Job:
-    """A job of the township."""
+) -> Stage:
+    """A stage of the township."""
     lines = tuple(SiteCoverage(site, SiteState.REPLICA, TOWNSHIP, NOW_MS) for site in scan)
-    return Job(
+    return Stage(
         plan=PLAN,
         request=PartialRequest(SQL, Freshness.BEST, Basis.RESIDENCE, TOWNSHIP),
         signed=sign(encode_manifest(MANIFEST)),

@@ -1,6 +1,6 @@
-"""One node's part of a question as a job, and what every executor promises about it.
+"""One stage of a question at one node, and what every executor promises about it.
 
-A job names whom to ask and which sites to count from the own replica; the executor does both at
+A stage names whom to ask and which sites to count from the own replica; the executor does both at
 once and adds them up. An executor never decides who stands in for whom: that is the coordinator's.
 """
 
@@ -29,10 +29,10 @@ from federation.manifest import SignedManifest
 __all__ = [
     "Ask",
     "Executor",
-    "Job",
-    "JobResult",
     "Progress",
     "SiteAsker",
+    "Stage",
+    "StageResult",
     "accept_answer",
     "add_up",
     "ask_child",
@@ -69,7 +69,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Stage:
     """One round of work.
 
     `scan` holds a line a site to be counted from the own replica, with everything but the
@@ -89,7 +89,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class JobResult:
+class StageResult:
     """Everything that was counted, as one answer, and a line for each site that was not.
 
     `tasks` says where the work ran, one line a task.
@@ -101,13 +101,13 @@ class JobResult:
 
 
 class Executor(Protocol):
-    """Runs a job. Sites that fail are lines of the result; only faults of this node raise."""
+    """Runs a stage. Sites that fail are lines of the result; only faults of this node raise."""
 
     @property
     def kind(self) -> ExecutorKind: ...
 
-    async def run(self, job: Job, progress: Progress) -> JobResult:
-        """Ask, scan and add up; ends within `job.remaining_ms`, cancelled work included.
+    async def run(self, stage: Stage, progress: Progress) -> StageResult:
+        """Ask, scan and add up; ends within `stage.remaining_ms`, cancelled work included.
 
         Raises:
             ExecutorUnavailableError: It cannot run on this node now.
@@ -189,20 +189,20 @@ def lines_only(plan: LogicalPlan, sites: tuple[SiteCoverage, ...]) -> PartialAns
     return PartialAnswer(empty_table(plan), (), Coverage(sites))
 
 
-async def ask_child(asker: SiteAsker, job: Job, ask: Ask) -> PartialAnswer:
+async def ask_child(asker: SiteAsker, stage: Stage, ask: Ask) -> PartialAnswer:
     """The child's answer, checked; whatever goes wrong with the child becomes its lines."""
-    request = replace(job.request, site=ask.site)
+    request = replace(stage.request, site=ask.site)
     try:
-        async with asyncio.timeout(job.remaining_ms / 1000):
-            answer = await asker.ask(ask.child, request, job.signed, job.remaining_ms)
-        return accept_answer(job.plan, ask, answer)
+        async with asyncio.timeout(stage.remaining_ms / 1000):
+            answer = await asker.ask(ask.child, request, stage.signed, stage.remaining_ms)
+        return accept_answer(stage.plan, ask, answer)
     except TimeoutError:
         lines = lost_site(ask.child, ask.sites, "it did not answer in time")
     except SiteUnavailableError as error:
         lines = lost_site(ask.child, ask.sites, error.reason, error.state)
     except PartialInvalidError as error:
         lines = lost_site(ask.child, ask.sites, f"its answer is invalid: {error.message}")
-    return lines_only(job.plan, lines)
+    return lines_only(stage.plan, lines)
 
 
 def progress_of(ask: Ask, answer: PartialAnswer) -> SiteProgress:
