@@ -37,7 +37,7 @@ from replication.changelog import (
     write_transaction,
 )
 
-__all__ = ["OpenStore", "cache_shares", "open_store", "uses_redis"]
+__all__ = ["OpenStore", "cache_shares", "database_url", "open_store", "uses_redis"]
 
 _SPARE_CONNECTIONS: Final = 4
 _PAGES_MB_MIN: Final = 2
@@ -91,7 +91,7 @@ def open_store(
         connections=connections, cache_mb=max(_PAGES_MB_MIN, pages_mb // connections)
     )
     _read_keys(NodeFolder(data_dir))
-    engine = open_engine(_absolute(settings.database, data_dir), limits)
+    engine = open_engine(database_url(settings.database, data_dir), limits)
     migrate(engine)
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock)
     epoch, incarnation = _life(engine)
@@ -213,8 +213,8 @@ def _life(engine: Engine) -> tuple[int, str]:
     return int(said["store_epoch"]), said["store_incarnation"]
 
 
-def _absolute(url: str, data_dir: Path) -> str:
-    """A relative SQLite path lies in the data folder."""
+def database_url(url: str, data_dir: Path) -> str:
+    """The URL of node.yaml for a data folder: a relative SQLite path lies in it."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return url

@@ -64,6 +64,26 @@ def run(
 
 @app.command()
 @command
+def new_epoch(data: DataDir) -> None:
+    """Begin a new store epoch, after a database was put back from a backup."""
+    from node.new_epoch import begin_new_epoch
+
+    begun = begin_new_epoch(data)
+    out.print(
+        f"The store of node {begun.node_id} is at epoch {begun.now}, was at {begun.before}. "
+        f"Start it: fenhe node run --data {data}",
+        soft_wrap=True,
+    )
+    errors.print(
+        "Rows of this node that are younger than the backup stay where they were delivered and do "
+        "not come back here yet. Write new rows; amend or retract none that may have changed since "
+        "the backup (docs/cli.md).",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@command
 def status(
     credentials: CredentialsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -104,6 +124,11 @@ def status(
             for lane in link.lanes
         ],
     )
+    if response.quarantined:
+        errors.print(
+            f"{response.quarantined} changes from neighbours were not admitted and wait; answers "
+            "leave their residents out."
+        )
     for link in response.links:
-        if link.last_error and not link.connected:
+        if link.last_error:
             errors.print(printable(f"{link.peer}: {link.last_error}"), markup=False)

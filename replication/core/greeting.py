@@ -19,8 +19,8 @@ from replication.core.model import (
 __all__ = ["hello_of", "refusal_of"]
 
 _RESTORE_HINT = (
-    "Start that node from its newest store. A backup may take its place only as a restore, which"
-    " begins a new store epoch; never copy a database back by hand."
+    "Start that node from its newest store. Only a backup under a new store epoch may take its"
+    " place: stop it, run `fenhe node new-epoch`, start it."
 )
 
 

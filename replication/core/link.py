@@ -191,7 +191,7 @@ class LinkEnd:
                 return self._close(
                     "STORE_WENT_BACK",
                     "the peer has confirmed more of this node's log than there is",
-                    "This node's store was put back by hand. Start it from its newest store.",
+                    "Start it from its newest store; for a backup: `fenhe node new-epoch`.",
                 )
         return self._pump(now)
 
