@@ -25,7 +25,6 @@ from node.security.authority import (
     sign_node,
 )
 from node.security.certificates import (
-    Authority,
     Validity,
     authority_name,
     certificates_to_pem,
@@ -77,14 +76,19 @@ def initialise(data_dir: Path, hierarchy: Hierarchy, new: NewNode, clock: Clock)
         raise SettingsError(
             f"{data_dir} holds a node already", hint="Choose another folder; nothing was changed."
         )
+    if entry.parent is not None and new.parent_data is None:
+        raise SettingsError(
+            f"{new.node_id} is signed by its parent {entry.parent}, whose data folder is missing",
+            hint="Give it with --parent-data.",
+        )
     now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
     pseudonym_key = _pseudonym_key(hierarchy, entry, new)
-    if entry.parent is None:
+    if new.parent_data is None:
         _make_root(data_dir, hierarchy, new, now)
     else:
-        _make_child(data_dir, hierarchy, new, now)
+        _make_child(data_dir, hierarchy, new, NodeFolder(new.parent_data), now)
     if pseudonym_key is not None:
-        write_secret(NodeFolder(data_dir).pseudonym_key, pseudonym_key)
+        create_key(NodeFolder(data_dir).pseudonym_key, lambda _: pseudonym_key)
     write_settings(data_dir, hierarchy, new)
 
 
@@ -119,24 +123,20 @@ def _make_root(data_dir: Path, hierarchy: Hierarchy, new: NewNode, now: datetime
     create_key(folder.regional_index_key, os.urandom)
 
 
-def _make_child(data_dir: Path, hierarchy: Hierarchy, new: NewNode, now: datetime) -> None:
+def _make_child(
+    data_dir: Path, hierarchy: Hierarchy, new: NewNode, parent: NodeFolder, now: datetime
+) -> None:
     entry = hierarchy.entry(new.node_id)
-    if new.parent_data is None:
-        raise SettingsError(
-            f"{new.node_id} is signed by its parent {entry.parent}, whose data folder is missing",
-            hint="Give it with --parent-data.",
-        )
-    above = load_authority(new.parent_data)
+    above = load_authority(parent.path)
     if (signer := authority_name(above.certificate).node_id) != entry.parent:
         raise CertificateUnusableError(
-            f"{new.node_id} is signed by its parent {entry.parent}, and {new.parent_data} is the "
+            f"{new.node_id} is signed by its parent {entry.parent}, and {parent.path} is the "
             f"folder of {signer}",
             hint="Give the parent's folder with --parent-data, or correct the region file.",
         )
-    parent_folder = NodeFolder(new.parent_data)
     is_county = entry.level is CareLevel.COUNTY
-    regional_key = read_secret(parent_folder.regional_index_key) if is_county else None
-    root_pem = parent_folder.tls.root.read_bytes()
+    regional_key = read_secret(parent.regional_index_key) if is_county else None
+    root_pem = parent.tls.root.read_bytes()
     request = _prepared(data_dir, new.node_id)
     install_node(data_dir, sign_node(above, root_pem, request, hierarchy, now))
     if regional_key is not None:
@@ -167,8 +167,13 @@ def _pseudonym_key(hierarchy: Hierarchy, entry: NodeEntry, new: NewNode) -> byte
             hint="Give --pseudonym-from or --new-pseudonym-key, not both.",
         )
     if new.pseudonym_from is not None:
-        load_key(NodeFolder(new.pseudonym_from).pseudonym_key)
-        return read_secret(NodeFolder(new.pseudonym_from).pseudonym_key)
+        path = NodeFolder(new.pseudonym_from).pseudonym_key
+        if not path.exists():
+            raise SettingsError(
+                f"{path} is missing",
+                hint="Name the data folder of a county that was made already.",
+            )
+        return load_key(path)
     counties = sum(each.level is CareLevel.COUNTY for each in hierarchy.nodes.values())
     if counties > 1 and not new.new_pseudonym_key:
         raise SettingsError(

@@ -19,10 +19,12 @@ from hardware_profiles import HardwareProfile
 from hierarchy_config import Hierarchy, NodeId
 from node.cache import Cache, InProcessCache, RedisCache, StoreLife
 from node.clock import Clock, Ids
+from node.errors import SettingsError
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.security.folders import NodeFolder
 from node.security.key_files import load_key
 from node.security.sealing import DataKeys, WrappedKey, new_data_key
+from node.security.suites import Suite, suite_named
 from node.settings import NodeSettings
 from node.storage import EngineLimits, Storage, migrate, open_engine
 from node.storage.data_keys import KeyState, StoredKeys
@@ -83,6 +85,7 @@ def open_store(
         KeyFileError: A key is missing or exposed; nothing was changed.
         DurabilityError: The database could lose what it acknowledged; nothing was changed.
         SealBrokenError: keys/node.key is not the one the data keys were wrapped with.
+        SettingsError: node.yaml names another suite than the store was made with.
     """
     node_id = NodeId(settings.node_id)
     connections = profile.grpc_workers + profile.database_pool + _SPARE_CONNECTIONS
@@ -93,7 +96,7 @@ def open_store(
     _read_keys(NodeFolder(data_dir))
     engine = open_engine(database_url(settings.database, data_dir), limits)
     migrate(engine)
-    keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock)
+    keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock, suite_named(settings.suite))
     epoch, incarnation = _life(engine)
     sequencer = RelaySequencer(CHANGELOG, store_epoch=epoch)
     log = ChangeLog(CHANGELOG, node_id=node_id, store_epoch=epoch, sealer=keys, numbering=sequencer)
@@ -153,6 +156,8 @@ def _storage(
     clock: Clock,
     cache: Cache,
 ) -> Storage:
+    # The regional index and the pseudonyms must be alike at every county, whatever a single node
+    # chose for what it stores: only the node's own index follows its suite.
     regional = folder.regional_index_key
     pseudonym = folder.pseudonym_key
     return Storage(
@@ -160,7 +165,7 @@ def _storage(
         node_id=node_id,
         hierarchy=hierarchy,
         sealer=keys,
-        blind_index=BlindIndex(load_key(folder.blind_index_key)),
+        blind_index=BlindIndex(load_key(folder.blind_index_key), suite_named(keys.suite)),
         changelog=log,
         clock=clock,
         ids=Ids(clock, os.urandom),
@@ -188,16 +193,24 @@ def cache_shares(settings: NodeSettings, profile: HardwareProfile) -> tuple[int,
     return answers, profile.cache_mb - answers if has_pages else 0
 
 
-def _data_keys(engine: Engine, folder: NodeFolder, node_id: NodeId, clock: Clock) -> DataKeys:
-    """The node's data keys; the first start makes one."""
+def _data_keys(
+    engine: Engine, folder: NodeFolder, node_id: NodeId, clock: Clock, suite: Suite
+) -> DataKeys:
+    """The node's data keys; the first start makes one, of the suite named."""
     node_key = load_key(folder.node_key)
     stored = StoredKeys(engine, clock)
     if not stored.load():
-        stored.add_current(new_data_key(node_id, node_key, os.urandom))
+        stored.add_current(new_data_key(node_id, node_key, os.urandom, suite))
     held = stored.load()
-    current = next(key.key_id for key in held if key.state == KeyState.CURRENT)
+    current = next(key for key in held if key.state == KeyState.CURRENT)
+    if current.suite != suite:
+        # Under the other keyed hash no identifier that is stored would be found again.
+        raise SettingsError(
+            f"node.yaml names the suite {suite}, the store was made with {current.suite}",
+            hint=f"Set suite: {current.suite} in node.yaml; it holds for the life of a store.",
+        )
     wrapped = [WrappedKey(key.key_id, key.suite, key.wrapped) for key in held]
-    return DataKeys(node_id, node_key, wrapped, current=current, random_bytes=os.urandom)
+    return DataKeys(node_id, node_key, wrapped, current=current.key_id, random_bytes=os.urandom)
 
 
 def _life(engine: Engine) -> tuple[int, str]:

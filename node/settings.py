@@ -43,6 +43,8 @@ class NodeSettings(BaseModel):
     """Where nodes find each other: file:FOLDER, or consul://host:port; absent: nowhere."""
     redis_url: Annotated[str, Field(pattern=_REDIS)] | None = None
     """Redis server for kept answers, where the profile has one; absent: kept in the process."""
+    suite: Annotated[str, Field(pattern="^(intl|gm)$")] = "intl"
+    """Algorithms of what is stored: chosen before the first start, and fixed from then on."""
     metrics_listen: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from hierarchy_config import CareLevel, Hierarchy, NodeId, load_region, shipped_region
+from hierarchy_config import (
+    REPLICATED_TABLES,
+    CareLevel,
+    CopyForm,
+    Hierarchy,
+    NodeId,
+    load_region,
+    shipped_region,
+)
 from node.cli.output import command, out, print_json, print_table
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+
+_INDEX_NOTE: Final = (
+    "resident id, home, and the identity number as a keyed index: who has the region's key and a "
+    "number can look for it"
+)
 
 RegionFile = Annotated[
     Path | None, typer.Option("--region", help="Region file; default: the shipped Linfen.")
@@ -73,15 +86,32 @@ def show(
         "dns_name": hierarchy.dns_name(code),
         "spiffe_id": hierarchy.spiffe_id(code),
         "cell_count_min": hierarchy.cell_count_min(code),
-        "copied_up": {
-            table: [form.value for form in hierarchy.copy_forms(code, table)]
-            for table in ("residents", "identifiers", "observations")
-        },
+        "copied_up": _copied_up(hierarchy, code),
     }
     if as_json:
         print_json(facts)
         return
-    print_table(("what", "value"), [(key, _flat(value)) for key, value in facts.items()])
+    copied = _copied_up(hierarchy, code)
+    rows = [(key, _flat(value)) for key, value in facts.items() if key != "copied_up"]
+    by_forms: dict[str, list[str]] = {}
+    for table, forms in copied.items():
+        by_forms.setdefault(", ".join(forms), []).append(table)
+    for forms_named, tables in by_forms.items():
+        rows.append((f"copied_up {forms_named}", ", ".join(tables)))
+    if CopyForm.INDEX.value in copied["residents"]:
+        rows.append(("an index entry", _INDEX_NOTE))
+    print_table(("what", "value"), rows)
+
+
+def _copied_up(hierarchy: Hierarchy, code: NodeId) -> dict[str, list[str]]:
+    """The forms in which each replicated table goes up; "index" makes rows of resident_index."""
+    copied = {
+        table: [form.value for form in hierarchy.copy_forms(code, table)]
+        for table in sorted(REPLICATED_TABLES)
+    }
+    if CopyForm.INDEX.value in copied["residents"]:
+        copied["resident_index"] = [CopyForm.INDEX.value]
+    return copied
 
 
 def _count(hierarchy: Hierarchy, level: CareLevel) -> int:
@@ -105,6 +135,4 @@ def _draw(hierarchy: Hierarchy, node: NodeId, lead: str, branch: str, depth: int
 def _flat(value: object) -> str:
     if isinstance(value, list):
         return " → ".join(map(str, value))
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {', '.join(forms) or 'none'}" for key, forms in value.items())
     return "–" if value is None else str(value)

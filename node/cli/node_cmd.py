@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from hierarchy_config import NodeId, load_region, shipped_region
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, out, print_json, print_table, printable
 from node.clock import SystemClock
+from node.security.caller import CallerKind
+from node.security.suites import Suite
 from protos.fenhe.common.v1 import common_pb2
 from protos.fenhe.node.v1 import node_pb2_grpc
 
@@ -23,6 +26,15 @@ app = typer.Typer(no_args_is_help=True)
 DataDir = Annotated[
     Path, typer.Option("--data", envvar="FENHE_DATA", help="The node's data folder.")
 ]
+
+
+class KindOption(StrEnum):
+    """Whom credentials may be issued to by hand."""
+
+    CLIENT = "client"
+    STAFF = "staff"
+    ANALYST = "analyst"
+    OPERATOR = "operator"
 
 
 @app.command()
@@ -40,14 +52,60 @@ def init(  # noqa: PLR0917 -- the options of a command
     parent_endpoint: Annotated[
         str | None, typer.Option(help="host:port of the parent; default: the region file's.")
     ] = None,
+    suite: Annotated[
+        Suite, typer.Option(help="Algorithms of what is stored: AES and SHA-256, or SM4 and SM3.")
+    ] = Suite.INTL,
+    pseudonym_from: Annotated[
+        Path | None,
+        typer.Option(help="A county: another county's data folder, whose key it takes."),
+    ] = None,
+    new_pseudonym_key: Annotated[
+        bool,
+        typer.Option("--new-pseudonym-key", help="A county: the region's first; make the key."),
+    ] = False,
 ) -> None:
     """Make a node's data folder: settings, keys, certificates."""
     from node.initialise import NewNode, initialise
 
     hierarchy = load_region(region or shipped_region())
-    new = NewNode(NodeId(node_id), listen, database, profile, parent_data, parent_endpoint)
+    new = NewNode(
+        NodeId(node_id),
+        listen,
+        database,
+        profile,
+        parent_data,
+        parent_endpoint,
+        suite=suite,
+        pseudonym_from=pseudonym_from,
+        new_pseudonym_key=new_pseudonym_key,
+    )
     initialise(data, hierarchy, new, SystemClock())
     out.print(f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}")
+
+
+@app.command()
+@command
+def credentials(
+    kind: Annotated[KindOption, typer.Argument(help="What they allow (docs/cli.md).")],
+    name: Annotated[str, typer.Argument(help="Who it is: a-z, 0-9, hyphens.")],
+    data: DataDir,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the credentials to.")],
+    days: Annotated[int, typer.Option(help="How long they hold.", min=1, max=825)] = 90,
+    address: Annotated[
+        str | None, typer.Option(help="host:port to call; default: where the node listens.")
+    ] = None,
+) -> None:
+    """Issue credentials to someone who calls this node, under the node's own authority."""
+    from node.callers import credentials_of
+
+    made = credentials_of(
+        data, CallerKind(kind), name, out_dir, clock=SystemClock(), days=days, address=address
+    )
+    out.print(
+        f"{made.principal} at {made.address} is in {out_dir} for {days} days. "
+        f"Try: fenhe node status --as {out_dir}",
+        soft_wrap=True,
+    )
 
 
 @app.command()

@@ -19,8 +19,6 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
-import yaml
-
 from hardware_profiles import read_machine
 from hierarchy_config import (
     CareLevel,
@@ -36,7 +34,8 @@ from node.errors import SettingsError
 from node.initialise import NewNode, write_settings
 from node.security.authority import create_region
 from node.security.caller import CallerKind
-from node.security.credentials import issue_credentials
+from node.security.credentials import issue_credentials, load_node_credentials
+from node.security.errors import CertificateUnusableError
 from node.settings import load_settings, save_settings
 
 __all__ = ["DEMO_NODES", "DemoPlace"]
@@ -95,7 +94,7 @@ class DemoPlace:
                     hint=f"Delete it (rm -r {root}) or give another folder with --data.",
                 )
             place = cls(root, cls.slice(nodes), database)
-            place.renew_addresses()
+            place.renew(clock)
             return place, True
         if root.exists() and any(root.iterdir()):
             raise SettingsError(
@@ -162,22 +161,48 @@ class DemoPlace:
         """Remove the folder."""
         shutil.rmtree(self.root)
 
-    def renew_addresses(self) -> None:
-        """Give every node a free port of this machine, and tell its children and callers."""
+    def renew(self, clock: Clock) -> None:
+        """Give every node a free port of this machine, and its callers new credentials.
+
+        Raises:
+            SettingsError: The nodes' own certificates have expired.
+        """
+        now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
         addresses = _free_addresses(self.nodes)
         for node in self.nodes:
             folder = self.node_dir(node)
+            self._refuse_expired(node, now)
             parent = self.hierarchy.parent(node)
             changes = {
                 "listen": addresses[node],
                 "parent_endpoint": addresses[parent] if parent is not None else None,
             }
             save_settings(folder, load_settings(folder).model_copy(update=changes))
-        for path in (self.root / "credentials").glob("*/credentials.yaml"):
-            said = yaml.safe_load(path.read_text(encoding="utf-8"))
-            node = NodeId(path.parent.name.rpartition("-")[2])
-            said["address"] = addresses[node]
-            path.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+        shutil.rmtree(self.root / "credentials", ignore_errors=True)
+        for node in self.nodes:
+            self._issue_credentials(node, addresses[node], now)
+
+    def _refuse_expired(self, node: NodeId, now: datetime) -> None:
+        try:
+            load_node_credentials(self.node_dir(node), node, self.hierarchy, now)
+        except CertificateUnusableError as error:
+            raise SettingsError(
+                f"the demo in {self.root} can no longer run: {error.message}",
+                hint=f"Delete it (rm -r {self.root}) and run the demo again.",
+            ) from error
+
+    def _issue_credentials(self, node: NodeId, address: str, now: datetime) -> None:
+        for kind in _CALLERS[self.hierarchy.entry(node).level]:
+            issue_credentials(
+                self.node_dir(node),
+                kind,
+                "demo",
+                self.credentials_dir(f"{kind.value}-{node}"),
+                address=address,
+                server_name=self.hierarchy.dns_name(node),
+                now=now,
+                lifetime=timedelta(days=30),
+            )
 
     def _make(self, clock: Clock) -> None:
         addresses = _free_addresses(self.nodes)
@@ -198,17 +223,7 @@ class DemoPlace:
                     machine=share,
                 ),
             )
-            for kind in _CALLERS[hierarchy.entry(node).level]:
-                issue_credentials(
-                    self.node_dir(node),
-                    kind,
-                    "demo",
-                    self.credentials_dir(f"{kind.value}-{node}"),
-                    address=addresses[node],
-                    server_name=hierarchy.dns_name(node),
-                    now=now,
-                    lifetime=timedelta(days=30),
-                )
+            self._issue_credentials(node, addresses[node], now)
 
 
 _CALLERS: Final[Mapping[CareLevel, tuple[CallerKind, ...]]] = {

@@ -36,6 +36,7 @@ from node.security.signatures import Signer, verify_chain
 __all__ = [
     "Credentials",
     "NodeCredentials",
+    "expiry",
     "issue_credentials",
     "load_credentials",
     "load_node_credentials",
@@ -125,6 +126,18 @@ def load_credentials(path: Path) -> Credentials:
         )
     address, server_name, principal = (read[key] for key in keys)
     return Credentials(address, server_name, principal, folder.tls)
+
+
+def expiry(credentials: Credentials) -> datetime:
+    """When credentials end, UTC. Raises CertificateUnusableError: the certificate is missing."""
+    path = credentials.tls.chain
+    try:
+        leaf = certificates_from_pem(path.read_bytes())[0]
+    except OSError as error:
+        raise CertificateUnusableError(
+            f"{path} cannot be read: {error.strerror}", hint="Issue new credentials at the node."
+        ) from None
+    return leaf.not_valid_after_utc
 
 
 def load_node_credentials(

@@ -7,21 +7,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 import protos.fenhe.node.v1.node_pb2 as node_pb
-from hierarchy_config import Hierarchy, NodeId, dump_region, load_region
+from hierarchy_config import NodeId, dump_region, load_region
 from node.cli.client import connected
 from node.demo.place import DemoPlace
-from node.security.caller import CallerKind
-from node.security.credentials import issue_credentials, load_credentials
+from node.security.credentials import load_credentials
 from protos.fenhe.node.v1 import node_pb2_grpc
 from tests.services.region import nodes
-from tests.services.waiting import CLOCK, until
+from tests.services.waiting import until
 
 CITY, COUNTY, OTHER_COUNTY = nodes("1410", "141002", "141024")
 NODES = (CITY, COUNTY)
@@ -70,8 +68,7 @@ def made(done: subprocess.CompletedProcess[str]) -> None:
 def test_two_nodes_made_by_hand_link(tmp_path: Path) -> None:
     """`node init` for a root and for a child that it signs; both run, and status shows the link."""
     region = tmp_path / "region.yaml"
-    hierarchy = DemoPlace.slice(NODES)
-    dump_region(hierarchy, region)
+    dump_region(DemoPlace.slice(NODES), region)
     city, county = tmp_path / "city", tmp_path / "county"
     common = ("--region", str(region), "--listen", "127.0.0.1:0")
     made(fenhe("node", "init", CITY, "--data", str(city), *common))
@@ -82,11 +79,8 @@ def test_two_nodes_made_by_hand_link(tmp_path: Path) -> None:
                 *("--parent-data", str(city), "--parent-endpoint", above),
             )
         )
-        with running(county) as below:
-            operators = {
-                CITY: operator(city, CITY, above, hierarchy),
-                COUNTY: operator(county, COUNTY, below, hierarchy),
-            }
+        with running(county):
+            operators = {CITY: operator(city), COUNTY: operator(county)}
             for node, peer, role in ((COUNTY, CITY, "parent"), (CITY, COUNTY, "child")):
                 until(
                     f"{node} has its link",
@@ -99,19 +93,11 @@ def test_two_nodes_made_by_hand_link(tmp_path: Path) -> None:
             assert COUNTY in text.stdout
 
 
-def operator(data: Path, node: NodeId, address: str, hierarchy: Hierarchy) -> Path:
-    """A folder of operator's credentials."""
-    folder = data.with_name(f"operator-{node}")
-    issue_credentials(
-        data,
-        CallerKind.OPERATOR,
-        "test",
-        folder,
-        address=address,
-        server_name=hierarchy.dns_name(node),
-        now=datetime.fromtimestamp(CLOCK.now_ms() / 1000, UTC),
-        lifetime=timedelta(hours=1),
-    )
+def operator(data: Path) -> Path:
+    """A folder of operator's credentials, issued while the node runs."""
+    folder = data.with_name(f"operator-{data.name}")
+    words = ("node", "credentials", "operator", "test", "--data", str(data), "--out", str(folder))
+    made(fenhe(*words, "--days", "1"))
     return folder
 
 

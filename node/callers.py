@@ -1,0 +1,73 @@
+"""Credentials for those who call a node, issued beside its data folder."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hierarchy_config import Hierarchy, NodeId, load_region
+from hierarchy_config.directory import split_endpoint
+from node.clock import Clock
+from node.errors import SettingsError
+from node.security.caller import CallerKind
+from node.security.credentials import Credentials, issue_credentials
+from node.settings import NodePaths, NodeSettings, load_settings
+from node.whereabouts import public_address
+
+__all__ = ["credentials_of"]
+
+
+def credentials_of(
+    data_dir: Path,
+    kind: CallerKind,
+    name: str,
+    out_dir: Path,
+    *,
+    clock: Clock,
+    days: int,
+    address: str | None = None,
+) -> Credentials:
+    """Issue credentials for a node made here; it need not run.
+
+    Args:
+        data_dir: The node's data folder.
+        kind: Client, staff, analyst or operator.
+        name: Who it is, as a label: it stands in the certificate and in the audit.
+        out_dir: Folder to write; one that holds credentials is left alone.
+        clock: Decides when they begin.
+        days: How long they hold, at most as long as the node's own authority.
+        address: Where the node is called, host:port; None: where it listens.
+
+    Raises:
+        SettingsError: The folder holds no node, or nobody can tell its address.
+        PeerIdentityError: The name is not one.
+        KeyFileExistsError: `out_dir` holds credentials already.
+    """
+    settings = load_settings(data_dir)
+    hierarchy = load_region(data_dir / settings.region)
+    return issue_credentials(
+        data_dir,
+        kind,
+        name,
+        out_dir,
+        address=address or _address(NodePaths(data_dir), settings, hierarchy),
+        server_name=hierarchy.dns_name(NodeId(settings.node_id)),
+        now=datetime.fromtimestamp(clock.now_ms() / 1000, UTC),
+        lifetime=timedelta(days=days),
+    )
+
+
+def _address(paths: NodePaths, settings: NodeSettings, hierarchy: Hierarchy) -> str:
+    """Where the running node says it is; else as its settings and the region file have it."""
+    try:
+        said = str(json.loads(paths.run.read_text(encoding="utf-8"))["listen"])
+    except (OSError, ValueError, KeyError):
+        said = settings.listen
+    address = public_address(said, hierarchy, NodeId(settings.node_id))
+    if address is None or split_endpoint(address)[1] == 0:
+        raise SettingsError(
+            f"{said} does not say where {settings.node_id} is called",
+            hint="Give the address with --address HOST:PORT.",
+        )
+    return address
