@@ -37,6 +37,11 @@ EXIT_PARTIAL: Final = 5
 out: Final = Console(soft_wrap=False, highlight=False)
 errors: Final = Console(stderr=True, soft_wrap=True, highlight=False)
 
+_UNREACHABLE: Final = (
+    "See that the node runs, that the address in the credentials is right, and that the node and "
+    "the credentials are of one region."
+)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -84,19 +89,31 @@ def faults_shown() -> Iterator[None]:
     except FenheError as error:
         _show(error.code, error.message, error.hint)
     except grpc.RpcError as error:
-        status = getattr(error, "code", lambda: None)()
-        detail = getattr(error, "details", lambda: "")() or ""
-        if status is grpc.StatusCode.UNAVAILABLE:
-            _show(
-                "NODE_UNREACHABLE",
-                detail.split("\n", 1)[0],
-                "See that the node runs (`fenhe node status`) and that the address is right.",
-            )
-        code, _, rest = detail.partition(": ")
-        if rest and code.isupper():
-            message, _, hint = rest.partition(" Next: ")
-            _show(code, message, hint)
-        _show(status.name if status is not None else "RPC_FAILED", detail, "")
+        _show(*_told(error))
+
+
+def _told(error: grpc.RpcError) -> tuple[str, str, str]:
+    """Code, message and next step of a failed call.
+
+    A node names its code in the trailing metadata; a call without one did not reach a node's own
+    code, and its status says how.
+    """
+    status = getattr(error, "code", lambda: None)()
+    detail = getattr(error, "details", lambda: "")() or ""
+    trailing = getattr(error, "trailing_metadata", lambda: ())() or ()
+    code = next((str(value) for key, value in trailing if key == "fenhe-code"), "")
+    if code:
+        message, _, hint = detail.removeprefix(f"{code}: ").partition(" Next: ")
+        return code, message, hint
+    if status is grpc.StatusCode.UNAVAILABLE:
+        return "NODE_UNREACHABLE", detail.split("\n", 1)[0], _UNREACHABLE
+    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return (
+            "DEADLINE_EXCEEDED",
+            detail,
+            "Give it more time (--timeout), or look at the node's load.",
+        )
+    return status.name if status is not None else "RPC_FAILED", detail, ""
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:

@@ -10,6 +10,7 @@ import typer
 import protos.fenhe.federation.v1.federation_pb2 as pb
 from federation.core.model import Answer
 from federation.wire import answer_in
+from hierarchy_config.errors import Fault
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import (
     EXIT_PARTIAL,
@@ -22,9 +23,10 @@ from node.cli.output import (
     printable,
 )
 from node.clock import format_ms
+from node.errors import NodeError
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 
-__all__ = ["add_to", "answer_as_json", "ask"]
+__all__ = ["AnswerMissingError", "add_to", "answer_as_json", "ask"]
 
 
 class FreshnessOption(StrEnum):
@@ -42,6 +44,13 @@ class ExecutorOption(StrEnum):
     RAY = "ray"
 
 
+class BasisOption(StrEnum):
+    """Whose site a row counts at."""
+
+    RESIDENCE = "residence"
+    PROVIDER = "provider"
+
+
 class OutputOption(StrEnum):
     """How the answer is printed."""
 
@@ -57,6 +66,20 @@ _FRESHNESS: Final = {
 }
 _EXECUTOR: Final = {ExecutorOption.DIRECT: pb.EXECUTOR_DIRECT, ExecutorOption.RAY: pb.EXECUTOR_RAY}
 
+_BASIS: Final = {
+    BasisOption.RESIDENCE: pb.BASIS_RESIDENCE,
+    BasisOption.PROVIDER: pb.BASIS_PROVIDER,
+}
+
+
+class AnswerMissingError(NodeError):
+    """The node ended the question without an answer and without an error."""
+
+    code = "ANSWER_MISSING"
+    fault = Fault.PEER
+    retryable = True
+    default_hint = "Ask again; if it comes back, look at the log of the node that was asked."
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the root."""
@@ -68,6 +91,10 @@ def query(  # noqa: PLR0917 -- the options of a command
     credentials: CredentialsOption = None,
     scope: Annotated[str, typer.Option(help="Division code; default: the node's subtree.")] = "",
     freshness: Annotated[FreshnessOption, typer.Option()] = FreshnessOption.BEST,
+    basis: Annotated[
+        BasisOption,
+        typer.Option(help="Count a row at the resident's home, or where it was written."),
+    ] = BasisOption.RESIDENCE,
     executor: Annotated[ExecutorOption | None, typer.Option(show_default=False)] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the plan; ask nobody.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Same as -o json.")] = False,
@@ -79,6 +106,7 @@ def query(  # noqa: PLR0917 -- the options of a command
         sql=sql,
         scope=scope,
         freshness=_FRESHNESS[freshness],
+        basis=_BASIS[basis],
         executor=_EXECUTOR[executor] if executor is not None else pb.EXECUTOR_UNSPECIFIED,
         timeout_ms=round(timeout_s * 1000),
     )
@@ -106,11 +134,15 @@ def query(  # noqa: PLR0917 -- the options of a command
 def ask(
     stub: federation_pb2_grpc.QueryServiceStub, request: pb.QueryRequest, timeout_s: float
 ) -> Answer:
-    """Ask and wait for the answer; progress is left to those who show it."""
+    """Ask and wait for the answer; progress is left to those who show it.
+
+    Raises:
+        AnswerMissingError: The stream ended and held none.
+    """
     for event in stub.Ask(request, timeout=timeout_s + 5):
         if event.WhichOneof("event") == "answer":
             return answer_in(event.answer)
-    raise typer.Exit(1)
+    raise AnswerMissingError("the node ended the question without an answer")
 
 
 def answer_as_json(sql: str, answer: Answer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from federation.errors import QueryRefusedError
 from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
@@ -146,10 +147,14 @@ CallCounter = Callable[[str, str], None]
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError) -> None:
     """End the call with the error's status, its code and hint, and its details if it has any."""
     status = public_status(error).grpc
+    trailing: tuple[tuple[str, str | bytes], ...] = (("fenhe-code", error.code),)
     text = f"{error.code}: {error.message}"
+    if isinstance(error, QueryRefusedError):
+        # The reason is what errors.md lists and what clients may branch on.
+        text = f"{error.code}: {error.refusal}: {error.message}"
+        trailing += (("fenhe-refusal", error.refusal.value),)
     if error.hint:
         text += f" Next: {error.hint}"
-    trailing: tuple[tuple[str, str | bytes], ...] = (("fenhe-code", error.code),)
     details = getattr(error, "wire_details", None)
     if isinstance(error, BundleError):
         # The storage speaks no protobuf: it says where, and its code and hint say what.

@@ -12,11 +12,15 @@ import pytest
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from typer.testing import CliRunner
 
 import protos.fenhe.care.v1.care_pb2 as care
+import protos.fenhe.federation.v1.federation_pb2 as pb
+from node.cli.main import app
 from node.security.credentials import Credentials
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.federation.v1 import federation_pb2_grpc
 from tests.services.people import DAY, Person, encounter_of, observation, put_request
 from tests.services.region import CALL_S, Region, nodes
 from tests.services.stores import opened
@@ -306,3 +310,30 @@ def _session(leader: int) -> list[int]:
         if int(words[3]) == leader and words[0] != "Z":
             found.append(int(path.parent.name))
     return found
+
+
+def test_a_refused_question_says_its_reason(region: Region) -> None:
+    """For programs in the trailing metadata, for people on the command line."""
+    sql = "SELECT MIN(value) FROM observations"
+    with region.open_channel(COUNTY, "analyst") as channel, pytest.raises(grpc.RpcError) as refused:
+        list(federation_pb2_grpc.QueryServiceStub(channel).Ask(pb.QueryRequest(sql=sql), timeout=9))
+    told = {each.key: each.value for each in refused.value.trailing_metadata()}
+    assert (told["fenhe-code"], told["fenhe-refusal"]) == ("QUERY_REFUSED", "SQL_MIN_MAX")
+    folder = region.place.credentials_dir(f"analyst-{COUNTY}")
+    typed = CliRunner().invoke(app, ["query", sql, "--as", str(folder)])
+    assert typed.exit_code == 1
+    assert typed.stderr.startswith("QUERY_REFUSED: SQL_MIN_MAX: ")
+    assert "Next: Count in bands" in typed.stderr
+
+
+def test_the_basis_of_a_question_reaches_the_planner(region: Region) -> None:
+    """By provider, distinct people are refused with the option that mends it."""
+    folder = str(region.place.credentials_dir(f"analyst-{COUNTY}"))
+    sql = "SELECT COUNT(DISTINCT resident_id) AS people FROM encounters"
+    refused = CliRunner().invoke(app, ["query", sql, "--as", folder, "--basis", "provider"])
+    assert "SQL_DISTINCT_BY_PROVIDER" in refused.stderr
+    assert "--basis residence" in refused.stderr
+    sql = "SELECT author, COUNT(*) AS n FROM encounters GROUP BY author"
+    told = CliRunner().invoke(app, ["query", sql, "--as", folder, "--basis", "provider"])
+    assert "QUERY_REFUSED" not in told.stderr
+    assert told.stdout.split()[:2] == ["author", "n"]
