@@ -59,8 +59,22 @@ class Ids:
         noise = int.from_bytes(self._random_bytes(10), "big")
         value = stamp | (0x7 << 76) | ((noise >> 62) & 0xFFF) << 64 | 0b10 << 62
         value |= noise & 0x3FFF_FFFF_FFFF_FFFF
-        text = f"{value:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return _canonical(value)
+
+    def mint_timeless(self) -> str:
+        """A new id that says nothing of when: UUID version 4, 122 random bits.
+
+        For residents, whose id stands in the city's main index: a time in it would join the entry
+        to the de-identified records of that moment.
+        """
+        value = int.from_bytes(self._random_bytes(16), "big")
+        value &= ~(0xF << 76 | 0b11 << 62)
+        return _canonical(value | 0x4 << 76 | 0b10 << 62)
+
+
+def _canonical(value: int) -> str:
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def system_ids() -> Ids:

@@ -147,7 +147,7 @@ class _Planner:
         return [self._resident(each, held.get(each.resident_id or "")) for each in new]
 
     def _resident(self, new: NewResident, held: HeldRow | None) -> PlannedRow:
-        row_id = new.resident_id or self._store.ids.mint()
+        row_id = new.resident_id or self._store.ids.mint_timeless()
         values: dict[str, Value] = {
             "name": new.name,
             "birth_date": new.birth_date,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from hierarchy_config.model import CopyForm
+from node.clock import format_ms, parse_ms
 from node.storage.context import KeyedIndex, Pseudonyms
 from node.storage.specs import IDENTITY_NUMBER, RESIDENT_INDEX, RESIDENTS, TABLES, Leaving
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
@@ -24,8 +25,7 @@ Policy = Callable[[str], tuple[CopyForm, ...]]
 
 _Group = tuple[str, str, Form]
 
-_DAY_MS: Final = 86_400_000
-_MIDNIGHT: Final = "T00:00:00.000Z"
+_NEW_YEAR: Final = "-01-01T00:00:00.000Z"
 
 
 def transform(
@@ -95,7 +95,7 @@ def deidentified(change: RowChange, pseudonyms: Pseudonyms) -> RowChange:
         change,
         row_id=pseudonyms.pseudonym(change.table, change.row_id),
         resident_id=pseudonyms.pseudonym(RESIDENTS.name, change.resident_id),
-        recorded_at=_day_of(change.recorded_at),
+        recorded_at=_year_of(change.recorded_at),
         form=Form.DEIDENTIFIED,
         values=values,
     )
@@ -114,7 +114,7 @@ def index_entry(change: RowChange, identity_index: str | None) -> RowChange:
     return replace(
         change,
         table=RESIDENT_INDEX.name,
-        recorded_at=_day_of(change.recorded_at),
+        recorded_at=_year_of(change.recorded_at),
         form=Form.INDEX,
         values=values,
     )
@@ -150,18 +150,19 @@ class _Reduced:
 
 
 def _coarse(last: LogEntry, rows: Sequence[RowChange]) -> LogEntry:
-    """An entry without its transaction's number, dated to the day."""
+    """An entry without its transaction's number, dated to the year."""
     return replace(
         last,
         sequence=0,
         origin_sequence=0,
         form=rows[0].form,
         codec=CODEC_JSON,
-        committed_at_ms=last.committed_at_ms - last.committed_at_ms % _DAY_MS,
+        committed_at_ms=parse_ms(_year_of(format_ms(last.committed_at_ms))),
         row_count=len(rows),
         rows=encode_changes(rows),
     )
 
 
-def _day_of(recorded_at: str) -> str:
-    return recorded_at[:10] + _MIDNIGHT
+def _year_of(recorded_at: str) -> str:
+    # A day would join an index entry to de-identified rows wherever few are registered a day.
+    return recorded_at[:4] + _NEW_YEAR

@@ -76,6 +76,17 @@ def test_ids_keep_every_random_bit() -> None:
     assert len(ids) == 74
 
 
+@given(st.binary(min_size=16, max_size=16))
+def test_a_resident_id_says_nothing_of_when(noise: bytes) -> None:
+    """UUID version 4: the clock takes no part."""
+    early, late = (
+        Ids(FixedClock(ms), lambda count: noise[:count]).mint_timeless() for ms in (1, 2**47)
+    )
+    assert early == late == str(uuid.UUID(early))
+    assert uuid.UUID(early).version == 4
+    assert uuid.UUID(early).variant == uuid.RFC_4122
+
+
 def test_settings_come_back_and_faults_are_named_together(tmp_path: Path) -> None:
     """What is saved is read; a wrong file names every wrong key."""
     settings = NodeSettings(node_id="1410", listen="127.0.0.1:0")
