@@ -357,6 +357,8 @@ def run_node(data_dir: Path, log_file: Path | None) -> None:
     Raises:
         FenheError: It cannot start; nothing was changed.
     """
+    # What this process makes is its own user's alone, whatever the folder's mode was.
+    os.umask(0o077)
     clock = SystemClock()
     base = read_foundations(data_dir, clock)
     configure_logs(base.settings.log_level, log_file)

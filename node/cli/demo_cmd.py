@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -42,6 +43,7 @@ def demo(
     """Run a slice of Linfen: load, replicate, ask, kill, ask again."""
     from node.demo.story import DemoStory
 
+    os.umask(0o077)
     stop = threading.Event()
 
     def ask_to_stop(_number: int, _frame: object) -> None:

@@ -31,6 +31,7 @@ __all__ = ["LinkHub", "LinkState", "ParentLink", "RequestHandler", "RunnerFactor
 
 BACKOFF_S_MIN: Final = 0.2
 BACKOFF_S_MAX: Final = 15.0
+STEADY_MS: Final = 5_000
 HOP_RESERVE_MS: Final = 50
 STREAM_AGE_S_MAX: Final = 6 * 3600.0
 
@@ -131,13 +132,16 @@ class LinkHub:
         state = self._states[parent.node_id]
         failures = 0
         while True:
+            dialled_ms = self.clock.monotonic_ms()
             try:
                 ended = await self._dial(parent)
             except (grpc.aio.AioRpcError, FenheError, SQLAlchemyError) as error:
                 ended = _failed(error)
                 state.last_error = f"{ended.code}: {ended.reason}"
                 self._log.warning("no link", peer=state.peer, code=ended.code, reason=ended.reason)
-            failures = 0 if ended.code == "STREAM_AGE" or state.connects else failures + 1
+            # A link that comes up and breaks at once, again and again, is not a link.
+            lasted_ms = self.clock.monotonic_ms() - dialled_ms
+            failures = 0 if state.connects and lasted_ms >= STEADY_MS else failures + 1
             state.connects = 0
             # Bounded before it is raised: a float ends at 2**1024, a parent's absence does not.
             wait = min(BACKOFF_S_MIN * 2 ** min(failures, 10), BACKOFF_S_MAX)
