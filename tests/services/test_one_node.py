@@ -317,7 +317,8 @@ def test_a_refused_question_says_its_reason(region: Region) -> None:
     sql = "SELECT MIN(value) FROM observations"
     with region.open_channel(COUNTY, "analyst") as channel, pytest.raises(grpc.RpcError) as refused:
         list(federation_pb2_grpc.QueryServiceStub(channel).Ask(pb.QueryRequest(sql=sql), timeout=9))
-    told = {each.key: each.value for each in refused.value.trailing_metadata()}
+    call: Any = refused.value
+    told = dict(call.trailing_metadata())
     assert (told["fenhe-code"], told["fenhe-refusal"]) == ("QUERY_REFUSED", "SQL_MIN_MAX")
     folder = region.place.credentials_dir(f"analyst-{COUNTY}")
     typed = CliRunner().invoke(app, ["query", sql, "--as", str(folder)])
