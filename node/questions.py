@@ -297,8 +297,8 @@ class Questions:
 
     async def _answer_partial(self, _peer: NodeId, request: Request) -> bytes:
         """Answer an ancestor; who it is and whether it may is in the signed manifest."""
-        if self._coordinator is None or self._replica is None:
-            raise AskRefusedError("UNKNOWN_METHOD", "this node has no analytics")
+        if self._coordinator is None:
+            raise AskRefusedError("NOT_STARTED", "this node is starting")
         answer = await self._coordinator.answer(
             decode_partial_request(request.body),
             decode_signed_manifest(request.manifest),

@@ -19,8 +19,8 @@ app = typer.Typer(
 app.add_typer(node_cmd.app, name="node", help="Make, run and look at one node.")
 app.add_typer(hierarchy_cmd.app, name="hierarchy", help="Who is above whom, and what is copied up.")
 app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its machine.")
-query_cmd.add_to(app)
 demo_cmd.add_to(app)
+query_cmd.add_to(app)
 
 
 def main() -> None:
