@@ -10,7 +10,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,13 @@ NAMES: Final = ("hop_single", "point_read", "federated_group", "node_idle", "log
 _HEADERS: Final = ("name", "figure", "unit", "beside", "its figure", "ratio", "goal", "met")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _load(name: str) -> Benchmark:
+    """The benchmark of a name; its module is imported only now, with what it needs."""
+    run: Benchmark = import_module(f"benchmarks.{name}").run
+    return run
+
+
+def main(arguments: Sequence[str] | None = None, load: Callable[[str], Benchmark] = _load) -> int:
     """Run what was asked for; one after the other, so that none disturbs another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     failed = False
     for name in asked.names or NAMES:
-        result = _run(name, quick=asked.quick)
+        result = _run(name, load, quick=asked.quick)
         failed = failed or result is None
         if result is not None:
             results.append(result)
@@ -47,14 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _run(name: str, *, quick: bool) -> Result | None:
+def _run(name: str, load: Callable[[str], Benchmark], *, quick: bool) -> Result | None:
     """One benchmark in a folder of its own; None if it could not run, said on stderr."""
-    run: Benchmark = import_module(f"benchmarks.{name}").run
     started = time.perf_counter()
     print(f"{name} …", file=sys.stderr, flush=True)
     try:
         with tempfile.TemporaryDirectory(prefix="fenhe-bench-") as folder:
-            result = run(Scale(Path(folder), quick))
+            result = load(name)(Scale(Path(folder), quick))
     except (FenheError, OSError, RuntimeError) as error:
         print(f"{name} cannot run: {error}", file=sys.stderr)
         return None

@@ -27,6 +27,7 @@ __all__ = [
 
 TOWNSHIP: Final = NodeId("141002100")
 VILLAGE: Final = NodeId("141002100200")
+_CONNECTIONS: Final = 64
 
 
 def made_place(folder: Path, nodes: tuple[NodeId, ...], database: str) -> DemoPlace:
@@ -85,8 +86,9 @@ def running_nodes(
 
 
 def server_configuration(profile: str, folder: Path) -> str:
-    """A MariaDB configuration as a node of that profile gets it."""
-    return mariadb_configuration(load_profile(profile), folder / "data", None, folder / "socket")
+    """A MariaDB configuration as a node of that profile gets it, with room for who measures."""
+    text = mariadb_configuration(load_profile(profile), folder / "data", None, folder / "socket")
+    return f"{text}max_connections = {_CONNECTIONS}\n"
 
 
 def ended(what: str, code: int) -> RuntimeError:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from node import opening
+from hierarchy_config import NodeId
 from node.clock import SystemClock, system_ids
 from node.foundations import Foundations, read_foundations
 from node.security.blind_index import BlindIndex
 from node.security.caller import Caller, local_operator
 from node.security.folders import NodeFolder
 from node.security.key_files import load_key
+from node.security.sealing import DataKeys, WrappedKey
 from node.storage import EngineLimits, Storage, open_engine
+from node.storage.data_keys import KeyState, StoredKeys
 from node.storage.tables import CHANGELOG
-from replication.changelog import ChangeLog, NewEntry, RelaySequencer
+from replication.changelog import (
+    ChangeLog,
+    NewEntry,
+    RelaySequencer,
+    StoreState,
+    read_transaction,
+)
 
 __all__ = ["NoLog", "OpenNode", "attach", "without_log"]
 
-_CONNECTIONS = 4
+_CONNECTIONS = 2
 
 
 class NoLog(ChangeLog):
@@ -64,8 +73,9 @@ def _storage(base: Foundations, engine: Engine, kind: Callable[..., ChangeLog]) 
     """As node/opening.py builds it, but for the log and the taking over."""
     clock = SystemClock()
     folder = NodeFolder(base.paths.data)
-    keys = opening._data_keys(engine, folder, base.node_id, clock)
-    epoch, _ = opening._life(engine)
+    keys = _data_keys(engine, folder, base.node_id)
+    with read_transaction(engine) as connection:
+        epoch = int(StoreState(CHANGELOG).load(connection)["store_epoch"])
     numbering = RelaySequencer(CHANGELOG, store_epoch=epoch)
     log = kind(CHANGELOG, node_id=base.node_id, store_epoch=epoch, sealer=keys, numbering=numbering)
     return Storage(
@@ -77,4 +87,14 @@ def _storage(base: Foundations, engine: Engine, kind: Callable[..., ChangeLog]) 
         changelog=log,
         clock=clock,
         ids=system_ids(),
+    )
+
+
+def _data_keys(engine: Engine, folder: NodeFolder, node_id: NodeId) -> DataKeys:
+    """The keys that the node made at its first start."""
+    held = StoredKeys(engine, SystemClock()).load()
+    current = next(key.key_id for key in held if key.state == KeyState.CURRENT)
+    wrapped = [WrappedKey(key.key_id, key.suite, key.wrapped) for key in held]
+    return DataKeys(
+        node_id, load_key(folder.node_key), wrapped, current=current, random_bytes=os.urandom
     )
