@@ -36,7 +36,6 @@ from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore, open_store
 from node.pump import LogPump
 from node.questions import Questions
-from node.records.icd10 import load_codes
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
@@ -129,8 +128,6 @@ class Node:
             threads, open_store, base.paths.data, base.settings, base.hierarchy, base.profile, clock
         )
         self._exit.callback(store.close)
-        # 0.1 s that the first diagnosis would otherwise wait for.
-        await loop.run_in_executor(threads, load_codes)
         disk = await loop.run_in_executor(threads, self._disk, store)
         pump = LogPump(store.number, self._threads("number", 1))
         link_store = NodeLinkStore(

@@ -181,8 +181,13 @@ class PrivateMariaDB:
     def _log(self) -> Path:
         return self.folder / "server.log"
 
+    @property
+    def _temporary(self) -> Path:
+        return self.folder / "tmp"
+
     def _prepare(self, server: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._temporary.mkdir(exist_ok=True)
         self._password = self._load_password()
         (self.folder / "my.cnf").write_text(self._configuration)
         first = self.folder / "users.sql"
@@ -206,6 +211,7 @@ class PrivateMariaDB:
                 installer,
                 "--no-defaults",
                 f"--datadir={fresh}",
+                f"--tmpdir={self._temporary}",
                 "--skip-test-db",
                 "--skip-name-resolve",
                 *_as_root(),
@@ -257,6 +263,8 @@ class PrivateMariaDB:
             "--skip-networking=0",  # a configuration for a socket alone says otherwise
             f"--init-file={self.folder / 'users.sql'}",
             f"--log-error={self._log}",
+            # A server clears its temporary folder when it starts: a shared one is another's too.
+            f"--tmpdir={self._temporary}",
             "--skip-name-resolve",
             *_as_root(),
         ]

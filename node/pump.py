@@ -11,8 +11,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Final
 
 __all__ = ["LogPump"]
+
+GATHER_S: Final = 0.003
 
 
 class LogPump:
@@ -51,5 +54,7 @@ class LogPump:
             # The poll: another process of the same store may have written.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            # Commits of these milliseconds share one numbering, which is a commit itself.
+            await asyncio.sleep(GATHER_S)
             self._wake.clear()
             await self.step()

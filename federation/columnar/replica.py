@@ -238,18 +238,11 @@ class ColumnarReplica:
             self._connection.execute("BEGIN")
             self._connection.execute("DELETE FROM places")
             if places:
-                import pyarrow as pa
-
-                table = pa.table(
-                    {
-                        "home": list(places),
-                        "township": pa.array([place[0] for place in places.values()], pa.string()),
-                        "county": pa.array([place[1] for place in places.values()], pa.string()),
-                    }
+                townships, counties = zip(*places.values(), strict=True)
+                self._connection.execute(
+                    "INSERT INTO places SELECT unnest(?), unnest(?), unnest(?)",
+                    [list(places), list(townships), list(counties)],
                 )
-                self._connection.register("incoming_places", table)
-                self._connection.execute("INSERT INTO places SELECT * FROM incoming_places")
-                self._connection.unregister("incoming_places")
             self._connection.execute("COMMIT")
 
     def snapshot(self) -> Snapshot:
