@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -57,9 +58,9 @@ class DemoDatabases:
         profile = profile.model_copy(update={"mariadb": small})
         server = PrivateMariaDB(
             folder,
-            # The server takes a free port at each start, which wins over this one.
+            # The server takes its own folder, socket and free port, which win over these.
             configuration=mariadb_configuration(
-                profile, folder / "data", _ANY_PORT, folder / "socket"
+                profile, folder / "data", _ANY_PORT, Path("socket")
             ),
         )
         server.start()
