@@ -43,6 +43,8 @@ def test_the_core_alone_stores_and_replicates(region: Region, tmp_path: Path) ->
     """What a county stores reaches the city."""
     region.put(COUNTY, put_request("core-alone-1", Person(1, COUNTY)))
     until("it is at the city", lambda: region.rows(CITY)["resident_index"] == 1)
+    held = region.rows(CITY)
+    assert (held["residents"], held["observations"], held["identifiers"]) == (1, 1, 0)
 
 
 def test_without_analytics_an_answer_says_so(region: Region) -> None:

@@ -75,7 +75,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def refused(folder: Path, code: str, *words: str) -> None:
+def check_refused(folder: Path, code: str, *words: str) -> None:
     """Check exit code, text, the next step, and that no file was changed."""
     before = _content(folder)
     done = run(folder)
@@ -103,19 +103,19 @@ def test_refuses_another_node_s_certificate(place: DemoPlace, folder: Path) -> N
     other = NodeFolder(place.node_dir(OTHER_VILLAGE)).tls
     shutil.copy(other.chain, NodeFolder(folder).tls.chain)
     shutil.copy(other.private_key, NodeFolder(folder).tls.private_key)
-    refused(folder, "CERTIFICATE_UNUSABLE", OTHER_VILLAGE, VILLAGE)
+    check_refused(folder, "CERTIFICATE_UNUSABLE", OTHER_VILLAGE, VILLAGE)
 
 
 def test_refuses_a_certificate_of_another_key(place: DemoPlace, folder: Path) -> None:
     """A certificate that was copied without its key is of no use."""
     shutil.copy(NodeFolder(place.node_dir(OTHER_VILLAGE)).tls.chain, NodeFolder(folder).tls.chain)
-    refused(folder, "CERTIFICATE_UNUSABLE", "another key")
+    check_refused(folder, "CERTIFICATE_UNUSABLE", "another key")
 
 
 def test_refuses_an_expired_certificate(tmp_path: Path) -> None:
     """A node whose certificate ran out says when."""
     made, _ = DemoPlace.open(tmp_path / "p", "sqlite", LongAgo(), NODES[:3])
-    refused(made.node_dir(VILLAGE), "CERTIFICATE_UNUSABLE", "expired on")
+    check_refused(made.node_dir(VILLAGE), "CERTIFICATE_UNUSABLE", "expired on")
 
 
 def test_refuses_a_certificate_signed_by_another_parent(place: DemoPlace, folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_refuses_a_certificate_signed_by_another_parent(place: DemoPlace, folder
     )
     chain = certificates_to_pem((leaf, *authority.chain))
     NodeFolder(folder).tls.chain.write_bytes(chain)
-    refused(folder, "CERTIFICATE_UNUSABLE", "tls.pem")
+    check_refused(folder, "CERTIFICATE_UNUSABLE", "tls.pem")
 
 
 def test_refuses_a_certificate_under_the_parent_it_had_before(folder: Path) -> None:
@@ -143,7 +143,7 @@ def test_refuses_a_certificate_under_the_parent_it_had_before(folder: Path) -> N
         if entry["id"] == VILLAGE:
             entry["parent"] = OTHER_TOWNSHIP
     file.write_text(yaml.safe_dump(said, allow_unicode=True), encoding="utf-8")
-    refused(folder, "CERTIFICATE_UNUSABLE", "parent in region.yaml")
+    check_refused(folder, "CERTIFICATE_UNUSABLE", "parent in region.yaml")
 
 
 def test_refuses_a_port_in_use(folder: Path) -> None:
@@ -152,7 +152,7 @@ def test_refuses_a_port_in_use(folder: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         settings = load_settings(folder).model_copy(update={"listen": address})
         save_settings(folder, settings)
-        refused(folder, "PORT_IN_USE", address)
+        check_refused(folder, "PORT_IN_USE", address)
     assert not (folder / "store.db").exists()
 
 
@@ -166,33 +166,33 @@ def test_refuses_a_malformed_region_file_naming_every_fault(folder: Path) -> Non
         if entry["id"] == COUNTY:
             entry["parent"] = TOWNSHIP
     file.write_text(yaml.safe_dump(said, allow_unicode=True), encoding="utf-8")
-    refused(folder, "REGION_FILE_INVALID", "colour", OTHER_VILLAGE, "cycle")
+    check_refused(folder, "REGION_FILE_INVALID", "colour", OTHER_VILLAGE, "cycle")
 
 
 @pytest.mark.parametrize("key", ["tls.key", "node.key", "blind_index.key"])
 def test_refuses_an_exposed_key(folder: Path, key: str) -> None:
     """A key that others on the machine can read is named with the command that closes it."""
     (folder / "keys" / key).chmod(0o644)
-    refused(folder, "KEY_FILE_EXPOSED", key, "chmod 600")
+    check_refused(folder, "KEY_FILE_EXPOSED", key, "chmod 600")
 
 
 @pytest.mark.parametrize("key", ["tls.key", "node.key"])
 def test_refuses_a_missing_key(folder: Path, key: str) -> None:
     """Without its keys a node does not make new ones, nor an empty database."""
     (folder / "keys" / key).unlink()
-    refused(folder, "KEY_FILE", key)
+    check_refused(folder, "KEY_FILE", key)
 
 
 def test_refuses_a_folder_without_settings(tmp_path: Path) -> None:
     """An empty folder is no node; the command that makes one is named."""
-    refused(tmp_path, "SETTINGS_INVALID", "node.yaml", "fenhe node init")
+    check_refused(tmp_path, "SETTINGS_INVALID", "node.yaml", "fenhe node init")
 
 
 def test_refuses_settings_it_does_not_know(folder: Path) -> None:
     """A misspelt setting is not passed over."""
     with (folder / "node.yaml").open("a", encoding="utf-8") as file:
         file.write("lissten: 127.0.0.1:1\n")
-    refused(folder, "SETTINGS_INVALID", "lissten")
+    check_refused(folder, "SETTINGS_INVALID", "lissten")
 
 
 def test_a_second_process_leaves_the_first_alone(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_refuses_a_database_that_could_lose_commits(
     with PrivateMariaDB(tmp_path / "unsafe", configuration=configuration) as server:
         url = server.create_database("unsafe")
         save_settings(folder, load_settings(folder).model_copy(update={"database": url}))
-        refused(folder, "DURABILITY_UNSAFE", setting, f"set {setting}=")
+        check_refused(folder, "DURABILITY_UNSAFE", setting, f"set {setting}=")
         engine = create_engine(url)
         assert inspect(engine).get_table_names() == []
         engine.dispose()

@@ -27,7 +27,7 @@ _WORDS = tuple(_TEXT.split(" "))
 _PIECES = (*GROUPS, *ARGUMENTS, *CONDITIONS, ", COUNT(*)", "HAVING COUNT(*) > 2", "ORDER BY 1 DESC")
 
 
-def _plan_or_refuse(sql: str) -> None:
+def _check_planned_or_refused(sql: str) -> None:
     with contextlib.suppress(QueryRefusedError):
         node_sql(make_plan(sql), rows_per_resident_max=3)
 
@@ -36,15 +36,15 @@ def _plan_or_refuse(sql: str) -> None:
 @given(st.text(max_size=200))
 def test_any_text(sql: str) -> None:
     """Arbitrary Unicode."""
-    _plan_or_refuse(sql)
+    _check_planned_or_refused(sql)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(_WORDS), max_size=30))
 def test_any_words(words: list[str]) -> None:
     """Words of SQL in any order, after the words that let them in."""
-    _plan_or_refuse("SELECT " + " ".join(words))
-    _plan_or_refuse("SELECT COUNT(*) FROM residents WHERE " + " ".join(words))
+    _check_planned_or_refused("SELECT " + " ".join(words))
+    _check_planned_or_refused("SELECT COUNT(*) FROM residents WHERE " + " ".join(words))
 
 
 def mutate(sql: str, generator: random.Random) -> str:
@@ -71,11 +71,11 @@ def mutate(sql: str, generator: random.Random) -> str:
 @given(query=queries(), seed=st.integers(0, 2**32))
 def test_mutated_questions(query: object, seed: int) -> None:
     """Allowed questions with a few pieces changed."""
-    _plan_or_refuse(mutate(getattr(query, "sql", ""), random.Random(seed)))
+    _check_planned_or_refused(mutate(getattr(query, "sql", ""), random.Random(seed)))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(example=st.sampled_from(EXAMPLES), seed=st.integers(0, 2**32))
 def test_mutated_refusals(example: tuple[object, str], seed: int) -> None:
     """Refused questions with a few pieces changed."""
-    _plan_or_refuse(mutate(example[1][:2000], random.Random(seed)))
+    _check_planned_or_refused(mutate(example[1][:2000], random.Random(seed)))

@@ -56,7 +56,8 @@ def test_lanes_are_read_in_order_of_priority() -> None:
 
 def test_a_lane_without_news_is_not_read() -> None:
     """The newest sequence of each lane saves the reads of the others."""
-    bulk_end()
+    end = up(settings=SMALL)
+    assert reads(end.log_advanced(10, 0, {**BULK_AND_CARE, Lane.BULK: 10})) == [Lane.BULK]
 
 
 def test_news_overtaken_by_newer_news_skips_nothing() -> None:
