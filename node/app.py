@@ -323,7 +323,7 @@ class Node:
             )
             for state in parts.hub.states.values():
                 lanes = await loop.run_in_executor(
-                    parts.threads, parts.link_store.lanes, state.peer
+                    parts.threads, parts.link_store.lanes, state.peer, state.delivered_to
                 )
                 backlog = {lane.name.lower(): each.backlog for lane, each in lanes.items()}
                 metrics.link(state.peer, connected=state.connected, backlog=backlog)

@@ -168,14 +168,19 @@ class NodeLinkStore:
         homes[self._node_id] = now_ms
         return Mark(homes, self._number())
 
-    def lanes(self, peer: str) -> dict[Lane, LaneFigures]:
-        """Figures of each lane, for status and metrics."""
+    def lanes(self, peer: str, live: Mapping[Lane, int]) -> dict[Lane, LaneFigures]:
+        """Figures of each lane, for status and metrics.
+
+        `live` is what the stream knows, if there is one: it has passed entries for others that no
+        receipt speaks of, and the place is not written down for each of them.
+        """
         with read_transaction(self._engine) as connection:
             inbound = self._links.load_inbound(connection, peer)
             outbound = self._links.load_outbound(connection, peer)
             figures = {}
             for lane in Lane:
-                delivered = outbound[lane].covers_to if lane in outbound else 0
+                saved = outbound[lane].covers_to if lane in outbound else 0
+                delivered = max(saved, live.get(lane, 0))
                 applied = inbound[lane].covers_to if lane in inbound else 0
                 backlog = self._log.backlog(connection, lane, delivered)
                 figures[lane] = LaneFigures(delivered, applied, backlog)

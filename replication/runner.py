@@ -187,6 +187,11 @@ class LinkRunner:
         self._finish(LinkEnded(code, reason))
 
     @property
+    def delivered_to(self) -> Mapping[Lane, int]:
+        """By lane: up to where the peer durably holds all that is for it; empty before it is up."""
+        return self._core.delivered_to
+
+    @property
     def is_up(self) -> bool:
         """True once the peer's Hello was accepted."""
         return self._up and not self._ended.done()

@@ -24,7 +24,7 @@ from node.errors import NodeError
 from node.links.streams import ClientStream, describe, dial
 from node.logs import get_logger
 from replication.channel import AskRefusedError, LinkDownError
-from replication.core.model import Hello, Request
+from replication.core.model import Hello, Lane, Request
 from replication.runner import FrameStream, LinkEnded, LinkRunner
 
 __all__ = ["LinkHub", "LinkState", "ParentLink", "RequestHandler", "RunnerFactory"]
@@ -61,6 +61,11 @@ class LinkState:
     last_heard_ms: int = 0
     last_error: str = ""
     connects: int = 0
+
+    @property
+    def delivered_to(self) -> Mapping[Lane, int]:
+        """By lane, as the live stream knows it; empty without one."""
+        return self.runner.delivered_to if self.runner is not None else {}
 
     @property
     def connected(self) -> bool:

@@ -100,7 +100,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
                 applied_to=figures.applied_to,
                 backlog=figures.backlog,
             )
-            for lane, figures in s.link_store.lanes(state.peer).items()
+            for lane, figures in s.link_store.lanes(state.peer, state.delivered_to).items()
         ]
         return pb.LinkStatus(
             peer=state.peer,

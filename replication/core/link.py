@@ -443,6 +443,16 @@ class LinkEnd:
             out.delivered_to >= sequence for out in self._out.values()
         )
 
+    @property
+    def delivered_to(self) -> Mapping[Lane, int]:
+        """By lane: up to where the peer durably holds all that is for it; empty before it is up.
+
+        Ahead of what SaveDelivered asked to persist, where entries for others were passed over.
+        """
+        if self.state is not LinkState.UP:
+            return {}
+        return {lane: out.delivered_to for lane, out in self._out.items()}
+
     def _owed_since(self) -> int | None:
         """Since when the peer owes a Hello or a receipt; None if it owes nothing."""
         if self.state is LinkState.GREETING:

@@ -263,3 +263,11 @@ def test_a_mark_goes_at_once_when_nothing_is_for_the_peer() -> None:
     end = up(head=0)
     mark = Mark({HERE: 7}, 0)
     assert sent(end.marks_ready(mark, 0), Mark) == [mark]
+
+
+def test_entries_for_others_count_as_delivered_at_once() -> None:
+    """What was passed over is no backlog, though its place is written down only now and then."""
+    end = bulk_end()
+    answer_empty(end, Lane.BULK, to=10)
+    assert end.delivered_to[Lane.BULK] == 10
+    assert end.is_delivered(10)
