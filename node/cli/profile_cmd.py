@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
 from hardware_profiles import detect as propose
-from hardware_profiles import load_profile, profile_text
+from hardware_profiles import load_profile, mariadb_configuration, profile_text
 from node.cli.output import command, errors, print_json
 
 __all__ = ["app"]
+
+MARIADB_PORT: Final = 3306
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -22,10 +25,18 @@ def show(
         str, typer.Argument(help="city, county, township, village, or a file.")
     ] = "village",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    mariadb: Annotated[
+        Path | None,
+        typer.Option(help="Print the my.cnf of a MariaDB server with this data folder instead."),
+    ] = None,
 ) -> None:
     """Print a profile as YAML."""
     profile = load_profile(name)
-    if as_json:
+    if mariadb is not None:
+        folder = mariadb.absolute()
+        text = mariadb_configuration(profile, folder, MARIADB_PORT, folder / "mysqld.sock")
+        typer.echo(text, nl=False)
+    elif as_json:
         print_json(profile.model_dump(mode="json"))
     else:
         typer.echo(profile_text(profile), nl=False)

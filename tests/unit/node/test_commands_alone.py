@@ -185,3 +185,12 @@ def test_every_replicated_table_is_shown() -> None:
     facts = json.loads(RUNNER.invoke(app, ["hierarchy", "show", "141002", "--json"]).stdout)
     assert facts["copied_up"].keys() == REPLICATED_TABLES
     assert facts["copied_up"]["identifiers"] == ["none"]
+
+
+def test_a_profile_gives_the_configuration_of_its_database(tmp_path: Path) -> None:
+    """Sized by the profile, durable, in the folder that was named."""
+    done = CliRunner().invoke(app, ["profile", "show", "village", "--mariadb", str(tmp_path)])
+    assert done.exit_code == 0
+    assert f'datadir = "{tmp_path}"' in done.output
+    assert "innodb_flush_log_at_trx_commit = 1" in done.output
+    assert "innodb_buffer_pool_size = 96M" in done.output
