@@ -58,11 +58,6 @@ class CareLevel(StrEnum):
         """0 for the city to 3 for a village."""
         return _DEPTHS[self]
 
-    @property
-    def code_digits(self) -> int:
-        """Digits of a division code of this level."""
-        return _CODE_DIGITS[self]
-
     @classmethod
     def of_code(cls, code: str) -> CareLevel:
         """Return the level a division code is of by its length. Raises ValueError if it is none."""
@@ -72,8 +67,7 @@ class CareLevel(StrEnum):
 
 
 _DEPTHS: Final = {level: depth for depth, level in enumerate(CareLevel)}
-_CODE_DIGITS: Final = dict(zip(CareLevel, (4, 6, 9, 12), strict=True))
-_LEVELS_BY_DIGITS: Final = {digits: level for level, digits in _CODE_DIGITS.items()}
+_LEVELS_BY_DIGITS: Final = dict(zip((4, 6, 9, 12), CareLevel, strict=True))
 
 
 def prefixes_of_code(code: str) -> tuple[NodeId, ...]:

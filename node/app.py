@@ -90,7 +90,6 @@ class Node:
             bound_port_is_free(base.settings.listen)
         parts = await self._open(clock.monotonic_ms())
         metrics = NodeMetrics(base.node_id)
-        metrics.certificate(base.credentials.identity.not_after.timestamp())
         for reader in (
             parts.hub.log_advanced,
             metrics.log_head,
@@ -260,6 +259,7 @@ class Node:
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)
         certificates = ServerCertificates(base.credentials.tls)
+        metrics.certificate(lambda: certificates.not_after, lambda: certificates.failures)
         port = server.add_secure_port(base.settings.listen, certificates.credentials())
         host = base.settings.listen.rpartition(":")[0]
         self.address = f"{host}:{port}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from node.errors import SettingsError
@@ -54,6 +57,11 @@ class NodeMetrics:
             "Changes from neighbours that were not admitted and wait",
             registry=self.registry,
         )
+        self._certificate_failures = Gauge(
+            "fenhe_certificate_failures",
+            "Changed certificates that could not be used",
+            registry=self.registry,
+        )
         self._certificate_expiry = Gauge(
             "fenhe_certificate_expires_seconds",
             "When the node's certificate expires, Unix time",
@@ -88,9 +96,14 @@ class NodeMetrics:
         """So many changes wait in the quarantine."""
         self._quarantined.set(changes)
 
-    def certificate(self, expires_s: float) -> None:
-        """The certificate in use expires then."""
-        self._certificate_expiry.set(expires_s)
+    def certificate(self, expires: Callable[[], datetime], failures: Callable[[], int]) -> None:
+        """Ask at each scrape: renewal needs no restart.
+
+        `failures` counts changed certificates that could not be read; gRPC then goes on with the
+        old one without a word.
+        """
+        self._certificate_expiry.set_function(lambda: expires().timestamp())
+        self._certificate_failures.set_function(failures)
 
 
 def serve_metrics(metrics: NodeMetrics, address: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -268,10 +268,6 @@ class Storage:
         now_ms = self._store.clock.now_ms()
         held = self._store.transactions.read(self._marks.load)
         return {**held, self._store.node_id: now_ms}
-
-    def save_marks(self, homes: Mapping[str, int]) -> None:
-        """Everything of these homes up to these times is here."""
-        self._store.transactions.write(lambda connection: self._marks.save(connection, homes))
 
     def note_question(self, caller: Caller, dataset: str, query_id: str) -> None:
         """Audit a federated question before rows are counted for it. Durable on return.
