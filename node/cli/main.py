@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from node.cli import demo_cmd, hierarchy_cmd, node_cmd, profile_cmd, query_cmd
+from node.cli import (
+    demo_cmd,
+    hierarchy_cmd,
+    node_cmd,
+    profile_cmd,
+    quarantine_cmd,
+    query_cmd,
+    replication_cmd,
+)
 
 __all__ = ["app", "main"]
 
@@ -19,6 +27,8 @@ app = typer.Typer(
 app.add_typer(node_cmd.app, name="node", help="Make, run and look at one node.")
 app.add_typer(hierarchy_cmd.app, name="hierarchy", help="Who is above whom, and what is copied up.")
 app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its machine.")
+app.add_typer(replication_cmd.app, name="replication", help="How copies move between nodes.")
+app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
 demo_cmd.add_to(app)
 query_cmd.add_to(app)
 

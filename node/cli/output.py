@@ -24,6 +24,8 @@ __all__ = [
     "command",
     "errors",
     "faults_shown",
+    "format_age",
+    "format_bytes",
     "out",
     "print_csv",
     "print_json",
@@ -67,6 +69,22 @@ def printable(text: str) -> str:
     Codes, reasons and errors come from other nodes, any of which may be hostile.
     """
     return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+
+
+def format_age(seconds: int) -> str:
+    """A span in its largest unit, to be read at a glance: 45s, 12m, 3h, 2d."""
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= unit:
+            return f"{seconds // unit}{name}"
+    return f"{seconds}s"
+
+
+def format_bytes(count: int) -> str:
+    """A size in its largest unit: 512, 64K, 3M, 2G."""
+    for unit, name in ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")):
+        if count >= unit:
+            return f"{count // unit}{name}"
+    return str(count)
 
 
 def print_csv(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -1,0 +1,97 @@
+"""fenhe replication: how copies move between a node and its neighbours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+from google.protobuf.json_format import MessageToDict
+
+import protos.fenhe.node.v1.operations_pb2 as pb
+from node.cli.client import CredentialsOption, connected, find_credentials
+from node.cli.output import (
+    command,
+    errors,
+    format_age,
+    format_bytes,
+    out,
+    print_json,
+    print_table,
+    printable,
+)
+from protos.fenhe.common.v1 import common_pb2
+from protos.fenhe.node.v1 import operations_pb2_grpc
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+EXIT_ALARM: Final = 5
+CALL_S: Final = 30
+
+
+@app.callback()
+def group() -> None:
+    """How copies move between a node and its neighbours."""
+
+
+@app.command()
+@command
+def status(
+    credentials: CredentialsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Lags, receipts and alarms of every link; exit code 5 while an alarm stands."""
+    with connected(find_credentials(credentials)) as channel:
+        stub = operations_pb2_grpc.ReplicationServiceStub(channel)
+        response = stub.Status(pb.ReplicationStatusRequest(), timeout=CALL_S)
+    if as_json:
+        print_json(
+            MessageToDict(
+                response,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+        )
+    else:
+        _show(response)
+    if response.alarms:
+        raise typer.Exit(EXIT_ALARM)
+
+
+def _show(response: pb.ReplicationStatusResponse) -> None:
+    """What is wrong first, then every lane on a line of at most 100 columns."""
+    for alarm in response.alarms:
+        who = f" {alarm.peer}" if alarm.peer else ""
+        errors.print(f"[bold red]ALARM {alarm.kind}[/]{who} since {alarm.since[:19]}Z")
+        errors.print(printable(f"  {alarm.message}"), markup=False)
+        errors.print(printable(f"  Next: {alarm.next_step}"), markup=False)
+    print_table(
+        ("to", "link", "lane", "state", "receipt", "at", "lag", "oldest", "bytes", "rate/s"),
+        [_line(link, lane) for link in response.links for lane in link.lanes],
+    )
+    for cause, waiting in sorted(response.quarantine.items()):
+        out.print(f"Quarantine: {waiting} of {cause}; see fenhe quarantine list.")
+    for link in response.links:
+        if link.last_error:
+            errors.print(printable(f"{link.peer}: {link.last_error}"), markup=False)
+            if link.next_step:
+                errors.print(printable(f"  Next: {link.next_step}"), markup=False)
+    if not response.alarms:
+        out.print("No alarm stands.")
+
+
+def _line(link: pb.LinkReplication, lane: pb.LaneReplication) -> tuple[object, ...]:
+    more = "+" if lane.at_least else ""
+    return (
+        link.peer,
+        "up" if link.connected else "down",
+        common_pb2.Lane.Name(lane.lane).removeprefix("LANE_").lower(),
+        f"{lane.state} x{lane.refusals}" if lane.refusals else lane.state,
+        lane.receipt_number,
+        lane.receipt_at[5:19].replace("T", " ") or "–",
+        f"{lane.lag_entries}{more}",
+        format_age(lane.lag_seconds) if lane.lag_entries else "–",
+        format_bytes(lane.backlog_bytes) + more,
+        format_bytes(link.bytes_per_second),
+    )
