@@ -14,6 +14,7 @@ from node.storage.migrations import migrate
 from node.storage.model import (
     ApplyOutcome,
     AuditEntry,
+    BundleRequest,
     BundleResult,
     ColumnarChanges,
     Counts,
@@ -32,6 +33,7 @@ __all__ = [
     "ApplyOutcome",
     "AuditBreak",
     "AuditEntry",
+    "BundleRequest",
     "BundleResult",
     "ColumnarChanges",
     "Counts",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -78,15 +78,33 @@ class Auditor:
 
     def write(self, connection: Connection, caller: Caller, *deeds: Deed) -> None:
         """Add entries to the caller's transaction: without them it must not commit."""
+        self.write_all(connection, [(caller, deeds)])
+
+    def write_all(
+        self, connection: Connection, done: Sequence[tuple[Caller, Sequence[Deed]]]
+    ) -> None:
+        """Add the deeds of several callers to their one transaction, with one INSERT."""
         at = format_ms(self._clock.now_ms())
-        who = {
-            "at": at,
-            "principal": caller.principal,
-            "kind": caller.kind.value,
-            "node_id": caller.node_id,
-            "purpose": caller.purpose[:_PURPOSE_MAX],
-        }
-        connection.execute(self._insert, [{**who, **asdict(deed)} for deed in deeds])
+        connection.execute(
+            self._insert,
+            [
+                {
+                    "at": at,
+                    "principal": caller.principal,
+                    "kind": caller.kind.value,
+                    "node_id": caller.node_id,
+                    "purpose": caller.purpose[:_PURPOSE_MAX],
+                    "action": deed.action,
+                    "object_table": deed.object_table,
+                    "outcome": deed.outcome,
+                    "row_count": deed.row_count,
+                    "object_id": deed.object_id,
+                    "resident_id": deed.resident_id,
+                }
+                for caller, deeds in done
+                for deed in deeds
+            ],
+        )
 
     def link(self, connection: Connection) -> int:
         """Chain committed entries that are not linked yet; how many. Call again until 0."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from node.records.model import NewIdentifier
+from node.records.model import Bundle, NewIdentifier
+from node.security.caller import Caller
 from replication.core.model import Value, Version
 
 __all__ = [
     "ApplyOutcome",
     "AuditEntry",
+    "BundleRequest",
     "BundleResult",
     "ColumnarChanges",
     "Counts",
@@ -19,6 +21,14 @@ __all__ = [
     "StoredRecord",
     "StoredResident",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRequest:
+    """A bundle, and who puts it."""
+
+    caller: Caller
+    bundle: Bundle
 
 
 @dataclass(frozen=True, slots=True)

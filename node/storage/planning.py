@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 
 from node.clock import format_ms
 from node.records.model import Bundle, NewRecord, NewResident
@@ -26,8 +26,9 @@ from node.storage.errors import (
     UnknownRecordError,
     UnknownResidentError,
 )
-from node.storage.rows import HeldRow, chunks, held_rows
-from node.storage.scope import is_large, visible
+from node.storage.lookups import Lookups
+from node.storage.rows import HeldRow, chunks
+from node.storage.scope import sees
 from node.storage.shapes import is_row_id
 from node.storage.specs import IDENTIFIERS, IDENTITY_NUMBER, RECORD_TABLES, RESIDENTS
 from node.storage.tables import REPLICATED
@@ -46,7 +47,6 @@ _FIRST = Version(1, 1)
 _RECORD_COLUMNS: Mapping[str, frozenset[str]] = {spec.name: spec.names for spec in RECORD_TABLES}
 
 
-_R = REPLICATED[RESIDENTS.name]
 _I = REPLICATED[IDENTIFIERS.name]
 
 # Built once: composing a statement costs more than running it on SQLite.
@@ -61,18 +61,6 @@ _TAKEN: Final = (
         _I.c.value_index.in_(bindparam("indexes", expanding=True)),
     )
     .distinct()
-)
-_HOMES: Final = tuple(
-    select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch)
-    .where(
-        _R.c.row_id.in_(bindparam("ids", expanding=True)),
-        _R.c.form == Form.FULL.value,
-        _R.c.deleted.is_(False),
-        visible(_R, large),
-    )
-    .order_by(_R.c.row_id)
-    .with_for_update(read=True)
-    for large in (False, True)
 )
 
 
@@ -100,14 +88,14 @@ class _Home:
 
 
 def plan_bundle(
-    store: StoreContext, connection: Connection, caller: Caller, bundle: Bundle, now_ms: int
+    store: StoreContext, lookups: Lookups, caller: Caller, bundle: Bundle, now_ms: int
 ) -> BundlePlan:
-    """Plan every row of a bundle.
+    """Plan every row of a bundle; `lookups` may know already what others of the transaction asked.
 
     Raises:
         BundleError: Of the kind that tells why; nothing was written.
     """
-    planner = _Planner(store, connection, format_ms(now_ms))
+    planner = _Planner(store, lookups, format_ms(now_ms))
     residents = planner.residents(bundle.residents)
     identifiers = planner.identifiers(bundle.residents, residents)
     homes = {
@@ -122,9 +110,10 @@ def plan_bundle(
 
 
 class _Planner:
-    def __init__(self, store: StoreContext, connection: Connection, recorded_at: str) -> None:
+    def __init__(self, store: StoreContext, lookups: Lookups, recorded_at: str) -> None:
         self._store = store
-        self._connection = connection
+        self._lookups = lookups
+        self._connection = lookups.connection
         self._recorded_at = recorded_at
 
     def residents(self, new: Sequence[NewResident]) -> list[PlannedRow]:
@@ -253,13 +242,10 @@ class _Planner:
 
     def _homes_of(self, caller: Caller, resident_ids: set[str]) -> dict[str, _Home]:
         """Home and epoch of residents held here that the caller may see; no move meanwhile."""
-        asked = sorted(filter(is_row_id, resident_ids))
-        scope = self._store.scopes.parameters(caller)
-        query = _HOMES[is_large(caller)]
         return {
-            row.row_id: _Home(row.home_node, row.home_epoch)
-            for some in chunks(asked)
-            for row in self._connection.execute(query, {**scope, "ids": some})
+            row_id: _Home(held.home_node, held.home_epoch)
+            for row_id, held in self._lookups.homes(resident_ids).items()
+            if sees(caller, home_node=held.home_node, author_node=held.author_node)
         }
 
     def _held_records(self, new: Sequence[NewRecord]) -> dict[str, HeldRow]:
@@ -299,7 +285,7 @@ class _Planner:
         if len(set(ids)) != len(ids):
             again = [i for i, row_id in enumerate(given) if row_id and row_id in given[:i]]
             raise RepeatedRowError("row ids stand twice", [position.format(i) for i in again])
-        return held_rows(self._connection, table, ids)
+        return self._lookups.held(table, ids)
 
     def _row(
         self,

@@ -30,6 +30,7 @@ from node.storage.counting import Counter
 from node.storage.model import (
     ApplyOutcome,
     AuditEntry,
+    BundleRequest,
     BundleResult,
     ColumnarChanges,
     Counts,
@@ -130,6 +131,15 @@ class Storage:
             StorageBusyError: Lost against other transactions; nothing stored.
         """
         return self._writer.put(caller, bundle)
+
+    def put_bundles(self, asked: Sequence[BundleRequest]) -> list[BundleResult | Exception]:
+        """Store bundles that came together; each as `put_bundle` would, with its own audit.
+
+        Those that can share one transaction, durable on return. A bundle that fails takes no other
+        with it: in its place stands the error that `put_bundle` raises. They take effect in the
+        order given, but for one that had to be tried again by itself.
+        """
+        return self._writer.put_all(asked)
 
     def resident(self, caller: Caller, resident_id: str) -> StoredResident | None:
         """A resident held in full; None: not there, or not for this caller. Audited."""

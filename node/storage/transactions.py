@@ -40,16 +40,16 @@ class Transactions:
         """Name of the database: sqlite, mysql or mariadb."""
         return self._engine.dialect.name
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, attempts: int | None = None) -> T:
         """Run `work` in a transaction that is durable when this returns.
 
-        `work` may run several times and must touch nothing but the connection.
+        `work` may run several times (`attempts`) and must touch nothing but the connection.
 
         Raises:
             StorageBusyError: It lost on every attempt.
         """
         last: Exception | None = None
-        for _ in range(self._attempts):
+        for _ in range(self._attempts if attempts is None else attempts):
             try:
                 with write_transaction(self._engine) as connection:
                     return work(connection)

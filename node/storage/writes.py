@@ -6,18 +6,22 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
+from hierarchy_config.errors import FenheError
 from node.clock import format_ms
 from node.records.model import Bundle
 from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
-from node.storage.errors import RequestIdReusedError
-from node.storage.model import BundleResult
+from node.storage.errors import RequestIdReusedError, StorageBusyError
+from node.storage.lookups import Lookups
+from node.storage.model import BundleRequest, BundleResult
 from node.storage.pieces import encoded_pieces
 from node.storage.planning import BundlePlan, PlannedRow, plan_bundle
 from node.storage.rows import RowMaker
@@ -39,6 +43,17 @@ _REMEMBER: Final = insert(APPLIED_REQUESTS)
 _INSERTS: Final = {name: insert(table) for name, table in REPLICATED.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    caller: Caller
+    bundle: Bundle
+    body: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.caller.principal, self.bundle.request_id
+
+
 class BundleWriter:
     """Writes what is authored here."""
 
@@ -48,38 +63,91 @@ class BundleWriter:
 
     def put(self, caller: Caller, bundle: Bundle) -> BundleResult:
         """See Storage.put_bundle."""
-        # Before the transaction: a large scope is stored in one of its own.
-        self._store.scopes.parameters(caller)
-        body = self._body_index(bundle)
-        return self._store.transactions.write(
-            lambda connection: self._put(connection, caller, bundle, body)
-        )
+        request = _Request(caller, bundle, self._body_index(bundle))
+        return self._store.transactions.write(lambda connection: self._put(connection, request))
 
-    def _put(
-        self, connection: Connection, caller: Caller, bundle: Bundle, body: str
-    ) -> BundleResult:
-        answered = self._answered(connection, caller, bundle, body)
+    def put_all(self, asked: Sequence[BundleRequest]) -> list[BundleResult | Exception]:
+        """See Storage.put_bundles.
+
+        Together they are written as if no request were a repeat: the table's key says if one is,
+        and then, as for every other fault, those without an answer are put one by one.
+        """
+        requests = [_Request(a.caller, a.bundle, self._body_index(a.bundle)) for a in asked]
+        firsts: dict[tuple[str, str], _Request] = {}
+        for request in requests:
+            firsts.setdefault(request.key, request)
+        together = [request for request in requests if firsts[request.key] is request]
+        answers = self._together(together) if len(together) > 1 else {}
+        outcomes: list[BundleResult | Exception] = []
+        for request in requests:
+            # A repeat within the gathering finds the first one's answer in the table.
+            first = firsts[request.key] is request
+            answer = answers.get(request.key) if first else None
+            outcomes.append(answer or self._alone(request))
+        return outcomes
+
+    def _together(self, requests: Sequence[_Request]) -> dict[tuple[str, str], BundleResult]:
+        """Answers by request of those that were stored in one transaction; maybe none."""
+        try:
+            return self._store.transactions.write(
+                lambda connection: self._put_planned(connection, requests), attempts=1
+            )
+        except (StorageBusyError, SQLAlchemyError):
+            # One of them is at fault, or the database is: put alone, each learns which.
+            return {}
+
+    def _alone(self, request: _Request) -> BundleResult | Exception:
+        try:
+            return self._store.transactions.write(lambda connection: self._put(connection, request))
+        except Exception as error:  # noqa: BLE001  # raised again to the one who asked
+            return error
+
+    def _put(self, connection: Connection, request: _Request) -> BundleResult:
+        answered = self._answered(connection, request.caller, request.bundle, request.body)
         if answered is not None:
             deed = Deed(Action.PUT, "bundle", Outcome.REPEATED, answered.acknowledged)
-            self._store.auditor.write(connection, caller, deed)
+            self._store.auditor.write(connection, request.caller, deed)
             return answered
         now_ms = self._store.clock.now_ms()
-        plan = plan_bundle(self._store, connection, caller, bundle, now_ms)
-        self._insert(connection, [row.change for row in plan.rows if row.replaces is None])
-        self._amend(connection, [row for row in plan.rows if row.replaces is not None])
-        result = BundleResult(plan.resident_ids, plan.record_ids, len(plan.rows))
-        self._store.auditor.write(connection, caller, *_deeds(plan))
-        request = {
-            "principal": caller.principal,
-            "request_id": bundle.request_id,
-            "body_index": body,
-            "applied_at": format_ms(now_ms),
-        }
-        _remember(connection, request, result)
+        lookups = Lookups(connection)
+        plan = plan_bundle(self._store, lookups, request.caller, request.bundle, now_ms)
+        return self._write(connection, [(request, plan)], now_ms)[0]
+
+    def _put_planned(
+        self, connection: Connection, requests: Sequence[_Request]
+    ) -> dict[tuple[str, str], BundleResult]:
+        now_ms = self._store.clock.now_ms()
+        lookups = Lookups(connection)
+        lookups.prefetch(request.bundle for request in requests)
+        planned: list[tuple[_Request, BundlePlan]] = []
+        for request in requests:
+            # It may be a repeat, whose rows are there already: put alone, it is looked up first.
+            with suppress(FenheError):
+                plan = plan_bundle(self._store, lookups, request.caller, request.bundle, now_ms)
+                planned.append((request, plan))
+        if not planned:
+            return {}
+        results = self._write(connection, planned, now_ms)
+        return {request.key: result for (request, _), result in zip(planned, results, strict=True)}
+
+    def _write(
+        self, connection: Connection, planned: Sequence[tuple[_Request, BundlePlan]], now_ms: int
+    ) -> list[BundleResult]:
+        """Requests first: the key of one that was answered meanwhile stops everything."""
+        results = [
+            BundleResult(plan.resident_ids, plan.record_ids, len(plan.rows)) for _, plan in planned
+        ]
+        requests = [request for request, _ in planned]
+        _remember(connection, requests, results, format_ms(now_ms))
+        rows = [row for _, plan in planned for row in plan.rows]
+        self._insert(connection, [row.change for row in rows if row.replaces is None])
+        self._amend(connection, [row for row in rows if row.replaces is not None])
+        deeds = [(request.caller, _deeds(plan)) for request, plan in planned]
+        self._store.auditor.write_all(connection, deeds)
         self._store.changelog.append(
-            connection, log_entries(self._store, (row.change for row in plan.rows), now_ms)
+            connection, log_entries(self._store, (row.change for row in rows), now_ms)
         )
-        return result
+        return results
 
     def _body_index(self, bundle: Bundle) -> str:
         """A keyed digest of everything but the request id."""
@@ -151,13 +219,29 @@ class BundleWriter:
                 raise ChangedMeanwhileError
 
 
-def _remember(connection: Connection, request: dict[str, str], result: BundleResult) -> None:
-    answer = {
-        "resident_ids": result.resident_ids,
-        "record_ids": result.record_ids,
-        "acknowledged": result.acknowledged,
-    }
-    connection.execute(_REMEMBER, {**request, "response": json.dumps(answer)})
+def _remember(
+    connection: Connection,
+    requests: Sequence[_Request],
+    results: Sequence[BundleResult],
+    applied_at: str,
+) -> None:
+    rows = []
+    for request, result in zip(requests, results, strict=True):
+        answer = {
+            "resident_ids": result.resident_ids,
+            "record_ids": result.record_ids,
+            "acknowledged": result.acknowledged,
+        }
+        rows.append(
+            {
+                "principal": request.caller.principal,
+                "request_id": request.bundle.request_id,
+                "body_index": request.body,
+                "response": json.dumps(answer),
+                "applied_at": applied_at,
+            }
+        )
+    connection.execute(_REMEMBER, rows)
 
 
 def log_entries(store: StoreContext, changes: Iterable[RowChange], now_ms: int) -> list[NewEntry]:
