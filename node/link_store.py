@@ -6,7 +6,7 @@ method here changes is one transaction there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -18,7 +18,8 @@ from node.errors import DiskFullError
 from node.storage import Storage
 from replication.changelog import ChangeLog, LinkState, Marks, read_transaction, write_transaction
 from replication.core.config import PeerRole
-from replication.core.model import Batch, Cursor, Hello, Lane, LogEntry, Mark, Receipt
+from replication.core.effects import LogPart
+from replication.core.model import Batch, Cursor, Hello, Lane, Mark, Receipt
 
 __all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore"]
 
@@ -112,12 +113,18 @@ class NodeLinkStore:
             )
 
     def read(
-        self, peer: str, lane: Lane, after: int, bytes_max: int
-    ) -> tuple[Sequence[LogEntry], int]:
+        self,
+        peer: str,
+        lane: Lane,
+        after: int,
+        bytes_max: int,
+        position: str,
+    ) -> LogPart:
         """Entries for this peer after a sequence, filtered and transformed by policy."""
-        return self._storage.outgoing(
+        entries, scanned_to = self._storage.outgoing(
             NodeId(peer), self.role(peer), lane, after, bytes_max, up_to=self._head()
         )
+        return LogPart(entries, scanned_to)
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
         """Rows, relayed entries and cursor in one durable transaction.

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, assert_never
 
 from hierarchy_config.errors import FenheError
 from replication.channel import CREDIT_BYTES, OPEN_REQUESTS_MAX, Answerer, Channel, ChannelFrame
+from replication.core.effects import LogPart
 from replication.core.link import (
     ApplyBatch,
     Close,
@@ -43,7 +44,6 @@ from replication.core.model import (
     Goodbye,
     Hello,
     Lane,
-    LogEntry,
     Mark,
     Receipt,
     Refusal,
@@ -75,10 +75,8 @@ class FrameStream(Protocol):
 class LinkStore(Protocol):
     """Durable state of links. Every method blocks and is called in a thread."""
 
-    def read(
-        self, peer: str, lane: Lane, after: int, bytes_max: int
-    ) -> tuple[Sequence[LogEntry], int]:
-        """Entries of the log for this peer after a sequence, and how far the log was scanned."""
+    def read(self, peer: str, lane: Lane, after: int, bytes_max: int, position: str) -> LogPart:
+        """Entries of the log for this peer after a sequence, or where a snapshot had come to."""
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
         """Apply rows and save the cursor in one durable transaction; a FenheError refuses it."""
@@ -290,10 +288,25 @@ class LinkRunner:
 
     async def _read_log(self, effect: ReadLog) -> None:
         loop = asyncio.get_running_loop()
-        entries, scanned_to = await loop.run_in_executor(
-            self._threads, self._store.read, self.peer, effect.lane, effect.after, effect.bytes_max
+        part = await loop.run_in_executor(
+            self._threads,
+            self._store.read,
+            self.peer,
+            effect.lane,
+            effect.after,
+            effect.bytes_max,
+            effect.position,
         )
-        self._perform(self._core.entries_read(effect.lane, entries, scanned_to, self._now()))
+        self._perform(
+            self._core.entries_read(
+                effect.lane,
+                part.entries,
+                part.scanned_to,
+                self._now(),
+                position=part.position,
+                coalesced=part.coalesced,
+            )
+        )
 
     async def _apply(self, effect: ApplyBatch) -> None:
         lane = effect.batch.lane

@@ -50,10 +50,12 @@ _NAME_MAX: Final = 64
 _KEY_MAX: Final = 128
 _SIGNATURE_MAX: Final = 512
 _HASH_MAX: Final = 32
+_POSITION_MAX: Final = 255
 _FORM_OUT: Final = {
     Form.FULL: common.FORM_FULL,
     Form.DEIDENTIFIED: common.FORM_DEIDENTIFIED,
     Form.INDEX: common.FORM_INDEX,
+    Form.SEALED: common.FORM_SEALED,
 }
 _FORM_IN: Final = {number: form for form, number in _FORM_OUT.items()}
 
@@ -114,6 +116,7 @@ def _cursor_out(cursor: Cursor) -> pb.Cursor:
         number=cursor.number,
         covers_to=cursor.covers_to,
         running_hash=cursor.running_hash,
+        position=cursor.position,
     )
 
 
@@ -124,6 +127,7 @@ def _cursor_in(message: pb.Cursor) -> Cursor:
         number=_count(message.number),
         covers_to=_count(message.covers_to),
         running_hash=_sized(message.running_hash, _HASH_MAX),
+        position=_position(message.position),
     )
 
 
@@ -212,6 +216,7 @@ def _batch_out(batch: Batch) -> pb.Batch:
         packing=packing,
         body=packed,
         body_bytes=len(body),
+        position=batch.position,
         row_count=batch.row_count,
     )
 
@@ -244,6 +249,7 @@ def _batch_in(message: pb.Batch) -> Batch:
         entries=tuple(_entry_in(entry, Lane(message.lane)) for entry in entries),
         row_count=message.row_count,
         body_bytes=message.body_bytes,
+        position=_position(message.position),
     )
 
 
@@ -345,3 +351,9 @@ _READERS: Final[dict[str, Callable[[Any], Frame]]] = {
     "credit": lambda m: Credit(m.id, m.bytes),
     "goodbye": lambda m: Goodbye(m.reason),
 }
+
+
+def _position(text: str) -> str:
+    if len(text) > _POSITION_MAX or not text.isascii():
+        raise RemoteProtocolError("a snapshot's position is not of this protocol")
+    return text

@@ -26,7 +26,7 @@ from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import NewEntry, OriginKey
-from replication.core.admission import AdmissionContext, Decision, judge
+from replication.core.admission import AdmissionContext, Decision, Held, judge
 from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.config import PeerRole
 from replication.core.model import Batch, Cursor, Lane, LogEntry, RowChange
@@ -205,6 +205,7 @@ class _Judgement:
         self._peer = peer
         self._role = peer_role
         self._here = store.hierarchy.subtree(store.node_id)
+        self._path = frozenset(store.hierarchy.path_to_root(store.node_id))
         self._below = store.hierarchy.subtree(peer) if peer_role is PeerRole.CHILD else frozenset()
         rows = [
             change
@@ -223,15 +224,18 @@ class _Judgement:
                 work.rejected.append((change, cause))
                 continue
             held = self._held.get((change.table, change.row_id))
+            home_node, home_epoch = self._homes.get(change.resident_id, _NO_HOME)
             verdict = judge(
                 change,
-                held.version if held else None,
+                Held(held.version, held.home_epoch) if held else None,
                 AdmissionContext(
                     peer_role=self._role,
                     lane=work.entry.lane,
                     here_subtree=self._here,
                     peer_subtree=self._below,
-                    home_epoch=self._homes.get(change.resident_id, _NO_HOME)[1],
+                    here_path=self._path,
+                    home_epoch=home_epoch,
+                    home_node=home_node,
                 ),
             )
             if verdict.decision is Decision.STALE:

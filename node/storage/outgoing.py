@@ -66,7 +66,7 @@ class OutgoingReader:
             below = hierarchy.subtree(peer)
             return [e for e in entries if goes_down(e.origin_node, e.home_node, e.form, below)]
         mine = hierarchy.subtree(here)
-        rising = [e for e in entries if goes_up(e.origin_node, e.home_node, mine)]
+        rising = [e for e in entries if goes_up(e.origin_node, e.home_node, e.form, mine)]
         if not rising:
             return []
         return transform(

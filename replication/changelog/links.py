@@ -168,6 +168,7 @@ def _cursor(row: Row[Any]) -> Cursor:
         number=row.number,
         covers_to=row.covers_to,
         running_hash=bytes(row.running_hash),
+        position=row.position,
     )
 
 
@@ -182,6 +183,7 @@ def _save(
         "number": cursor.number,
         "covers_to": cursor.covers_to,
         "running_hash": cursor.running_hash,
+        "position": cursor.position,
         **more,
     }
     same = and_(c.sender_epoch == epoch.sender, c.receiver_epoch == epoch.receiver)

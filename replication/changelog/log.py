@@ -32,7 +32,7 @@ from sqlalchemy.exc import IntegrityError
 from replication.changelog.errors import DuplicateEntryError, LogNotReadyError, LogPrunedError
 from replication.changelog.sequencer import Numbering
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
-from replication.core.model import Form, Lane, LogEntry
+from replication.core.model import Audience, Form, Lane, LogEntry
 
 __all__ = [
     "ChangeLog",
@@ -94,6 +94,7 @@ class NewEntry:
     committed_at_ms: int
     row_count: int
     rows: bytes
+    audience: Audience = Audience.EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +327,7 @@ class ChangeLog:
             "row_count": entry.row_count,
             "bytes": len(entry.rows),
             "committed_at": entry.committed_at_ms,
+            "audience": entry.audience.value,
         }
 
     def _entry(self, row: Row[Any]) -> LogEntry:
@@ -342,6 +344,7 @@ class ChangeLog:
             committed_at_ms=row.committed_at,
             row_count=row.row_count,
             rows=self._sealer.open(bytes(row.payload), self._aad(row.entry_uid), row.key_id),
+            audience=Audience(row.audience),
         )
 
     def _aad(self, uid: bytes) -> bytes:

@@ -81,6 +81,7 @@ def define_tables(metadata: MetaData) -> ChangelogTables:
             metadata,
             Column("receipt_signature", LargeBinary(512), nullable=False),
             Column("receipt_key_id", ascii_text(128), nullable=False),
+            Column("receipt_at", BigInteger, nullable=False, server_default="0"),
         ),
         peer_epochs=_peer_epochs(metadata),
         home_marks=_home_marks(metadata),
@@ -120,6 +121,7 @@ def _change_log(metadata: MetaData) -> Table:
         Column("row_count", Integer, nullable=False),
         Column("bytes", BigInteger, nullable=False),
         Column("committed_at", BigInteger, nullable=False),
+        Column("audience", SmallInteger, nullable=False, server_default="0"),
         # Stronger than (epoch, sequence): the sequence goes on over a new epoch.
         UniqueConstraint("sequence", name="uq_change_log_sequence"),
         UniqueConstraint(
@@ -159,6 +161,7 @@ def _link_cursor(name: str, metadata: MetaData, *more: Column[Any]) -> Table:
         Column("number", BigInteger, nullable=False),
         Column("covers_to", BigInteger, nullable=False),
         Column("running_hash", LargeBinary(32), nullable=False),
+        Column("position", ascii_text(255), nullable=False, server_default=""),
         *more,
         **_MYSQL,
     )
@@ -186,7 +189,10 @@ def _home_marks(metadata: MetaData) -> Table:
 
 
 def _quarantine(metadata: MetaData) -> Table:
-    """One row per change not admitted; payload is the sealed change, so it can be tried again."""
+    """One row per change not admitted; payload is the sealed change, so it can be tried again.
+
+    `whole_entry` 1: an entry whose rows cannot be read; it stands for `row_count` rows.
+    """
     return Table(
         "quarantine",
         metadata,
@@ -215,6 +221,9 @@ def _quarantine(metadata: MetaData) -> Table:
         Column("suite", ascii_text(16), nullable=False),
         Column("key_id", ascii_text(128), nullable=False),
         Column("payload", blob(), nullable=False),
+        Column("whole_entry", SmallInteger, nullable=False, server_default="0"),
+        Column("row_count", Integer, nullable=False, server_default="1"),
+        Column("reason", String(200), nullable=False, server_default=""),
         UniqueConstraint(
             "peer",
             "table_name",

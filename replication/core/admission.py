@@ -15,7 +15,16 @@ from typing import Final
 from replication.core.config import PeerRole
 from replication.core.model import Form, Lane, RowChange, Version
 
-__all__ = ["ADMIT", "STALE", "AdmissionContext", "Cause", "Decision", "Verdict", "judge"]
+__all__ = [
+    "ADMIT",
+    "STALE",
+    "AdmissionContext",
+    "Cause",
+    "Decision",
+    "Held",
+    "Verdict",
+    "judge",
+]
 
 
 class Decision(StrEnum):
@@ -34,6 +43,8 @@ class Cause(StrEnum):
     IDENTITY_NOT_FROM_HOME = "IDENTITY_NOT_FROM_HOME"
     FORM_NOT_FULL = "FORM_NOT_FULL"
     HOME_EPOCH_OLD = "HOME_EPOCH_OLD"
+    HOME_DISPUTED = "HOME_DISPUTED"
+    HOME_NOT_GRANTED = "HOME_NOT_GRANTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +57,49 @@ class Verdict:
 
 ADMIT: Final = Verdict(Decision.ADMIT)
 STALE: Final = Verdict(Decision.STALE)
+_NOT_GRANTED: Final = Cause.HOME_NOT_GRANTED
 _REJECTED: Final = {cause: Verdict(Decision.REJECT, cause) for cause in Cause}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Held:
+    """What is held of a row. The same version under a later home epoch is newer: he has moved."""
+
+    version: Version
+    home_epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionContext:
-    """Who sends, and what is known here; the same for all rows of a batch but `home_epoch`.
+    """Who sends, and what is known here; the same for all rows of a batch but the last four.
 
     Args:
         peer_role: What the sender is to this node.
         lane: The lane the row came in.
         here_subtree: This node and everything below it.
         peer_subtree: The sender and everything below it; looked at only if it is a child.
-        home_epoch: Newest home epoch known here for the row's resident; 0 if none.
+        here_path: This node and everything above it.
         recovering: This node asks its parent for what it owns, so identity may come from above.
+        home_epoch: Newest home epoch known here for the row's resident; 0 if none.
+        home_node: His home under that epoch; "" if none is known.
+        granted_epoch: Newest home epoch that a grant held here gives him; 0 if there is none.
+        granted_home: His home under that grant.
     """
 
     peer_role: PeerRole
     lane: Lane
     here_subtree: AbstractSet[str]
     peer_subtree: AbstractSet[str]
-    home_epoch: int = 0
+    here_path: AbstractSet[str] = frozenset()
     recovering: bool = False
+    home_epoch: int = 0
+    home_node: str = ""
+    granted_epoch: int = 0
+    granted_home: str = ""
 
 
-def judge(change: RowChange, held: Version | None, context: AdmissionContext) -> Verdict:
-    """Judge one row against the version held here (None: the row is not here).
+def judge(change: RowChange, held: Held | None, context: AdmissionContext) -> Verdict:
+    """Judge one row against what is held of it here (None: the row is not here).
 
     Scope comes first, so that a row from the wrong side is never taken for a repetition; a
     repetition comes before the home epoch, so that re-sending old history quarantines nothing.
@@ -79,11 +107,30 @@ def judge(change: RowChange, held: Version | None, context: AdmissionContext) ->
     cause = _out_of_scope(change, context)
     if cause is not None:
         return _REJECTED[cause]
-    if held is not None and change.version <= held:
+    if held is not None and Held(change.version, change.home_epoch) <= held:
         return STALE
-    if change.home_epoch < context.home_epoch:
-        return _REJECTED[Cause.HOME_EPOCH_OLD]
-    return ADMIT
+    cause = _wrong_home(change, context)
+    return ADMIT if cause is None else _REJECTED[cause]
+
+
+def _wrong_home(change: RowChange, context: AdmissionContext) -> Cause | None:
+    """Whether the row claims a home that this node knows to be another, or a move nobody granted.
+
+    A child is trusted for moves within its own subtree: whoever granted them stands there.
+    """
+    epoch = max(context.home_epoch, context.granted_epoch)
+    if change.home_epoch < epoch:
+        return Cause.HOME_EPOCH_OLD
+    if change.home_epoch == context.granted_epoch:
+        return None if change.home_node == context.granted_home else Cause.HOME_DISPUTED
+    if not context.home_node:
+        return None
+    if change.home_epoch == context.home_epoch:
+        return None if change.home_node == context.home_node else Cause.HOME_DISPUTED
+    if context.peer_role is PeerRole.CHILD:
+        inside = context.home_node in context.peer_subtree
+        return None if inside and change.home_node in context.peer_subtree else _NOT_GRANTED
+    return _NOT_GRANTED if context.home_node in context.here_subtree else None
 
 
 def _out_of_scope(change: RowChange, context: AdmissionContext) -> Cause | None:
@@ -91,7 +138,7 @@ def _out_of_scope(change: RowChange, context: AdmissionContext) -> Cause | None:
     if identity and change.author_node != change.home_node:
         return Cause.IDENTITY_NOT_FROM_HOME
     if context.peer_role is PeerRole.CHILD:
-        return None if change.author_node in context.peer_subtree else Cause.AUTHOR_NOT_BELOW
+        return None if _child_may_send(change, context) else Cause.AUTHOR_NOT_BELOW
     if change.home_node not in context.here_subtree:
         return Cause.HOME_NOT_HERE
     if change.form is not Form.FULL:
@@ -100,3 +147,13 @@ def _out_of_scope(change: RowChange, context: AdmissionContext) -> Cause | None:
         # The home lies at or below this node, so its identity data never comes from above.
         return Cause.IDENTITY_NOT_FROM_HOME
     return None
+
+
+def _child_may_send(change: RowChange, context: AdmissionContext) -> bool:
+    """Its subtree's own rows, and what came to a home there by letter.
+
+    Not what this node or one above it wrote: that went down to the home from here.
+    """
+    if change.author_node in context.peer_subtree:
+        return True
+    return change.home_node in context.peer_subtree and change.author_node not in context.here_path

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from replication.core.model import Cursor, Lane, Receipt
+from replication.core.model import PROTOCOL_MAX, Cursor, Lane, Receipt
 from replication.errors import LocalProtocolError
 
 __all__ = [
@@ -60,6 +60,7 @@ class LinkConfig:
         batch_bytes_max: Upper bound of a batch, bytes, at most BATCH_BYTES_LIMIT.
         window_bytes: Upper bound of what is unacknowledged over all lanes, bytes.
         clock_ms: Wall clock for the Hello, milliseconds since 1970; only reported.
+        protocol_max: Newest link protocol this end speaks; lower than PROTOCOL_MAX only in tests.
         stall_ms: Silence after which a peer that owes a receipt or a Hello is given up.
         backoff_ms_min: First pause after a refused batch; doubles up to backoff_ms_max.
         verify: Whether an accepting receipt's signature is the peer's (see receipt_bytes); the
@@ -83,6 +84,7 @@ class LinkConfig:
     features: tuple[str, ...] = ()
     lanes: tuple[Lane, ...] = tuple(Lane)
     clock_ms: int = 0
+    protocol_max: int = PROTOCOL_MAX
     stall_ms: int = 60_000
     backoff_ms_min: int = 500
     backoff_ms_max: int = 60_000

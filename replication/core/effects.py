@@ -7,6 +7,7 @@ must never know how an effect is carried out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replication.core.model import (
@@ -15,6 +16,7 @@ from replication.core.model import (
     Goodbye,
     Hello,
     Lane,
+    LogEntry,
     Mark,
     Receipt,
     Refusal,
@@ -26,6 +28,7 @@ __all__ = [
     "Effect",
     "LinkFrame",
     "LinkUp",
+    "LogPart",
     "ReadLog",
     "SaveDelivered",
     "SaveMark",
@@ -48,12 +51,29 @@ class ReadLog:
     """Read the numbered log of one lane after a sequence, filtered and transformed for this peer.
 
     Answer with `entries_read` exactly once, with entries in log order, about `bytes_max` bytes of
-    rows (at least one entry if there is any), and `scanned_to`: the last sequence looked at.
+    rows (at least one entry if there is any), and `scanned_to`: the last sequence looked at. Where
+    a snapshot of the rows stands in for a stretch of the log, `position` is where it goes on.
     """
 
     lane: Lane
     after: int
     bytes_max: int
+    position: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """What a store answers to ReadLog.
+
+    In the midst of a snapshot `position` is where the next read goes on (at most 255 ASCII
+    characters) and scanned_to stays at `after`; its last part has position "" and the sequence at
+    which it was begun. `coalesced`: not every version of the stretch is in it.
+    """
+
+    entries: Sequence[LogEntry]
+    scanned_to: int
+    position: str = ""
+    coalesced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

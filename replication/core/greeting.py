@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from replication.core.config import LinkConfig
 from replication.core.model import (
-    PROTOCOL_MAX,
     PROTOCOL_MIN,
     SCHEMA_VERSION,
     Cursor,
@@ -29,7 +28,7 @@ def hello_of(config: LinkConfig, cursors: tuple[Cursor, ...]) -> Hello:
     return Hello(
         node_id=config.node_id,
         protocol_min=PROTOCOL_MIN,
-        protocol_max=PROTOCOL_MAX,
+        protocol_max=config.protocol_max,
         schema=SCHEMA_VERSION,
         store_epoch=config.store_epoch,
         store_incarnation=config.store_incarnation,
@@ -56,10 +55,11 @@ def refusal_of(config: LinkConfig, hello: Hello) -> Refusal | None:
             f"the peer speaks link protocol up to {hello.protocol_max}, needed is {PROTOCOL_MIN}",
             f"Upgrade node {hello.node_id}.",
         )
-    if hello.protocol_min > PROTOCOL_MAX:
+    if hello.protocol_min > config.protocol_max:
         return Refusal(
             "PROTOCOL_TOO_NEW",
-            f"the peer needs link protocol {hello.protocol_min}, known here is {PROTOCOL_MAX}",
+            f"the peer needs link protocol {hello.protocol_min},"
+            f" known here is {config.protocol_max}",
             f"Upgrade node {config.node_id}.",
         )
     return _reused_epoch(config, hello)

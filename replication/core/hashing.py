@@ -20,7 +20,7 @@ _RECEIPT_PREFIX: Final = b"fenhe-receipt-1"
 _ENTRY: Final = struct.Struct(">HHBHIIQQQQ")
 _U64: Final = struct.Struct(">Q")
 _U32: Final = struct.Struct(">I")
-_FORM_NUMBER: Final = {Form.FULL: 1, Form.DEIDENTIFIED: 2, Form.INDEX: 3}
+_FORM_NUMBER: Final = {Form.FULL: 1, Form.DEIDENTIFIED: 2, Form.INDEX: 3, Form.SEALED: 4}
 
 
 def batch_digest(lane: Lane, entries: Sequence[LogEntry]) -> bytes:

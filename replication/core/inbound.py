@@ -66,6 +66,7 @@ class InboundLane:
             batch.number,
             batch.covers_to,
             running_hash(self._tail.running_hash, batch.digest),
+            batch.position,
         )
         self.queued_bytes += batch.body_bytes
         self._queue.append(ApplyBatch(batch, self._tail))

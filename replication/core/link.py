@@ -126,6 +126,7 @@ class LinkEnd:
     ) -> None:
         self.config = config
         self.state = LinkState.NEW
+        self.protocol = 0
         self.meter = RateMeter(min(_FIRST_BATCH_BYTES, config.batch_bytes_max))
         self._inbound_saved = dict(inbound)
         self._outbound_saved = dict(outbound)
@@ -202,9 +203,13 @@ class LinkEnd:
         scanned_to: int,
         now_ms: int,
         *,
+        position: str = "",
         coalesced: bool = False,
     ) -> list[Effect]:
-        """Take the answer to ReadLog: what of (after, scanned_to] is for this peer, in order."""
+        """Take the answer to ReadLog: what of (after, scanned_to] is for this peer, in order.
+
+        See LogPart for `position` and `coalesced`.
+        """
         if self.state is LinkState.CLOSED:
             return []
         now = self._time(now_ms)
@@ -213,12 +218,14 @@ class LinkEnd:
             raise LocalProtocolError(f"no read of lane {lane.name} was asked for")
         effects: list[Effect] = []
         if out.end_read():
-            if scanned_to < out.scanned or (entries and scanned_to == out.scanned):
+            stays = scanned_to == out.scanned and not (position or out.position)
+            if scanned_to < out.scanned or (entries and stays):
                 raise LocalProtocolError(f"a read of lane {lane.name} went back to {scanned_to}")
             if entries:
                 batch = out.add(
                     entries,
                     scanned_to,
+                    position=position,
                     coalesced=coalesced,
                     in_flight=self._in_flight_bytes,
                     now=now,
@@ -226,7 +233,7 @@ class LinkEnd:
                 self._in_flight_bytes += batch.body_bytes
                 effects.append(Send(batch))
             else:
-                out.scanned = scanned_to
+                out.scanned, out.position = scanned_to, position
         return effects + self._pump(now)
 
     def batch_applied(self, lane: Lane, cursor: Cursor, now_ms: int) -> list[Effect]:
@@ -301,6 +308,7 @@ class LinkEnd:
                 *self._close(refusal.code, refusal.reason, refusal.hint),
             ]
         self._move(LinkEvent.HELLO)
+        self.protocol = min(self.config.protocol_max, hello.protocol_max)
         mine, theirs = self.config.store_epoch, hello.store_epoch
         claims = {cursor.lane: cursor for cursor in hello.cursors}
         for lane in sorted(self.config.lanes):
@@ -417,7 +425,7 @@ class LinkEnd:
                 continue
             out.begin_read()
             reserved += batch_bytes
-            effects.append(ReadLog(lane, out.scanned, batch_bytes))
+            effects.append(ReadLog(lane, out.scanned, batch_bytes, out.position))
         if self._marks and self.is_delivered(self._marks[0].at_sequence):
             effects.append(Send(self._marks.pop(0)))
         return effects
@@ -429,6 +437,8 @@ class LinkEnd:
         return min(max(self.meter.bytes_per_s, config.batch_bytes_min), config.batch_bytes_max)
 
     def _skip_quiet(self, lane: Lane, out: OutboundLane) -> bool:
+        if out.position:
+            return False
         if out.scanned >= self._head:
             return True
         lane_head = self._lane_heads.get(lane)

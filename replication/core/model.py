@@ -15,6 +15,7 @@ __all__ = [
     "PROTOCOL_MIN",
     "SCHEMA_VERSION",
     "AnswerPart",
+    "Audience",
     "Batch",
     "Cancel",
     "Credit",
@@ -37,7 +38,8 @@ __all__ = [
 ]
 
 PROTOCOL_MIN = 1
-PROTOCOL_MAX = 1
+PROTOCOL_MAX = 2
+"""2: letters (Form.SEALED) and snapshots (Cursor.position). A peer of 1 is sent neither."""
 SCHEMA_VERSION = 1
 
 Value = str | int | float | bool | None
@@ -59,6 +61,8 @@ class Form(StrEnum):
     FULL = "full"
     DEIDENTIFIED = "deidentified"
     INDEX = "index"
+    SEALED = "sealed"
+    """A letter to the node `home_node` names: no rows, outside the tables, never transformed."""
 
 
 class Operation(StrEnum):
@@ -66,6 +70,14 @@ class Operation(StrEnum):
 
     PUT = "put"
     DELETE = "delete"
+
+
+class Audience(IntEnum):
+    """Whom an entry of the log is for; it never travels."""
+
+    EVERYBODY = 0
+    HERE = 1
+    """Readers inside this node alone: what came in recovery is where it came from already."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,6 +131,7 @@ class LogEntry:
     committed_at_ms: int
     row_count: int
     rows: bytes
+    audience: Audience = Audience.EVERYBODY
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -131,18 +144,26 @@ class StreamEpoch:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a receiver has applied a lane of a link. number 0: nothing of this stream yet."""
+    """How far a receiver has applied a lane of a link. number 0: nothing of this stream yet.
+
+    `position` is the sender's own note on how far a snapshot has come that stands in for a stretch
+    of its log ("": none under way); the receiver keeps it and says it again in its Hello.
+    """
 
     lane: Lane
     stream_epoch: StreamEpoch
     number: int
     covers_to: int
     running_hash: bytes = b""
+    position: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A piece of the sender's log for one lane; covers (covers_from, covers_to]."""
+    """A piece of the sender's log for one lane; covers (covers_from, covers_to].
+
+    While a snapshot is under way covers_to stays where it is and `position` tells how far it came.
+    """
 
     lane: Lane
     stream_epoch: StreamEpoch
@@ -155,6 +176,7 @@ class Batch:
     entries: tuple[LogEntry, ...]
     row_count: int
     body_bytes: int
+    position: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ class OutboundLane:
         self.acked = start.acked
         self.tail = start.acked
         self.scanned = start.scanned
+        self.position = start.position
         self.reading = False
         self._paused_until_ms: int | None = None
         self._sent: deque[_Sent] = deque()
@@ -117,6 +118,7 @@ class OutboundLane:
         entries: Sequence[LogEntry],
         scanned_to: int,
         *,
+        position: str,
         coalesced: bool,
         in_flight: int,
         now: int,
@@ -130,8 +132,10 @@ class OutboundLane:
             before.number + 1,
             scanned_to,
             running_hash(before.running_hash, digest),
+            position,
         )
         self.scanned = scanned_to
+        self.position = position
         body_bytes = sum(len(entry.rows) for entry in entries) + ENTRY_OVERHEAD_BYTES * len(entries)
         self._sent.append(_Sent(self.tail, body_bytes, in_flight + body_bytes, now))
         return Batch(
@@ -146,6 +150,7 @@ class OutboundLane:
             entries=tuple(entries),
             row_count=sum(entry.row_count for entry in entries),
             body_bytes=body_bytes,
+            position=position,
         )
 
     def confirm(
@@ -177,6 +182,7 @@ class OutboundLane:
         self._sent.clear()
         self.tail = self.acked
         self.scanned = self.acked.covers_to
+        self.position = self.acked.position
         self._read_outdated = True
         return freed
 

@@ -23,6 +23,11 @@ class ResumePoint:
     acked: Cursor
     scanned: int
 
+    @property
+    def position(self) -> str:
+        """Where a snapshot goes on: it is the peer's cursor that remembers."""
+        return self.acked.position if self.scanned == self.acked.covers_to else ""
+
 
 def resume_point(stream: Cursor, claimed: Cursor | None, saved: Cursor | None) -> ResumePoint:
     """Decide where a sender goes on.

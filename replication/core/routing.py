@@ -1,7 +1,8 @@
 """Which way an entry of the log goes from here: up, and down to which child.
 
 Owns the two questions, as pure functions of places. Must never know why a place holds a copy:
-policy (how much of a row travels) is asked after routing, by the store.
+policy (how much of a row travels) is asked after routing, by the store. Of a letter (Form.SEALED)
+`home_node` is the node it is addressed to.
 """
 
 from __future__ import annotations
@@ -13,23 +14,27 @@ from replication.core.model import Form
 __all__ = ["goes_down", "goes_up"]
 
 
-def goes_up(
-    origin_node: str,
-    home_node: str,  # noqa: ARG001 - both questions are asked in the same words
-    here_subtree: AbstractSet[str],
-) -> bool:
-    """Whether the parent is to be sent it: it was written in this subtree.
+def goes_up(origin_node: str, home_node: str, form: Form, here_subtree: AbstractSet[str]) -> bool:
+    """Whether the parent is to be sent it.
 
-    What came down from the parent was written elsewhere, so nothing is echoed.
+    Rows: written in this subtree, of a resident whose home is in it; what came down from the parent
+    was written elsewhere, so nothing is echoed. A record of somebody who lives elsewhere goes to
+    his home as a letter, because the nodes between may not read it, and climbs from there.
+    Letters: addressed to a node outside this subtree.
     """
-    return origin_node in here_subtree
+    if form is Form.SEALED:
+        return home_node not in here_subtree
+    return origin_node in here_subtree and home_node in here_subtree
 
 
 def goes_down(
     origin_node: str, home_node: str, form: Form, child_subtree: AbstractSet[str]
 ) -> bool:
-    """Whether a child is to be sent it: its resident lives there, and it was written elsewhere.
+    """Whether a child is to be sent it.
 
-    Only full rows go down: the home owns the record, and a reduced copy would replace it.
+    Rows: the resident lives there, and it was written elsewhere; only full ones, since the home
+    owns the record and a reduced copy would replace it. Letters: addressed to a node there.
     """
+    if form is Form.SEALED:
+        return home_node in child_subtree
     return form is Form.FULL and home_node in child_subtree and origin_node not in child_subtree

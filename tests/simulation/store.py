@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from replication.core.admission import AdmissionContext, Decision, judge
+from replication.core.admission import AdmissionContext, Decision, Held, judge
 from replication.core.coalesce import coalesce
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.config import PeerRole
@@ -258,7 +258,7 @@ class SimStore:
         kept: list[RowChange] = []
         for change in rows:
             held = self.disk.rows.get((change.table, change.row_id))
-            verdict = judge(change, held.version if held else None, context)
+            verdict = judge(change, Held(held.version, held.home_epoch) if held else None, context)
             if verdict.decision is Decision.REJECT and "admission" not in self._broken:
                 self.disk.quarantined.append((peer, change))
                 self._observe.quarantined(self, peer, change, str(verdict.cause))
@@ -304,7 +304,8 @@ class SimStore:
 
     def _goes(self, entry: LogEntry, peer: str) -> bool:
         if peer == TREE.parent.get(self.node_id):
-            return goes_up(entry.origin_node, entry.home_node, TREE.subtree[self.node_id])
+            here = TREE.subtree[self.node_id]
+            return goes_up(entry.origin_node, entry.home_node, entry.form, here)
         below = TREE.subtree[peer]
         if "route_by_author" in self._broken:
             return entry.origin_node not in below and entry.form is Form.FULL

@@ -7,7 +7,7 @@ from random import Random
 
 from replication.core.model import Form, Lane, Operation, RowChange, Version
 from tests.simulation.store import Durable
-from tests.simulation.tree import CITY, TREE
+from tests.simulation.tree import TREE
 
 __all__ = ["Writes"]
 
@@ -40,11 +40,8 @@ class Writes:
         return self._records(node, self._home_for(node), disk, number)
 
     def _home_for(self, node: str) -> str:
-        """A village whose resident is cared for here: below, or elsewhere in the same county."""
-        path = TREE.path_up[node]
-        county = next((step for step in path if TREE.parent.get(step) == CITY), CITY)
-        region = county if not TREE.children[node] else node
-        villages = [village for village in TREE.villages if village in TREE.subtree[region]]
+        """A village at or below this node whose resident is cared for here."""
+        villages = [village for village in TREE.villages if village in TREE.subtree[node]]
         return self._random.choice(villages)
 
     def _records(

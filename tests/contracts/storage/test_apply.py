@@ -131,7 +131,7 @@ def test_a_retraction_is_a_version(township: NodeStore) -> None:
 
 def test_the_rest_of_an_entry_goes_on_without_its_origins_number(township: NodeStore) -> None:
     """The number names the part relayed first; a second part under it would be taken for it."""
-    unknown_author = change(row=2, author=VILLAGE_2)
+    unknown_author = change(row=2, author=COUNTY)
     _from_village(township, log_entry(change(), unknown_author, sequence=7))
     _from_village(township, log_entry(change(), change(row=2), change(row=3), sequence=7))
 
@@ -141,7 +141,7 @@ def test_the_rest_of_an_entry_goes_on_without_its_origins_number(township: NodeS
 
 
 REJECTED: list[tuple[str, Lane, RowChange]] = [
-    ("AUTHOR_NOT_BELOW", Lane.BULK, change(row=1, author=VILLAGE_2)),
+    ("AUTHOR_NOT_BELOW", Lane.BULK, change(row=1, author=COUNTY)),
     (
         "IDENTITY_NOT_FROM_HOME",
         Lane.IDENTITY,

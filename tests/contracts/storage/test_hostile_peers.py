@@ -17,6 +17,7 @@ from replication.core.config import PeerRole
 from replication.core.model import Lane, LogEntry, RowChange, Version
 from replication.errors import RemoteProtocolError
 from tests.contracts.storage.region import (
+    COUNTY,
     TOWNSHIP,
     VILLAGE,
     VILLAGE_2,
@@ -150,7 +151,7 @@ def test_the_rest_of_an_entry_that_grows_goes_on_in_pieces(region: Region) -> No
     """1e15 is four times as long once it is written anew: the township's lane must not end."""
     township = region.node(TOWNSHIP)
     good = [change(row=n, values={}) for n in range(1, 101)]
-    foreign = change(row=999, author=VILLAGE_2)
+    foreign = change(row=999, author=COUNTY)
     entry = log_entry(*good, foreign)
     rows = json.loads(entry.rows)
     short = "{" + ",".join(f'"u{n}":1e15' for n in range(2_000)) + "}"

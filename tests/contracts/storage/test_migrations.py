@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from node.storage import METADATA, migrate
 from node.storage.errors import SchemaNewerError
 from node.storage.migrations import head_revision, revision_of
 from tests.databases import Database
+
+_BETWEEN_COLUMNS = re.compile(r",\s+(?![^(]*\))")
 
 
 def _schema(engine: Engine) -> dict[str, list[str]]:
@@ -27,7 +30,11 @@ def _schema(engine: Engine) -> dict[str, list[str]]:
                     "Create Table"
                 )
             described[table] = sorted(
-                line.strip().rstrip(",") for sql in texts if sql for line in sql.splitlines()
+                line.strip().rstrip(",")
+                for sql in texts
+                if sql
+                # SQLite writes an added column behind the last one, on the same line.
+                for line in _BETWEEN_COLUMNS.sub(",\n", sql).splitlines()
             )
     return described
 

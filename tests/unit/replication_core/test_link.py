@@ -46,7 +46,7 @@ def test_is_up_after_both_hellos() -> None:
     [
         ({"node_id": "141002001202"}, "WRONG_PEER"),
         ({"protocol_min": 0, "protocol_max": 0}, "PROTOCOL_TOO_OLD"),
-        ({"protocol_min": 2, "protocol_max": 3}, "PROTOCOL_TOO_NEW"),
+        ({"protocol_min": 3, "protocol_max": 3}, "PROTOCOL_TOO_NEW"),
         ({"store_epoch": 0}, "STORE_EPOCH_REUSED"),
         ({"store_epoch": 2}, "STORE_EPOCH_REUSED"),
         ({"store_epoch": 3, "store_incarnation": "another"}, "STORE_EPOCH_REUSED"),

@@ -13,6 +13,7 @@ from replication.core.admission import (
     AdmissionContext,
     Cause,
     Decision,
+    Held,
     Verdict,
     judge,
 )
@@ -35,6 +36,7 @@ from replication.core.routing import goes_down, goes_up
 from tests.unit.replication_core.ends import entry
 
 COUNTY, TOWNSHIP, VILLAGE, OTHER = "141002", "141002001", "141002001201", "141002001202"
+FAR = "141002002201"
 HERE = frozenset({TOWNSHIP, VILLAGE, OTHER})
 
 
@@ -76,12 +78,22 @@ def test_resumes_from_where_it_is_safe(
 
 
 @pytest.mark.parametrize(
-    ("origin", "home", "up"),
-    [(VILLAGE, VILLAGE, True), (VILLAGE, OTHER, True), (COUNTY, VILLAGE, False)],
+    ("origin", "home", "form", "up"),
+    [
+        (VILLAGE, VILLAGE, Form.FULL, True),
+        (VILLAGE, FAR, Form.FULL, False),
+        (COUNTY, VILLAGE, Form.FULL, False),
+        (VILLAGE, FAR, Form.SEALED, True),
+        (VILLAGE, OTHER, Form.SEALED, False),
+        (FAR, VILLAGE, Form.SEALED, False),
+        (VILLAGE, COUNTY, Form.SEALED, True),
+    ],
 )
-def test_goes_up_if_written_here_or_below(origin: str, home: str, up: bool) -> None:
-    """What came down is not sent back up."""
-    assert goes_up(origin, home, HERE) is up
+def test_goes_up_what_was_written_here_for_a_home_here_and_letters_elsewhere(
+    origin: str, home: str, form: Form, up: bool
+) -> None:
+    """What came down is not sent back up, nor a row of somebody who lives elsewhere."""
+    assert goes_up(origin, home, form, HERE) is up
 
 
 @pytest.mark.parametrize(
@@ -93,6 +105,8 @@ def test_goes_up_if_written_here_or_below(origin: str, home: str, up: bool) -> N
         (TOWNSHIP, OTHER, Form.FULL, False),
         (TOWNSHIP, VILLAGE, Form.DEIDENTIFIED, False),
         (TOWNSHIP, VILLAGE, Form.INDEX, False),
+        (VILLAGE, VILLAGE, Form.SEALED, True),
+        (TOWNSHIP, OTHER, Form.SEALED, False),
     ],
 )
 def test_goes_down_only_to_the_resident_s_home(
@@ -121,8 +135,14 @@ def change(**changes: object) -> RowChange:
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
-FROM_CHILD = AdmissionContext(PeerRole.CHILD, Lane.BULK, HERE, frozenset({VILLAGE}))
+PATH = frozenset({TOWNSHIP, COUNTY})
+FROM_CHILD = AdmissionContext(PeerRole.CHILD, Lane.BULK, HERE, frozenset({VILLAGE}), PATH)
 FROM_PARENT = AdmissionContext(PeerRole.PARENT, Lane.BULK, HERE, frozenset())
+
+
+def held(author_epoch: int, number: int, *, home_epoch: int = 2) -> Held:
+    """What is held of the row."""
+    return Held(Version(author_epoch, number), home_epoch)
 
 
 def rejected(cause: Cause) -> Verdict:
@@ -131,15 +151,66 @@ def rejected(cause: Cause) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("row", "held", "context", "verdict"),
+    ("row", "here", "context", "verdict"),
     [
         (change(), None, FROM_CHILD, ADMIT),
-        (change(), Version(1, 1), FROM_CHILD, ADMIT),
-        (change(), Version(1, 2), FROM_CHILD, STALE),
-        (change(), Version(2, 1), FROM_CHILD, STALE),
+        (change(), held(1, 1), FROM_CHILD, ADMIT),
+        (change(), held(1, 2), FROM_CHILD, STALE),
+        (change(), held(1, 2, home_epoch=1), FROM_CHILD, ADMIT),
+        (change(), held(2, 1), FROM_CHILD, STALE),
         (change(home_node=OTHER), None, FROM_CHILD, ADMIT),
-        (change(author_node=OTHER), None, FROM_CHILD, rejected(Cause.AUTHOR_NOT_BELOW)),
-        (change(author_node=OTHER), Version(9, 9), FROM_CHILD, rejected(Cause.AUTHOR_NOT_BELOW)),
+        (change(author_node=OTHER), None, FROM_CHILD, ADMIT),
+        (change(author_node=COUNTY), None, FROM_CHILD, rejected(Cause.AUTHOR_NOT_BELOW)),
+        (change(author_node=TOWNSHIP), held(9, 9), FROM_CHILD, rejected(Cause.AUTHOR_NOT_BELOW)),
+        (
+            change(author_node=OTHER, home_node=OTHER),
+            None,
+            FROM_CHILD,
+            rejected(Cause.AUTHOR_NOT_BELOW),
+        ),
+        (
+            change(),
+            None,
+            replace(FROM_CHILD, home_epoch=2, home_node=OTHER),
+            rejected(Cause.HOME_DISPUTED),
+        ),
+        (
+            change(),
+            None,
+            replace(FROM_CHILD, home_epoch=1, home_node=OTHER),
+            rejected(Cause.HOME_NOT_GRANTED),
+        ),
+        (
+            change(),
+            None,
+            replace(
+                FROM_CHILD,
+                home_epoch=1,
+                home_node=OTHER,
+                granted_epoch=2,
+                granted_home=VILLAGE,
+            ),
+            ADMIT,
+        ),
+        (
+            change(),
+            None,
+            replace(FROM_CHILD, granted_epoch=2, granted_home=OTHER),
+            rejected(Cause.HOME_DISPUTED),
+        ),
+        (change(), None, replace(FROM_CHILD, home_epoch=1, home_node=VILLAGE), ADMIT),
+        (
+            change(author_node=COUNTY),
+            None,
+            replace(FROM_PARENT, home_epoch=1, home_node=TOWNSHIP),
+            rejected(Cause.HOME_NOT_GRANTED),
+        ),
+        (
+            change(author_node=COUNTY),
+            None,
+            replace(FROM_PARENT, home_epoch=1, home_node=FAR),
+            ADMIT,
+        ),
         (change(author_node=COUNTY), None, FROM_PARENT, ADMIT),
         (change(home_node=COUNTY), None, FROM_PARENT, rejected(Cause.HOME_NOT_HERE)),
         (change(form=Form.INDEX), None, FROM_PARENT, rejected(Cause.FORM_NOT_FULL)),
@@ -157,14 +228,14 @@ def rejected(cause: Cause) -> Verdict:
             rejected(Cause.IDENTITY_NOT_FROM_HOME),
         ),
         (change(), None, replace(FROM_CHILD, home_epoch=3), rejected(Cause.HOME_EPOCH_OLD)),
-        (change(), Version(1, 2), replace(FROM_CHILD, home_epoch=3), STALE),
+        (change(), held(1, 2), replace(FROM_CHILD, home_epoch=3), STALE),
     ],
 )
 def test_judges_by_scope_then_version_then_epoch(
-    row: RowChange, held: Version | None, context: AdmissionContext, verdict: Verdict
+    row: RowChange, here: Held | None, context: AdmissionContext, verdict: Verdict
 ) -> None:
     """Every rejection has its cause."""
-    assert judge(row, held, context) == verdict
+    assert judge(row, here, context) == verdict
 
 
 def logged(sequence: int, lane: Lane, *rows: RowChange) -> LogEntry:

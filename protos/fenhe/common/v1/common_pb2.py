@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/fenhe/common/v1/common.proto\x12\x0f\x66\x65nhe.common.v1\"/\n\x07Version\x12\x14\n\x0c\x61uthor_epoch\x18\x01 \x01(\x04\x12\x0e\n\x06number\x18\x02 \x01(\x04\"*\n\x0bPageRequest\x12\x0c\n\x04size\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t*R\n\x04\x46orm\x12\x14\n\x10\x46ORM_UNSPECIFIED\x10\x00\x12\r\n\tFORM_FULL\x10\x01\x12\x15\n\x11\x46ORM_DEIDENTIFIED\x10\x02\x12\x0e\n\nFORM_INDEX\x10\x03*_\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x10\n\x0cLANE_CONTROL\x10\x01\x12\r\n\tLANE_CARE\x10\x02\x12\x11\n\rLANE_IDENTITY\x10\x03\x12\r\n\tLANE_BULK\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/fenhe/common/v1/common.proto\x12\x0f\x66\x65nhe.common.v1\"/\n\x07Version\x12\x14\n\x0c\x61uthor_epoch\x18\x01 \x01(\x04\x12\x0e\n\x06number\x18\x02 \x01(\x04\"*\n\x0bPageRequest\x12\x0c\n\x04size\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t*c\n\x04\x46orm\x12\x14\n\x10\x46ORM_UNSPECIFIED\x10\x00\x12\r\n\tFORM_FULL\x10\x01\x12\x15\n\x11\x46ORM_DEIDENTIFIED\x10\x02\x12\x0e\n\nFORM_INDEX\x10\x03\x12\x0f\n\x0b\x46ORM_SEALED\x10\x04*_\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x10\n\x0cLANE_CONTROL\x10\x01\x12\r\n\tLANE_CARE\x10\x02\x12\x11\n\rLANE_IDENTITY\x10\x03\x12\r\n\tLANE_BULK\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.fenhe.common.v1.comm
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FORM']._serialized_start=149
-  _globals['_FORM']._serialized_end=231
-  _globals['_LANE']._serialized_start=233
-  _globals['_LANE']._serialized_end=328
+  _globals['_FORM']._serialized_end=248
+  _globals['_LANE']._serialized_start=250
+  _globals['_LANE']._serialized_end=345
   _globals['_VERSION']._serialized_start=56
   _globals['_VERSION']._serialized_end=103
   _globals['_PAGEREQUEST']._serialized_start=105

@@ -30,6 +30,8 @@ class _FormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Form.ValueType],
     """Direct identifiers dropped, resident and row ids replaced by keyed pseudonyms, birth year kept."""
     FORM_INDEX: _Form.ValueType  # 3
     """The main-index entry only: resident id, home, keyed index of the identity number."""
+    FORM_SEALED: _Form.ValueType  # 4
+    """A letter to the node that home_node names: opaque on its way, outside the tables."""
 
 class Form(_Form, metaclass=_FormEnumTypeWrapper):
     """How much of a row a node holds."""
@@ -41,6 +43,8 @@ FORM_DEIDENTIFIED: Form.ValueType  # 2
 """Direct identifiers dropped, resident and row ids replaced by keyed pseudonyms, birth year kept."""
 FORM_INDEX: Form.ValueType  # 3
 """The main-index entry only: resident id, home, keyed index of the identity number."""
+FORM_SEALED: Form.ValueType  # 4
+"""A letter to the node that home_node names: opaque on its way, outside the tables."""
 Global___Form: _TypeAlias = Form  # noqa: Y015
 
 class _Lane:

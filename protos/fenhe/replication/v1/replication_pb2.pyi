@@ -140,6 +140,7 @@ class Cursor(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     COVERS_TO_FIELD_NUMBER: _builtins.int
     RUNNING_HASH_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     lane: _common_pb2.Lane.ValueType
     """The lane it belongs to."""
     number: _builtins.int
@@ -148,6 +149,8 @@ class Cursor(_message.Message):
     """Log sequence at the sender up to which everything for this link has been applied."""
     running_hash: _builtins.bytes
     """SHA-256 over (running hash before, digest of the batch), 32 bytes; empty when number is 0."""
+    position: _builtins.str
+    """The sender's own note on how far a snapshot has come; the receiver keeps and repeats it."""
     @_builtins.property
     def stream_epoch(self) -> Global___StreamEpoch:
         """The stream these numbers belong to."""
@@ -160,10 +163,11 @@ class Cursor(_message.Message):
         number: _builtins.int = ...,
         covers_to: _builtins.int = ...,
         running_hash: _builtins.bytes = ...,
+        position: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stream_epoch", b"stream_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["covers_to", b"covers_to", "lane", b"lane", "number", b"number", "running_hash", b"running_hash", "stream_epoch", b"stream_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covers_to", b"covers_to", "lane", b"lane", "number", b"number", "position", b"position", "running_hash", b"running_hash", "stream_epoch", b"stream_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,6 +291,7 @@ class Batch(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     BODY_BYTES_FIELD_NUMBER: _builtins.int
     ROW_COUNT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     lane: _common_pb2.Lane.ValueType
     """The lane it belongs to."""
     number: _builtins.int
@@ -311,6 +316,8 @@ class Batch(_message.Message):
     """Size of body unpacked, bytes; the receiver refuses to unpack more."""
     row_count: _builtins.int
     """Rows in it."""
+    position: _builtins.str
+    """Not empty while a snapshot stands in for a stretch of the log: becomes Cursor.position."""
     @_builtins.property
     def stream_epoch(self) -> Global___StreamEpoch:
         """The stream it belongs to."""
@@ -330,10 +337,11 @@ class Batch(_message.Message):
         body: _builtins.bytes = ...,
         body_bytes: _builtins.int = ...,
         row_count: _builtins.int = ...,
+        position: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stream_epoch", b"stream_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "body_bytes", b"body_bytes", "coalesced", b"coalesced", "covers_from", b"covers_from", "covers_to", b"covers_to", "digest", b"digest", "lane", b"lane", "number", b"number", "packing", b"packing", "previous", b"previous", "row_count", b"row_count", "stream_epoch", b"stream_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "body_bytes", b"body_bytes", "coalesced", b"coalesced", "covers_from", b"covers_from", "covers_to", b"covers_to", "digest", b"digest", "lane", b"lane", "number", b"number", "packing", b"packing", "position", b"position", "previous", b"previous", "row_count", b"row_count", "stream_epoch", b"stream_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,11 +396,13 @@ class Entry(_message.Message):
     origin_sequence: _builtins.int
     """Number in the origin's log; 0: withheld."""
     home_node: _builtins.str
-    """Home node of the rows' residents."""
+    """Home node of the rows' residents; of a letter (FORM_SEALED) the node it is addressed to."""
     form: _common_pb2.Form.ValueType
     """How much of the rows it is."""
     codec: _builtins.int
-    """How rows is encoded: 1 is a JSON list (replication/core/codec.py)."""
+    """How rows is encoded: 1 is a JSON list (replication/core/codec.py); of a letter 2 is sealed to
+    the node it is addressed to, 3 signed and readable on its way.
+    """
     schema_version: _builtins.int
     """Version of the table schema the rows are written in."""
     committed_at_ms: _builtins.int
