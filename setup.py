@@ -32,6 +32,7 @@ ROOMS = (
 CORE = [
     "alembic>=1.20,<2",
     "cryptography>=50",
+    "fsspec>=2026.9",
     "grpcio>=1.85.1",
     "grpcio-health-checking>=1.85.1",
     "grpcio-reflection>=1.85.1",
