@@ -37,6 +37,7 @@ from node.opening import OpenStore, open_store
 from node.pump import LogPump
 from node.questions import Questions
 from node.security.tls import ServerCertificates, open_channel, server_options
+from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
 from node.services.point_reads import PointReads
@@ -246,9 +247,9 @@ class Node:
             storage,
             threads,
             self._clock,
-            parts.pump.notify,
             parts.disk.is_full,
             PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
+            BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
 
     async def _serve(self, servicers: Servicers, metrics: NodeMetrics) -> None:

@@ -23,7 +23,7 @@ from node.errors import DiskFullError, InvalidRequestError, NotFoundError
 from node.records.checks import Fault, check_bundle
 from node.records.model import Bundle
 from node.records.normalise import normalise_bundle
-from node.security.caller import Caller
+from node.services.bundle_writes import BundleWrites, Gathered
 from node.services.interceptor import current_call
 from node.services.point_reads import PointReads
 from node.services.wire import bundle_in, faults_out, record_out, resident_in, resident_out
@@ -66,9 +66,9 @@ class CareDesk:
     storage: Storage
     threads: Executor
     clock: Clock
-    notify: Callable[[], None]
     disk_is_full: Callable[[], bool]
     reads: PointReads
+    writes: BundleWrites
 
     async def put(self, read: Callable[[], Bundle], size: int) -> BundleResult:
         """Read, check and store a bundle of so many bytes; returns once it is durable.
@@ -81,18 +81,17 @@ class CareDesk:
             raise BundleRefusedError(
                 [Fault("bundle", "BUNDLE_TOO_LARGE", f"at most {BUNDLE_BYTES_MAX} bytes")]
             )
-        result: BundleResult = await self.run(self._store, current_call().caller, read)
-        self.notify()
-        return result
+        caller = current_call().caller
+        return await self.writes.put(Gathered(caller, lambda: self._checked(read), size))
 
-    def _store(self, caller: Caller, read: Callable[[], Bundle]) -> BundleResult:
+    def _checked(self, read: Callable[[], Bundle]) -> Bundle:
         clean = normalise_bundle(read())
         faults = check_bundle(
             clean, hierarchy=self.hierarchy, node_id=self.node_id, today=today(self.clock)
         )
         if faults:
             raise BundleRefusedError(faults)
-        return self.storage.put_bundle(caller, clean)
+        return clean
 
     async def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run blocking work in the node's database threads."""

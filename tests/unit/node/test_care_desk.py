@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,9 +18,10 @@ from node.records.faults import Fault
 from node.records.model import Bundle
 from node.security.tls import GrpcLimits
 from node.services import care
+from node.services.bundle_writes import BundleWrites
 from node.services.care import BundleRefusedError, CareDesk
 from node.services.wire import faults_out
-from node.storage.model import BundleResult
+from node.storage.model import BundleRequest, BundleResult
 
 HERE, VILLAGE = NodeId("141002001201"), CareLevel.VILLAGE
 
@@ -31,10 +32,10 @@ class Shelf:
     def __init__(self) -> None:
         self.threads: list[int] = []
 
-    def put_bundle(self, _caller: object, _bundle: Bundle) -> BundleResult:
+    def put_bundles(self, asked: Sequence[BundleRequest]) -> list[BundleResult | Exception]:
         """Store nothing."""
         self.threads.append(threading.get_ident())
-        return BundleResult((), (), 0)
+        return [BundleResult((), (), 0) for _ in asked]
 
 
 @pytest.fixture
@@ -54,9 +55,9 @@ def desk(shelf: Shelf, threads: ThreadPoolExecutor, *, full: bool = False) -> Ca
         cast(Any, shelf),
         threads,
         SystemClock(),
-        lambda: None,
         lambda: full,
         cast(Any, None),
+        BundleWrites(shelf.put_bundles, threads, lambda: None),
     )
 
 
