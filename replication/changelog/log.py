@@ -29,8 +29,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from replication.changelog.dialects import after_commit
 from replication.changelog.errors import DuplicateEntryError, LogNotReadyError, LogPrunedError
-from replication.changelog.sequencer import Numbering
+from replication.changelog.sequencer import NumberBlock, Numbering
+from replication.changelog.slices import LogSlice
+from replication.changelog.tail import LogTail
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
 from replication.core.model import Audience, Form, Lane, LogEntry
 
@@ -115,18 +118,6 @@ class LogEnd:
     moved: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LogSlice:
-    """Entries in order of their sequence.
-
-    The lane has nothing else in (after, scanned_to]; `head` is the end of the log when it was read.
-    """
-
-    entries: tuple[LogEntry, ...]
-    scanned_to: int
-    head: int
-
-
 class ChangeLog:
     """One node's log. Every method works in the caller's transaction and keeps no state."""
 
@@ -139,7 +130,10 @@ class ChangeLog:
         sealer: PayloadSealer,
         numbering: Numbering,
         random_bytes: RandomBytes = os.urandom,
+        tail: LogTail | None = None,
     ) -> None:
+        """`tail` is told of what was committed here, if numbers are given before the commit."""
+        self._tail = tail
         self._tables = tables
         self._node_id = node_id
         self._store_epoch = store_epoch
@@ -162,7 +156,8 @@ class ChangeLog:
     def append(self, connection: Connection, entries: Sequence[NewEntry]) -> None:
         """Add entries to the caller's transaction, with one INSERT.
 
-        Call it last: with a CounterSequencer no other append runs from here to the commit.
+        Call it last, and in no savepoint: with a CounterSequencer no other append runs from here to
+        the commit.
 
         Raises:
             DuplicateEntryError: An entry of that origin is in the log already (see `known`).
@@ -181,6 +176,13 @@ class ChangeLog:
             connection.execute(self._insert, values)
         except IntegrityError as error:
             raise DuplicateEntryError("an entry of this origin is in the log already") from error
+        tail = self._tail
+        if tail is not None and block is not None:
+            numbered = [
+                _numbered(entry, block, sequence)
+                for sequence, entry in enumerate(entries, start=block.first)
+            ]
+            after_commit(connection, lambda: tail.committed(numbered))
 
     def read(
         self,
@@ -258,6 +260,12 @@ class ChangeLog:
         waiting = select(func.count()).select_from(t).where(t.c.sequence.is_(null()))
         return connection.execute(waiting).scalar_one()
 
+    def unnumbered_entries(self, connection: Connection) -> list[LogEntry]:
+        """Committed entries that wait for their number, opened, their sequence 0; for a backup."""
+        t = self._tables.change_log
+        waiting = select(t).where(t.c.sequence.is_(null())).order_by(t.c.entry_id)
+        return [self._entry(row, 0) for row in connection.execute(waiting)]
+
     def backlog(self, connection: Connection, lane: Lane | None, after: int) -> int:
         """Numbered entries of a lane (None: of all) that a reader at `after` has not seen."""
         t = self._tables.change_log
@@ -330,11 +338,11 @@ class ChangeLog:
             "audience": entry.audience.value,
         }
 
-    def _entry(self, row: Row[Any]) -> LogEntry:
+    def _entry(self, row: Row[Any], unnumbered: int | None = None) -> LogEntry:
         return LogEntry(
-            sequence=row.sequence,
+            sequence=row.sequence if unnumbered is None else unnumbered,
             origin_node=row.origin_node,
-            origin_epoch=row.origin_epoch,
+            origin_epoch=row.origin_epoch or 0,
             origin_sequence=row.origin_sequence or 0,
             lane=Lane(row.lane),
             home_node=row.home_node,
@@ -350,6 +358,26 @@ class ChangeLog:
     def _aad(self, uid: bytes) -> bytes:
         """Binds a payload to its entry by what is known before the number is."""
         return b"|".join((self._node_id.encode(), b"change_log", b"payload", uid.hex().encode()))
+
+
+def _numbered(entry: NewEntry, block: NumberBlock, sequence: int) -> LogEntry:
+    """The entry as `read` gives it."""
+    here = entry.origin_sequence is None
+    return LogEntry(
+        sequence=sequence,
+        origin_node=entry.origin_node,
+        origin_epoch=block.epoch if here else entry.origin_epoch,
+        origin_sequence=sequence if here else entry.origin_sequence or 0,
+        lane=entry.lane,
+        home_node=entry.home_node,
+        form=entry.form,
+        codec=entry.codec,
+        schema_version=entry.schema_version,
+        committed_at_ms=entry.committed_at_ms,
+        row_count=entry.row_count,
+        rows=entry.rows,
+        audience=entry.audience,
+    )
 
 
 def _end_query(tables: ChangelogTables) -> Select[Any]:
