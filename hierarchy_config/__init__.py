@@ -7,6 +7,7 @@ configuration epoch. Never dials a node and knows nothing of records.
 
 from __future__ import annotations
 
+from hierarchy_config.changes import Closing, HierarchyChange, Move, Resending, shape_digest
 from hierarchy_config.config_file import ConfigFault
 from hierarchy_config.directory import (
     ConsulMissingError,
@@ -50,6 +51,7 @@ from hierarchy_config.region_file import (
 __all__ = [
     "REPLICATED_TABLES",
     "CareLevel",
+    "Closing",
     "ConfigFault",
     "ConsulMissingError",
     "CopyForm",
@@ -63,8 +65,10 @@ __all__ = [
     "FenheError",
     "FileDirectory",
     "Hierarchy",
+    "HierarchyChange",
     "HierarchyError",
     "HierarchyShapeError",
+    "Move",
     "NodeDirectory",
     "NodeEntry",
     "NodeId",
@@ -72,12 +76,14 @@ __all__ = [
     "NodeUnknownError",
     "RegionFileError",
     "RegionMissingError",
+    "Resending",
     "Thresholds",
     "dump_region",
     "load_divisions",
     "load_region",
     "parse_region",
     "region_text",
+    "shape_digest",
     "shipped_divisions",
     "shipped_region",
     "slice_hierarchy",

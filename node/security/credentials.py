@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import yaml
+from cryptography import x509
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
@@ -55,12 +56,16 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class NodeCredentials:
-    """A node's own certificate, found to be its own and to hold now."""
+    """A node's own certificate, found to be its own and to hold now.
+
+    `is_former`: its name, or that of its authority, is of the hierarchy before: to be renewed.
+    """
 
     identity: PeerIdentity
     tls: TlsFiles
     signer: Signer
     root_pem: bytes
+    is_former: bool = False
 
 
 def issue_credentials(
@@ -141,9 +146,15 @@ def expiry(credentials: Credentials) -> datetime:
 
 
 def load_node_credentials(
-    node_dir: Path, node_id: NodeId, hierarchy: Hierarchy, now: datetime
+    node_dir: Path,
+    node_id: NodeId,
+    hierarchy: Hierarchy,
+    now: datetime,
+    former: Hierarchy | None = None,
 ) -> NodeCredentials:
     """Check that the certificate in a data folder is this node's, under its parent, and holds now.
+
+    `former`: the hierarchy before this one; a certificate under the name it gave is still used.
 
     Raises:
         CertificateUnusableError: Missing, another node's, of another key, expired, not yet valid,
@@ -161,7 +172,7 @@ def load_node_credentials(
         raise CertificateUnusableError(f"{files.chain} is of another key than tls.key")
     _refuse_outside_validity(chain[0].not_valid_before_utc, chain[0].not_valid_after_utc, now)
     try:
-        identity = verify_chain(chain_pem, root_pem, hierarchy, now).identity
+        identity = verify_chain(chain_pem, root_pem, hierarchy, now, _FormerSelf(former)).identity
     except (SignatureInvalidError, PeerIdentityError) as error:
         raise CertificateUnusableError(
             f"{files.chain}: {error.message}",
@@ -172,7 +183,36 @@ def load_node_credentials(
             f"{files.chain} is the certificate of {identity.principal}, this is node {node_id}",
             hint="Put this node's own certificate and key into certs/ and keys/.",
         )
-    return NodeCredentials(identity, files, Signer(key, chain), root_pem)
+    is_former = former is not None and not (
+        _named(chain[0], hierarchy.dns_name(node_id))
+        and _authority_dns_name(node_dir) in {None, hierarchy.dns_name(node_id)}
+    )
+    return NodeCredentials(identity, files, Signer(key, chain), root_pem, is_former)
+
+
+@dataclass(frozen=True, slots=True)
+class _FormerSelf:
+    """Takes the certificate of the key in the folder under the name that `former` gave."""
+
+    former: Hierarchy | None
+
+    def accepts(self, certificate: x509.Certificate, principal: Principal) -> bool:
+        if self.former is None or principal.node_id not in self.former:
+            return False
+        return _named(certificate, self.former.dns_name(principal.node_id))
+
+
+def _named(certificate: x509.Certificate, dns_name: str) -> bool:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return names.get_values_for_type(x509.DNSName) == [dns_name]
+
+
+def _authority_dns_name(node_dir: Path) -> str | None:
+    try:
+        pem = NodeFolder(node_dir).authority_chain.read_bytes()
+    except FileNotFoundError:
+        return None
+    return authority_name(certificates_from_pem(pem)[0]).dns_name
 
 
 def _refuse_outside_validity(not_before: datetime, not_after: datetime, now: datetime) -> None:

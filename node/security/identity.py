@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from cryptography import x509
 
@@ -19,9 +20,16 @@ from hierarchy_config.model import NodeId
 from node.security.caller import CallerKind
 from node.security.certificates import certificate_hash
 from node.security.errors import PeerIdentityError
-from node.security.principal import parse_principal
+from node.security.principal import Principal, parse_principal
 
-__all__ = ["PeerIdentity", "identify_certificate", "identify_peer"]
+__all__ = ["NameJudge", "PeerIdentity", "identify_certificate", "identify_peer"]
+
+
+class NameJudge(Protocol):
+    """Decides over certificates whose DNS name is of a former hierarchy (security/former.py)."""
+
+    def accepts(self, certificate: x509.Certificate, principal: Principal) -> bool:
+        """Whether its holder is who the URI says all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +49,13 @@ class PeerIdentity:
 
 
 def identify_peer(
-    auth_context: Mapping[str, Iterable[bytes]], hierarchy: Hierarchy
+    auth_context: Mapping[str, Iterable[bytes]],
+    hierarchy: Hierarchy,
+    former: NameJudge | None = None,
 ) -> PeerIdentity:
     """Identify the peer of a gRPC call from `context.auth_context()`.
+
+    `former` decides over names of a former hierarchy; None takes none.
 
     Raises:
         PeerIdentityError: No certificate, or one that does not name exactly one member of this
@@ -59,13 +71,15 @@ def identify_peer(
         certificate = x509.load_pem_x509_certificate(pems[0])
     except ValueError:
         raise PeerIdentityError("the peer's certificate cannot be read") from None
-    identity = identify_certificate(certificate, hierarchy)
+    identity = identify_certificate(certificate, hierarchy, former)
     if identity.principal.encode() != uris[0]:
         raise PeerIdentityError("the SPIFFE id of the connection is not that of the certificate")
     return identity
 
 
-def identify_certificate(certificate: x509.Certificate, hierarchy: Hierarchy) -> PeerIdentity:
+def identify_certificate(
+    certificate: x509.Certificate, hierarchy: Hierarchy, former: NameJudge | None = None
+) -> PeerIdentity:
     """Identify the holder of a certificate whose chain and validity have been checked.
 
     Raises:
@@ -81,7 +95,8 @@ def identify_certificate(certificate: x509.Certificate, hierarchy: Hierarchy) ->
             f"node {principal.node_id} is not in this hierarchy",
             hint="Bring both nodes to the same configuration epoch.",
         )
-    if dns_name != principal.dns_name(hierarchy.dns_name(principal.node_id)):
+    implied = principal.dns_name(hierarchy.dns_name(principal.node_id))
+    if dns_name != implied and not (former and former.accepts(certificate, principal)):
         raise PeerIdentityError("the certificate's DNS name is not the one that its URI implies")
     return PeerIdentity(
         kind=principal.kind,

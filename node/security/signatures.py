@@ -27,7 +27,7 @@ from node.security.certificates import (
     certificates_to_pem,
 )
 from node.security.errors import CertificateUnusableError, SignatureInvalidError
-from node.security.identity import PeerIdentity, identify_certificate
+from node.security.identity import NameJudge, PeerIdentity, identify_certificate
 
 __all__ = ["Signer", "VerifiedPeer", "verify_chain", "verify_signature"]
 
@@ -66,13 +66,18 @@ class VerifiedPeer:
 
 
 def verify_chain(
-    chain_pem: bytes, root_pem: bytes, hierarchy: Hierarchy, now: datetime
+    chain_pem: bytes,
+    root_pem: bytes,
+    hierarchy: Hierarchy,
+    now: datetime,
+    former: NameJudge | None = None,
 ) -> VerifiedPeer:
     """Verify a chain, leaf first, up to the region's root.
 
     Signatures, validity at `now`, path lengths, name constraints and key usages are checked by
     `cryptography.x509.verification` (RFC 5280 within the web PKI's rules); that it enforces the
-    DNS constraints of our authorities is tested against forged chains.
+    DNS constraints of our authorities is tested against forged chains. `former` decides over names
+    of a former hierarchy.
 
     Raises:
         SignatureInvalidError: The chain does not lead to the root, now.
@@ -98,7 +103,7 @@ def verify_chain(
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise SignatureInvalidError("a signing certificate has a key of another algorithm")
-    return VerifiedPeer(identify_certificate(leaf, hierarchy), key)
+    return VerifiedPeer(identify_certificate(leaf, hierarchy, former), key)
 
 
 def verify_signature(

@@ -17,6 +17,7 @@ import grpc.aio
 from node.security.certificates import certificates_from_pem, private_key_from_pem
 from node.security.errors import CertificateUnusableError, SecurityError
 from node.security.folders import TlsFiles
+from node.security.former import former_chains
 from node.security.key_files import read_secret
 
 __all__ = [
@@ -90,6 +91,9 @@ def channel_options(server_name: str, limits: GrpcLimits) -> Sequence[Option]:
 class ServerCertificates:
     """Server credentials that follow the files: a renewed certificate needs no restart.
 
+    Who asks for a name that the node had before a change of the hierarchy is shown the certificate
+    of that name (SNI), so that children and people find it until they know the new one.
+
     gRPC asks before each handshake and keeps what it had if asking fails, silently. So failures
     are counted here, and the expiry of what is in use belongs in the metrics.
     """
@@ -137,11 +141,13 @@ class ServerCertificates:
         key_pem = read_secret(self._files.private_key)
         chain_pem = self._files.chain.read_bytes()
         leaf = certificates_from_pem(chain_pem)[0]
-        if leaf.public_key() != private_key_from_pem(key_pem).public_key():
+        own_key = private_key_from_pem(key_pem).public_key()
+        if leaf.public_key() != own_key:
             # Seen when a renewal has replaced one file and not yet the other.
             raise CertificateUnusableError(f"{self._files.chain} is of another key than its own")
         configuration = grpc.ssl_server_certificate_configuration(
-            [(key_pem, chain_pem)], root_certificates=self._files.root.read_bytes()
+            [(key_pem, pem) for pem in (chain_pem, *former_chains(self._files.chain, own_key))],
+            root_certificates=self._files.root.read_bytes(),
         )
         return configuration, leaf.not_valid_after_utc
 
