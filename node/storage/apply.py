@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, select
 
 from hierarchy_config.model import CopyForm, NodeId
+from node.storage.causes import Misfit, retry_at
 from node.storage.context import StoreContext
 from node.storage.errors import BatchOrderError
 from node.storage.model import ApplyOutcome
@@ -32,7 +32,7 @@ from replication.core.config import PeerRole
 from replication.core.model import Batch, Cursor, Lane, LogEntry, RowChange
 from replication.errors import RemoteProtocolError
 
-__all__ = ["BatchApplier", "Misfit"]
+__all__ = ["BatchApplier", "EntryWork", "read_entry"]
 
 _R = REPLICATED[RESIDENTS.name]
 _HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
@@ -45,27 +45,16 @@ _ENTRY_BYTES_MAX: Final = 3 << 20
 """A little below what one batch holds: what is taken in here must fit into a batch from here."""
 
 
-class Misfit(StrEnum):
-    """Causes of quarantine beyond those of replication.core.admission.Cause."""
-
-    TABLE_UNKNOWN = "TABLE_UNKNOWN"
-    LANE_MISMATCH = "LANE_MISMATCH"
-    ENTRY_MISMATCH = "ENTRY_MISMATCH"
-    ORIGIN_NOT_BELOW = "ORIGIN_NOT_BELOW"
-    ORIGIN_NOT_ABOVE = "ORIGIN_NOT_ABOVE"
-    AUTHOR_NOT_ABOVE = "AUTHOR_NOT_ABOVE"
-    RESIDENT_OF_ANOTHER = "RESIDENT_OF_ANOTHER"
-    ROW_MALFORMED = "ROW_MALFORMED"
-    FORM_NOT_IN_POLICY = "FORM_NOT_IN_POLICY"
-    AUTHOR_CHANGED = "AUTHOR_CHANGED"
-
-
 @dataclass(slots=True)
-class _EntryWork:
-    """An entry, its rows, and what became of them."""
+class EntryWork:
+    """An entry, its rows, and what became of them.
+
+    `unreadable`: the cause for which the whole entry waits in the quarantine; it has no rows then.
+    """
 
     entry: LogEntry
     rows: list[RowChange]
+    unreadable: str = ""
     admitted: list[RowChange] = field(default_factory=list)
     stale: int = 0
     rejected: list[tuple[RowChange, str]] = field(default_factory=list)
@@ -82,17 +71,12 @@ class BatchApplier:
         self, peer: NodeId, peer_role: PeerRole, batch: Batch, cursor: Cursor
     ) -> ApplyOutcome:
         """See Storage.apply_batch."""
-        if any(len(entry.rows) > _ENTRY_BYTES_MAX for entry in batch.entries):
-            raise RemoteProtocolError("an entry is larger than one that can be passed on")
-        decoded = [(entry, decode_changes(entry.codec, entry.rows)) for entry in batch.entries]
-        for _, rows in decoded:
-            for change in rows:
-                refuse_unspeakable(change)
+        read = [read_entry(entry) for entry in batch.entries]
 
         def work(connection: Connection) -> ApplyOutcome:
             if self._is_applied(connection, peer, batch, cursor):
                 return _NO_OUTCOME
-            works = [_EntryWork(entry, rows) for entry, rows in decoded]
+            works = [EntryWork(each.entry, each.rows, each.unreadable) for each in read]
             return self._apply(connection, peer, peer_role, works, cursor)
 
         return self._store.transactions.write(work)
@@ -124,31 +108,63 @@ class BatchApplier:
         connection: Connection,
         peer: NodeId,
         peer_role: PeerRole,
-        works: Sequence[_EntryWork],
+        works: Sequence[EntryWork],
         cursor: Cursor,
     ) -> ApplyOutcome:
+        self.admit(connection, peer, peer_role, works)
+        for work in works:
+            self.set_aside(connection, peer, work)
+        self._store.links.save_inbound(connection, peer, cursor)
+        self.log(connection, works)
+        return ApplyOutcome(
+            sum(len(work.admitted) for work in works),
+            sum(work.stale for work in works),
+            sum(len(work.rejected) + bool(work.unreadable) for work in works),
+        )
+
+    def admit(
+        self,
+        connection: Connection,
+        peer: NodeId,
+        peer_role: PeerRole,
+        works: Sequence[EntryWork],
+    ) -> None:
+        """Judge rows and store what is admitted.
+
+        What becomes of each row is noted in its `EntryWork`: `set_aside` puts what was not admitted
+        into the quarantine, `log` relays the rest.
+        """
         judged = _Judgement(self._store, connection, peer, peer_role, works)
         for work in works:
             judged.decide(work)
         self._upsert(connection, judged.newest.values())
-        now_ms = self._store.clock.now_ms()
-        for work in works:
-            for change, cause in work.rejected:
-                self._store.quarantine.add(
-                    connection,
-                    peer=peer,
-                    entry=work.entry,
-                    change=change,
-                    cause=cause,
-                    now_ms=now_ms,
-                )
-        self._store.links.save_inbound(connection, peer, cursor)
+
+    def log(self, connection: Connection, works: Sequence[EntryWork]) -> None:
+        """Append what was admitted to the log; the last step of the transaction."""
         self._store.changelog.append(connection, self._relayed(connection, works))
-        return ApplyOutcome(
-            sum(len(work.admitted) for work in works),
-            sum(work.stale for work in works),
-            sum(len(work.rejected) for work in works),
-        )
+
+    def set_aside(self, connection: Connection, peer: NodeId, work: EntryWork) -> None:
+        """Put what was not admitted of an entry into the quarantine, with its cause."""
+        now_ms = self._store.clock.now_ms()
+        if work.unreadable:
+            self._store.quarantine.add_entry(
+                connection,
+                peer=peer,
+                entry=work.entry,
+                cause=work.unreadable,
+                now_ms=now_ms,
+                retry_at_ms=retry_at(work.unreadable, 1, now_ms),
+            )
+        for change, cause in work.rejected:
+            self._store.quarantine.add(
+                connection,
+                peer=peer,
+                entry=work.entry,
+                change=change,
+                cause=cause,
+                now_ms=now_ms,
+                retry_at_ms=retry_at(cause, 1, now_ms),
+            )
 
     def _upsert(self, connection: Connection, changes: Iterable[RowChange]) -> None:
         by_table: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -159,7 +175,7 @@ class BatchApplier:
             rows.sort(key=_row_id)
             guarded_upsert(connection, REPLICATED[table], rows)
 
-    def _relayed(self, connection: Connection, works: Sequence[_EntryWork]) -> list[NewEntry]:
+    def _relayed(self, connection: Connection, works: Sequence[EntryWork]) -> list[NewEntry]:
         """Log entries of what was admitted, under their origin, for those further on.
 
         The rest of an entry whose first part is in the log already withholds its origin's number:
@@ -199,7 +215,7 @@ class _Judgement:
         connection: Connection,
         peer: NodeId,
         peer_role: PeerRole,
-        works: Sequence[_EntryWork],
+        works: Sequence[EntryWork],
     ) -> None:
         self._store = store
         self._peer = peer
@@ -217,7 +233,7 @@ class _Judgement:
         self._homes = _homes(connection, {change.resident_id for change in rows})
         self.newest: dict[tuple[str, str], RowChange] = {}
 
-    def decide(self, work: _EntryWork) -> None:
+    def decide(self, work: EntryWork) -> None:
         for change in work.rows:
             cause = self._misfit(change, work.entry)
             if cause is not None:
@@ -311,6 +327,23 @@ class _Judgement:
             and author.succeeds == held.author_node
             and change.version.author_epoch > held.version.author_epoch
         )
+
+
+def read_entry(entry: LogEntry) -> EntryWork:
+    """The entry with its rows, or with the cause for which nobody here can read them.
+
+    A lane must not stand still for ever behind what this release cannot read: the entry waits, the
+    lane goes on, and the home is not covered.
+    """
+    if len(entry.rows) > _ENTRY_BYTES_MAX:
+        return EntryWork(entry, [], Misfit.ENTRY_TOO_LARGE)
+    try:
+        rows = decode_changes(entry.codec, entry.rows)
+        for change in rows:
+            refuse_unspeakable(change)
+    except RemoteProtocolError:
+        return EntryWork(entry, [], Misfit.ENTRY_UNREADABLE)
+    return EntryWork(entry, rows)
 
 
 def _held_by_table(

@@ -39,6 +39,9 @@ class Action(StrEnum):
     TIMELINE = "timeline"
     COUNT = "count"
     QUESTION = "question"
+    RETRY = "retry"
+    SKIP = "skip"
+    ASK = "ask"
 
 
 class Outcome(StrEnum):

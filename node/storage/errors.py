@@ -16,6 +16,8 @@
         ├── RowIdError
         ├── RecordMismatchError
         └── UnknownColumnError
+    QuarantineItemError          no such item waits in the quarantine
+    NothingToResendError         what a neighbour asks for again is not here, or not for him
     PageTokenError               a page token that this node did not give for this list
 
 No message holds a value of a row: a position in the caller's own bundle says enough.
@@ -36,7 +38,9 @@ __all__ = [
     "DurabilityError",
     "HomeElsewhereError",
     "NotAuthorError",
+    "NothingToResendError",
     "PageTokenError",
+    "QuarantineItemError",
     "RecordMismatchError",
     "RepeatedRowError",
     "RequestIdReusedError",
@@ -101,6 +105,22 @@ class PageTokenError(StorageError):
 
     def __init__(self) -> None:
         super().__init__("the page token is not one that this list gave")
+
+
+class QuarantineItemError(StorageError):
+    """No item of that number waits in the quarantine."""
+
+    code = "QUARANTINE_ITEM_UNKNOWN"
+    fault = Fault.CALLER
+    default_hint = "See `fenhe quarantine list` for what waits."
+
+
+class NothingToResendError(StorageError):
+    """A neighbour asked for a row again that is not here, or not for him."""
+
+    code = "NOTHING_TO_RESEND"
+    fault = Fault.PEER
+    default_hint = "Compare the two nodes' region files; if they agree, skip the item."
 
 
 class BundleError(StorageError):

@@ -40,6 +40,8 @@ from node.storage.model import (
 )
 from node.storage.outgoing import OutgoingReader
 from node.storage.reads import Reader
+from node.storage.release import QuarantineDesk
+from node.storage.resend import Resender
 from node.storage.rows import RowMaker
 from node.storage.scope import Scopes
 from node.storage.sealing import CellSealer
@@ -110,6 +112,8 @@ class Storage:
         self._marks = Marks(CHANGELOG)
         self._writer = BundleWriter(store, maker)
         self._applier = BatchApplier(store, maker)
+        self.desk = QuarantineDesk(store, self._applier)
+        self.resender = Resender(store)
         self._reader = Reader(store)
         self._answers = ResidentAnswers(
             store, self._reader, InProcessCache(0) if cache is None else cache

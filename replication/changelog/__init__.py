@@ -8,6 +8,7 @@ starts no thread, begins no transaction except to number; knows nothing of healt
 
 from replication.changelog.dialects import (
     ConnectionFactory,
+    after_commit,
     prepare_engine,
     read_transaction,
     upsert,
@@ -24,12 +25,16 @@ from replication.changelog.links import LinkState, LogReaders, Marks, PeerEpoch,
 from replication.changelog.log import (
     ChangeLog,
     LogEnd,
-    LogSlice,
     NewEntry,
     OriginKey,
     PayloadSealer,
 )
-from replication.changelog.quarantine import Quarantine, QuarantinedChange, QuarantineExit
+from replication.changelog.quarantine import (
+    Quarantine,
+    QuarantinedItem,
+    QuarantineExit,
+    retry_after_ms,
+)
 from replication.changelog.sequencer import (
     CounterSequencer,
     NumberBlock,
@@ -38,7 +43,9 @@ from replication.changelog.sequencer import (
     Sequencer,
     ensure_log,
 )
+from replication.changelog.slices import LogSlice
 from replication.changelog.tables import ChangelogTables, ascii_text, blob, define_tables
+from replication.changelog.tail import LogTail
 
 __all__ = [
     "ChangeLog",
@@ -53,6 +60,7 @@ __all__ = [
     "LogPrunedError",
     "LogReaders",
     "LogSlice",
+    "LogTail",
     "Marks",
     "NewEntry",
     "NumberBlock",
@@ -62,17 +70,19 @@ __all__ = [
     "PeerEpoch",
     "Quarantine",
     "QuarantineExit",
-    "QuarantinedChange",
+    "QuarantinedItem",
     "RelaySequencer",
     "Sequencer",
     "SequencerFencedError",
     "StoreState",
+    "after_commit",
     "ascii_text",
     "blob",
     "define_tables",
     "ensure_log",
     "prepare_engine",
     "read_transaction",
+    "retry_after_ms",
     "upsert",
     "write_transaction",
 ]

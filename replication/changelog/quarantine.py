@@ -1,14 +1,16 @@
 """Changes that were not admitted: kept sealed with their cause, tried again, closed by an exit.
 
 One bad row must not stop a township: its batch is applied, the row waits here, and its resident
-counts as not covered until it is released or discarded.
+counts as not covered until it is released or discarded. An entry whose rows cannot be read at all
+waits whole; as many residents count as not covered as it has rows by its sender's word.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -18,12 +20,28 @@ from sqlalchemy import Connection, Row, case, func, insert, null, select, update
 from replication.changelog.log import PayloadSealer
 from replication.changelog.tables import ChangelogTables
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
-from replication.core.model import Lane, LogEntry, RowChange
+from replication.core.model import Form, Lane, LogEntry, RowChange
 
-__all__ = ["Quarantine", "QuarantineExit", "QuarantinedChange"]
+__all__ = [
+    "RETRY_MS_MAX",
+    "RETRY_MS_MIN",
+    "Quarantine",
+    "QuarantineExit",
+    "QuarantinedItem",
+    "retry_after_ms",
+]
 
+RETRY_MS_MIN: Final = 60_000
+RETRY_MS_MAX: Final = 6 * 3_600_000
 _UID_BYTES: Final = 16
 _NAME_MAX: Final = 64
+_REASON_MAX: Final = 200
+_ROWS_MAX: Final = 2**31 - 1
+
+
+def retry_after_ms(attempts: int) -> int:
+    """The pause before an item is tried again by itself: a minute, doubling up to six hours."""
+    return min(RETRY_MS_MIN << min(max(attempts - 1, 0), 16), RETRY_MS_MAX)
 
 
 class QuarantineExit(StrEnum):
@@ -31,11 +49,17 @@ class QuarantineExit(StrEnum):
 
     RELEASED = "released"
     DISCARDED = "discarded"
+    SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True, slots=True)
-class QuarantinedChange:
-    """A change that waits. Times are ms since 1970 UTC; `retry_at` None: only on request."""
+class QuarantinedItem:
+    """What waits, or waited, without its content. Times are ms since 1970 UTC.
+
+    `retry_at` None: only on request. `whole_entry`: an entry whose rows cannot be read; then
+    `table`, `resident_id` and `author_node` are "", `row_id` is a hash that tells it from others,
+    and the version is the origin's epoch and number. `closed_as` "": it waits.
+    """
 
     item_id: int
     peer: str
@@ -43,12 +67,37 @@ class QuarantinedChange:
     origin_node: str
     origin_epoch: int
     origin_sequence: int
-    change: RowChange
+    whole_entry: bool
+    row_count: int
+    table: str
+    row_id: str
+    resident_id: str
+    home_node: str
+    author_node: str
+    version_epoch: int
+    version_number: int
+    form: Form
     cause: str
     attempts: int
     first_at: int
     last_at: int
     retry_at: int | None
+    closed_as: str
+    closed_at: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What goes into the quarantine: what tells it from others, what is said of it, its content."""
+
+    entry: LogEntry
+    key: Mapping[str, Any]
+    about: Mapping[str, Any]
+    payload: bytes
+    cause: str
+    now_ms: int
+    retry_at_ms: int | None
 
 
 class Quarantine:
@@ -89,7 +138,6 @@ class Quarantine:
             now_ms: The node's clock.
             retry_at_ms: When to try again by itself.
         """
-        t = self._table
         key = {
             "peer": peer,
             "table_name": _plain(change.table),
@@ -98,16 +146,61 @@ class Quarantine:
             "version_number": change.version.number,
             "form": change.form.value,
         }
+        about = {
+            "resident_id": _plain(change.resident_id),
+            "home_node": _plain(change.home_node, 32),
+            "author_node": _plain(change.author_node, 32),
+            "whole_entry": 0,
+            "row_count": 1,
+        }
+        self._keep(
+            connection,
+            _Kept(entry, key, about, encode_changes([change]), cause, now_ms, retry_at_ms),
+        )
+
+    def add_entry(
+        self,
+        connection: Connection,
+        *,
+        peer: str,
+        entry: LogEntry,
+        cause: str,
+        now_ms: int,
+        retry_at_ms: int | None = None,
+    ) -> None:
+        """Keep a whole entry whose rows cannot be read. Arguments as for `add`."""
+        said = f"{entry.origin_node}|{entry.codec}|".encode() + entry.rows
+        key = {
+            "peer": peer,
+            "table_name": "",
+            "row_id": hashlib.sha256(said).hexdigest(),
+            "version_epoch": entry.origin_epoch,
+            "version_number": entry.origin_sequence,
+            "form": entry.form.value,
+        }
+        about = {
+            "resident_id": "",
+            "home_node": _plain(entry.home_node, 32),
+            "author_node": "",
+            "whole_entry": 1,
+            "row_count": min(max(entry.row_count, 1), _ROWS_MAX),
+        }
+        head = json.dumps([entry.codec, entry.schema_version, entry.committed_at_ms]).encode()
+        payload = head + b"\n" + entry.rows
+        self._keep(connection, _Kept(entry, key, about, payload, cause, now_ms, retry_at_ms))
+
+    def _keep(self, connection: Connection, kept: _Kept) -> None:
+        t, entry = self._table, kept.entry
         discarded = t.c.closed_as == QuarantineExit.DISCARDED.value
         again = connection.execute(
             update(t)
-            .where(*(t.c[name] == value for name, value in key.items()))
+            .where(*(t.c[name] == value for name, value in kept.key.items()))
             .values(
                 attempts=t.c.attempts + 1,
-                cause=cause,
-                last_at=now_ms,
-                retry_at=retry_at_ms,
+                cause=kept.cause,
+                last_at=kept.now_ms,
                 # What an operator discarded stays out, however often it is sent again.
+                retry_at=case((discarded, null()), else_=kept.retry_at_ms),
                 closed_as=case((discarded, t.c.closed_as), else_=null()),
                 closed_at=case((discarded, t.c.closed_at), else_=null()),
             )
@@ -122,36 +215,54 @@ class Quarantine:
                 origin_node=entry.origin_node,
                 origin_epoch=entry.origin_epoch,
                 origin_sequence=entry.origin_sequence,
-                resident_id=_plain(change.resident_id),
-                home_node=_plain(change.home_node, 32),
-                author_node=_plain(change.author_node, 32),
-                cause=cause,
+                cause=kept.cause,
                 attempts=1,
-                first_at=now_ms,
-                last_at=now_ms,
-                retry_at=retry_at_ms,
+                first_at=kept.now_ms,
+                last_at=kept.now_ms,
+                retry_at=kept.retry_at_ms,
                 suite=self._sealer.suite,
                 key_id=self._sealer.key_id,
-                payload=self._sealer.seal(encode_changes([change]), self._aad(uid)),
-                **key,
+                payload=self._sealer.seal(kept.payload, self._aad(uid)),
+                **kept.key,
+                **kept.about,
             )
         )
 
     def count(self, connection: Connection) -> int:
-        """Changes that wait."""
+        """Items that wait."""
         t = self._table
         waiting = select(func.count()).select_from(t).where(t.c.closed_as.is_(null()))
         return connection.execute(waiting).scalar_one()
 
-    def residents_by_home(self, connection: Connection) -> dict[str, int]:
-        """Distinct residents with a change that waits, by home: they count as not covered."""
+    def by_cause(self, connection: Connection) -> dict[str, int]:
+        """Items that wait, by cause."""
         t = self._table
         waiting = (
-            select(t.c.home_node, func.count(t.c.resident_id.distinct()).label("residents"))
+            select(t.c.cause, func.count().label("items"))
+            .where(t.c.closed_as.is_(null()))
+            .group_by(t.c.cause)
+        )
+        return {row.cause: row.items for row in connection.execute(waiting)}
+
+    def residents_by_home(self, connection: Connection) -> dict[str, int]:
+        """Residents with a change that waits, by home: they count as not covered.
+
+        An entry that cannot be read stands for as many residents as it has rows.
+        """
+        t = self._table
+        whole = t.c.whole_entry == 1
+        waiting = (
+            select(
+                t.c.home_node,
+                func.count(case((whole, null()), else_=t.c.resident_id).distinct()).label("named"),
+                func.coalesce(func.sum(case((whole, t.c.row_count), else_=0)), 0).label("unread"),
+            )
             .where(t.c.closed_as.is_(null()))
             .group_by(t.c.home_node)
         )
-        return {row.home_node: row.residents for row in connection.execute(waiting)}
+        return {
+            row.home_node: int(row.named) + int(row.unread) for row in connection.execute(waiting)
+        }
 
     def waiting(
         self,
@@ -159,48 +270,150 @@ class Quarantine:
         *,
         after: int = 0,
         limit: int = 100,
+        cause: str = "",
+        resident_id: str = "",
         due_ms: int | None = None,
-    ) -> list[QuarantinedChange]:
-        """Changes that wait, oldest first, after item `after`; with `due_ms` only those due."""
+    ) -> list[QuarantinedItem]:
+        """Items that wait, oldest first, after item `after`.
+
+        Args:
+            connection: In a transaction.
+            after: The last item seen before.
+            limit: How many at most.
+            cause: Only of this cause; "" for all.
+            resident_id: Only of this resident; "" for all.
+            due_ms: Only those to be tried again by then.
+        """
         t = self._table
-        chosen = select(t).where(t.c.item_id > after, t.c.closed_as.is_(null()))
+        chosen = self._shown().where(t.c.item_id > after, t.c.closed_as.is_(null()))
+        if cause:
+            chosen = chosen.where(t.c.cause == cause)
+        if resident_id:
+            chosen = chosen.where(t.c.resident_id == resident_id)
         if due_ms is not None:
             chosen = chosen.where(t.c.retry_at <= due_ms)
         rows = connection.execute(chosen.order_by(t.c.item_id).limit(limit))
-        return [self._item(row) for row in rows]
+        return [_item(row) for row in rows]
+
+    def item(
+        self, connection: Connection, item_id: int, *, locked: bool = False
+    ) -> QuarantinedItem | None:
+        """One item, open or closed; `locked`: until the commit."""
+        chosen = self._shown().where(self._table.c.item_id == item_id)
+        row = connection.execute(chosen.with_for_update() if locked else chosen).first()
+        return None if row is None else _item(row)
+
+    def change(self, connection: Connection, item: QuarantinedItem) -> RowChange:
+        """The row that waits, opened. Not for a whole entry."""
+        [change] = decode_changes(CODEC_JSON, self._opened(connection, item.item_id))
+        return change
+
+    def entry(self, connection: Connection, item: QuarantinedItem) -> LogEntry:
+        """The entry that waits, opened, or the row in an entry of its own.
+
+        Its origin's number is withheld: the log may hold the entry it came in, without it.
+        """
+        clear = self._opened(connection, item.item_id)
+        codec, schema_version, committed_at_ms = CODEC_JSON, 1, item.first_at
+        if item.whole_entry:
+            head, _, clear = clear.partition(b"\n")
+            codec, schema_version, committed_at_ms = json.loads(head)
+        return LogEntry(
+            sequence=0,
+            origin_node=item.origin_node,
+            origin_epoch=item.origin_epoch,
+            origin_sequence=0,
+            lane=item.lane,
+            home_node=item.home_node,
+            form=item.form,
+            codec=codec,
+            schema_version=schema_version,
+            committed_at_ms=committed_at_ms,
+            row_count=item.row_count,
+            rows=clear,
+        )
+
+    def postpone(
+        self,
+        connection: Connection,
+        item_id: int,
+        *,
+        cause: str,
+        now_ms: int,
+        retry_at_ms: int | None,
+    ) -> None:
+        """Count another attempt at an item that still waits."""
+        t = self._table
+        connection.execute(
+            update(t)
+            .where(t.c.item_id == item_id, t.c.closed_as.is_(null()))
+            .values(attempts=t.c.attempts + 1, cause=cause, last_at=now_ms, retry_at=retry_at_ms)
+        )
 
     def close(
-        self, connection: Connection, item_id: int, exit_as: QuarantineExit, now_ms: int
+        self,
+        connection: Connection,
+        item_id: int,
+        exit_as: QuarantineExit,
+        now_ms: int,
+        reason: str = "",
     ) -> bool:
-        """Let a change out, in the transaction that applies it; False if it was out already."""
+        """Let an item out, in the transaction that applies it; False if it was out already."""
         t = self._table
         closed = connection.execute(
             update(t)
             .where(t.c.item_id == item_id, t.c.closed_as.is_(null()))
-            .values(closed_as=exit_as.value, closed_at=now_ms, retry_at=None)
+            .values(
+                closed_as=exit_as.value,
+                closed_at=now_ms,
+                retry_at=None,
+                reason=reason[:_REASON_MAX],
+            )
         )
         return closed.rowcount == 1
 
-    def _item(self, row: Row[Any]) -> QuarantinedChange:
-        clear = self._sealer.open(bytes(row.payload), self._aad(row.item_uid), row.key_id)
-        [change] = decode_changes(CODEC_JSON, clear)
-        return QuarantinedChange(
-            item_id=row.item_id,
-            peer=row.peer,
-            lane=Lane(row.lane),
-            origin_node=row.origin_node,
-            origin_epoch=row.origin_epoch,
-            origin_sequence=row.origin_sequence,
-            change=change,
-            cause=row.cause,
-            attempts=row.attempts,
-            first_at=row.first_at,
-            last_at=row.last_at,
-            retry_at=row.retry_at,
-        )
+    def _shown(self) -> Any:
+        t = self._table
+        return select(*(column for column in t.c if column.name not in {"payload", "item_uid"}))
+
+    def _opened(self, connection: Connection, item_id: int) -> bytes:
+        t = self._table
+        row = connection.execute(
+            select(t.c.payload, t.c.item_uid, t.c.key_id).where(t.c.item_id == item_id)
+        ).one()
+        return self._sealer.open(bytes(row.payload), self._aad(row.item_uid), row.key_id)
 
     def _aad(self, uid: bytes) -> bytes:
         return b"|".join((self._node_id.encode(), b"quarantine", b"payload", uid.hex().encode()))
+
+
+def _item(row: Row[Any]) -> QuarantinedItem:
+    return QuarantinedItem(
+        item_id=row.item_id,
+        peer=row.peer,
+        lane=Lane(row.lane),
+        origin_node=row.origin_node,
+        origin_epoch=row.origin_epoch,
+        origin_sequence=row.origin_sequence,
+        whole_entry=bool(row.whole_entry),
+        row_count=row.row_count,
+        table=row.table_name,
+        row_id=row.row_id,
+        resident_id=row.resident_id,
+        home_node=row.home_node,
+        author_node=row.author_node,
+        version_epoch=row.version_epoch,
+        version_number=row.version_number,
+        form=Form(row.form),
+        cause=row.cause,
+        attempts=row.attempts,
+        first_at=row.first_at,
+        last_at=row.last_at,
+        retry_at=row.retry_at,
+        closed_as=row.closed_as or "",
+        closed_at=row.closed_at or 0,
+        reason=row.reason,
+    )
 
 
 def _plain(text: str, length: int = _NAME_MAX) -> str:

@@ -15,7 +15,6 @@ from node.storage.upsert import guarded_upsert
 from replication.changelog import Quarantine, read_transaction, write_transaction
 from replication.core.config import PeerRole
 from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Version
-from replication.errors import RemoteProtocolError
 from tests.contracts.storage.region import (
     CITY,
     COUNTY,
@@ -188,9 +187,10 @@ def test_a_quarantined_row_is_kept_whole_and_sealed(township: NodeStore) -> None
     keeper: Quarantine = township.storage.quarantine
     with read_transaction(township.engine) as connection:
         [waiting] = keeper.waiting(connection)
+        kept = keeper.change(connection, waiting)
         [payload] = connection.execute(select(CHANGELOG.quarantine.c.payload)).scalars()
 
-    assert waiting.change == row
+    assert kept == row
     assert "王五六七".encode() not in bytes(payload)
 
 
@@ -259,8 +259,8 @@ def test_refuses_a_gap_in_the_stream(township: NodeStore) -> None:
     assert count(township, "observations") == 1
 
 
-def test_refuses_what_no_encoder_makes(village: NodeStore) -> None:
-    """What could be neither stored nor passed on ends the link; nothing of it is applied."""
+def test_what_nobody_can_read_waits_and_the_lane_goes_on(village: NodeStore) -> None:
+    """What could be neither stored nor passed on is set aside whole; the row behind it arrives."""
     entry = log_entry(change(author=TOWNSHIP))
     broken = {
         "cut": b"[",
@@ -274,10 +274,13 @@ def test_refuses_what_no_encoder_makes(village: NodeStore) -> None:
     }
     assert entry.rows not in broken.values()
 
-    for rows in broken.values():
-        with pytest.raises(RemoteProtocolError):
-            send(village, TOWNSHIP, PeerRole.PARENT, replace(entry, rows=rows))
-    assert count(village, "observations") == 0
+    for number, rows in enumerate(broken.values(), 1):
+        behind = log_entry(change(author=TOWNSHIP, row=number), origin=TOWNSHIP, sequence=number)
+        outcome = send(village, TOWNSHIP, PeerRole.PARENT, replace(entry, rows=rows), behind)
+        assert outcome == ApplyOutcome(1, 0, 1)
+    assert count(village, "observations") == len(broken)
+    assert _causes(village) == ["ENTRY_UNREADABLE"] * len(broken)
+    assert village.storage.quarantined_by_home() == {VILLAGE: len(broken)}
 
 
 def test_columns_of_a_newer_peer_are_kept_and_passed_on(region: Region) -> None:

@@ -15,7 +15,6 @@ from node.storage.pieces import PIECE_BYTES_MAX
 from replication.changelog import read_transaction
 from replication.core.config import PeerRole
 from replication.core.model import Lane, LogEntry, RowChange, Version
-from replication.errors import RemoteProtocolError
 from tests.contracts.storage.region import (
     COUNTY,
     TOWNSHIP,
@@ -167,13 +166,15 @@ def test_the_rest_of_an_entry_that_grows_goes_on_in_pieces(region: Region) -> No
 
 
 def test_an_entry_that_could_not_be_passed_on_is_not_taken_in(region: Region) -> None:
-    """It ends the stream of whoever made it, before it is in this node's log."""
+    """It waits whole; it never gets into this node's log, and the lane goes on."""
     township = region.node(TOWNSHIP)
     many = [change(row=n, values={"note": "x" * 200_000}) for n in range(16)]
 
-    with pytest.raises(RemoteProtocolError):
-        send(township, VILLAGE, PeerRole.CHILD, log_entry(*many))
+    send(township, VILLAGE, PeerRole.CHILD, log_entry(*many))
+
     assert count(township, "observations") == 0
+    assert township.entries() == ()
+    assert _causes(township) == ["ENTRY_TOO_LARGE"]
 
 
 def test_a_bundle_of_very_many_rows_can_be_sent(village: NodeStore) -> None:

@@ -20,6 +20,36 @@ def upgrade() -> None:
     _snapshot_positions()
     _quarantine_exits()
     _receipt_times()
+    _region_epochs()
+
+
+def _region_epochs() -> None:
+    """Configurations of the region, with their signatures and how far their effects have got."""
+    long_bytes = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+    options = {
+        f"{dialect}_{option}": value
+        for dialect in ("mysql", "mariadb")
+        for option, value in {
+            "engine": "InnoDB",
+            "default_charset": "utf8mb4",
+            "collate": "utf8mb4_bin",
+        }.items()
+    }
+    op.create_table(
+        "region_epochs",
+        sa.Column("epoch", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("state", _ascii(16), nullable=False),
+        sa.Column("shape_digest", _ascii(64), nullable=False),
+        sa.Column("region_text", long_bytes, nullable=False),
+        sa.Column("offer", long_bytes, nullable=True),
+        sa.Column("decision", long_bytes, nullable=True),
+        sa.Column("purge_order", long_bytes, nullable=True),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+        sa.Column("activated_at", sa.BigInteger, nullable=True),
+        sa.Column("head_at_switch", sa.BigInteger, nullable=True),
+        sa.Column("progress", long_bytes, nullable=True),
+        **options,
+    )
 
 
 def _log_audience() -> None:
@@ -49,9 +79,7 @@ def _quarantine_exits() -> None:
 def _receipt_times() -> None:
     """When the peer last confirmed something, ms since 1970; 0: not since this is kept."""
     with op.batch_alter_table("link_outbound") as table:
-        table.add_column(
-            sa.Column("receipt_at", sa.BigInteger, nullable=False, server_default="0")
-        )
+        table.add_column(sa.Column("receipt_at", sa.BigInteger, nullable=False, server_default="0"))
 
 
 def _ascii(length: int) -> sa.types.TypeEngine[str]:

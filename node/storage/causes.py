@@ -1,0 +1,89 @@
+"""The causes of quarantine: what each means, and whether time can mend it.
+
+A cause that time can mend (a newer region file, an upgrade, a grant that is on its way) is tried
+again by itself. Any other lies in the row as it is: an operator decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from replication.changelog import retry_after_ms
+from replication.core.admission import Cause
+
+__all__ = ["CAUSES", "Misfit", "meaning_of", "retry_at"]
+
+
+class Misfit(StrEnum):
+    """Causes of quarantine beyond those of replication.core.admission.Cause."""
+
+    TABLE_UNKNOWN = "TABLE_UNKNOWN"
+    LANE_MISMATCH = "LANE_MISMATCH"
+    ENTRY_MISMATCH = "ENTRY_MISMATCH"
+    ENTRY_UNREADABLE = "ENTRY_UNREADABLE"
+    ENTRY_TOO_LARGE = "ENTRY_TOO_LARGE"
+    ORIGIN_NOT_BELOW = "ORIGIN_NOT_BELOW"
+    ORIGIN_NOT_ABOVE = "ORIGIN_NOT_ABOVE"
+    AUTHOR_NOT_ABOVE = "AUTHOR_NOT_ABOVE"
+    RESIDENT_OF_ANOTHER = "RESIDENT_OF_ANOTHER"
+    ROW_MALFORMED = "ROW_MALFORMED"
+    FORM_NOT_IN_POLICY = "FORM_NOT_IN_POLICY"
+    AUTHOR_CHANGED = "AUTHOR_CHANGED"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    heals: bool
+    meaning: str
+
+
+def _heals(meaning: str) -> _Known:
+    return _Known(True, meaning)
+
+
+def _stays(meaning: str) -> _Known:
+    return _Known(False, meaning)
+
+
+_REGION: Final = "; the region files of the two nodes may differ"
+
+CAUSES: Final[Mapping[str, _Known]] = MappingProxyType(
+    {
+        Cause.AUTHOR_NOT_BELOW: _heals(f"its author does not lie below the child{_REGION}"),
+        Cause.HOME_NOT_HERE: _heals(f"its resident's home does not lie here{_REGION}"),
+        Cause.IDENTITY_NOT_FROM_HOME: _stays("identity data by another node than the home"),
+        Cause.FORM_NOT_FULL: _stays("the parent sent a row that is not in full"),
+        Cause.HOME_EPOCH_OLD: _heals("written under an epoch of the home that has passed"),
+        Cause.HOME_DISPUTED: _heals("it names another home than is known here for that epoch"),
+        Cause.HOME_NOT_GRANTED: _heals("it names a new home whose grant has not arrived here"),
+        Misfit.TABLE_UNKNOWN: _heals("a table that this release does not have"),
+        Misfit.LANE_MISMATCH: _stays("it came in a lane that is not its table's"),
+        Misfit.ENTRY_MISMATCH: _stays("its entry names another home or form than the row"),
+        Misfit.ENTRY_UNREADABLE: _heals("an entry whose rows this release cannot read"),
+        Misfit.ENTRY_TOO_LARGE: _stays("an entry larger than one that can be passed on"),
+        Misfit.ORIGIN_NOT_BELOW: _heals(f"its origin does not lie below the child{_REGION}"),
+        Misfit.ORIGIN_NOT_ABOVE: _heals(f"the parent sent it as of a node here{_REGION}"),
+        Misfit.AUTHOR_NOT_ABOVE: _heals(f"the parent sent it as written here{_REGION}"),
+        Misfit.RESIDENT_OF_ANOTHER: _heals("identity data of a resident of another home"),
+        Misfit.ROW_MALFORMED: _heals("a cell or an id does not fit this release's table"),
+        Misfit.FORM_NOT_IN_POLICY: _heals(f"policy does not copy it up in that form{_REGION}"),
+        Misfit.AUTHOR_CHANGED: _heals("another node than its author amends the row"),
+    }
+)
+"""Every cause that this release gives."""
+
+
+def meaning_of(cause: str) -> str:
+    """What a cause means, in words; a cause of another release is not known."""
+    known = CAUSES.get(cause)
+    return known.meaning if known is not None else "a cause that this release does not know"
+
+
+def retry_at(cause: str, attempts: int, now_ms: int) -> int | None:
+    """When an item is tried again by itself after `attempts`; None: an operator decides."""
+    known = CAUSES.get(cause)
+    return now_ms + retry_after_ms(attempts) if known is not None and known.heals else None
