@@ -36,6 +36,7 @@ __all__ = [
     "CHANGELOG",
     "DATA_KEYS",
     "METADATA",
+    "REGION_EPOCHS",
     "REPLICATED",
     "SCOPE_HOMES",
     "words",
@@ -187,6 +188,24 @@ SCOPE_HOMES: Final = _table(
     Column("home_node", ascii_text(16), primary_key=True),
 )
 """Sets of homes by the hash of the set, for scopes too large to spell out in a statement."""
+
+REGION_EPOCHS: Final = _table(
+    "region_epochs",
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", ascii_text(16), nullable=False),
+    # Of what the hierarchy means, which the next epoch names as the one it follows.
+    Column("shape_digest", ascii_text(64), nullable=False),
+    Column("region_text", blob(), nullable=False),
+    # Signed statements as they travel; null where there is none (epoch 1, a file put by hand).
+    Column("offer", blob(), nullable=True),
+    Column("decision", blob(), nullable=True),
+    Column("purge_order", blob(), nullable=True),
+    Column("received_at", BigInteger, nullable=False),
+    Column("activated_at", BigInteger, nullable=True),
+    Column("head_at_switch", BigInteger, nullable=True),
+    Column("progress", blob(), nullable=True),
+)
+"""Configurations of the region that this node was told of, one row an epoch."""
 
 CHANGELOG: Final = define_tables(METADATA)
 """The change log's own tables, in the same database and so in the same transactions."""
