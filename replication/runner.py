@@ -49,6 +49,7 @@ from replication.core.model import (
     Refusal,
     Request,
 )
+from replication.core.outbound import LaneView
 from replication.errors import RemoteProtocolError
 
 __all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
@@ -174,10 +175,10 @@ class LinkRunner:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def log_advanced(self, head: int) -> None:
-        """The node's log reached `head`: there may be something to send."""
+    def log_advanced(self, head: int, lane_heads: Mapping[Lane, int] | None = None) -> None:
+        """The node's log reached `head`, each lane its own end: there may be something to send."""
         if not self._ended.done():
-            self._perform(self._core.log_advanced(head, self._now()))
+            self._perform(self._core.log_advanced(head, self._now(), lane_heads))
 
     def end(self, code: str, reason: str) -> None:
         """Say goodbye and finish."""
@@ -188,6 +189,16 @@ class LinkRunner:
     def delivered_to(self) -> Mapping[Lane, int]:
         """By lane: up to where the peer durably holds all that is for it; empty before it is up."""
         return self._core.delivered_to
+
+    @property
+    def lane_views(self) -> Mapping[Lane, LaneView]:
+        """How each lane is; empty before it is up."""
+        return self._core.lane_views
+
+    @property
+    def bytes_per_s(self) -> int:
+        """What the peer confirms a second, as measured; a guess before the first receipts."""
+        return self._core.meter.bytes_per_s
 
     @property
     def is_up(self) -> bool:

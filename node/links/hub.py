@@ -60,6 +60,11 @@ class LinkState:
     runner: LinkRunner | None = None
     last_heard_ms: int = 0
     last_error: str = ""
+    last_hint: str = ""
+    changed_ms: int = 0
+    """When it last went up or down, ms since 1970 UTC."""
+    clock_skew_ms: int = 0
+    """The peer's clock at its last greeting minus this node's."""
     connects: int = 0
 
     @property
@@ -109,11 +114,11 @@ class LinkHub:
         """One state for each neighbour, connected or not."""
         return self._states
 
-    def log_advanced(self, head: int) -> None:
-        """Tell every live stream that the log has moved."""
+    def log_advanced(self, head: int, lane_heads: Mapping[Lane, int] | None = None) -> None:
+        """Tell every live stream that the log has moved; lanes without news are not read."""
         for state in self._states.values():
             if state.runner is not None:
-                state.runner.log_advanced(head)
+                state.runner.log_advanced(head, lane_heads)
 
     async def ask(
         self, to: NodeId, method: str, body: bytes, *, remaining_ms: int, manifest: bytes = b""
@@ -142,7 +147,7 @@ class LinkHub:
                 ended = await self._dial(parent)
             except (grpc.aio.AioRpcError, FenheError, SQLAlchemyError) as error:
                 ended = _failed(error)
-                state.last_error = f"{ended.code}: {ended.reason}"
+                state.last_error, state.last_hint = f"{ended.code}: {ended.reason}", ended.hint
                 self._log.warning("no link", peer=state.peer, code=ended.code, reason=ended.reason)
             # A link that comes up and breaks at once, again and again, is not a link.
             lasted_ms = self.clock.monotonic_ms() - dialled_ms
@@ -174,7 +179,9 @@ class LinkHub:
     ) -> LinkEnded:
         def went_up(hello: Hello) -> None:
             state.connects += 1
-            state.last_error = self._notice(hello)
+            state.last_error, state.last_hint = self._notice(hello), ""
+            state.changed_ms = self.clock.now_ms()
+            state.clock_skew_ms = hello.clock_ms - state.changed_ms if hello.clock_ms else 0
             self._log.info("link up", peer=state.peer, role=state.role, epoch=hello.store_epoch)
             if state.last_error:
                 self._log.warning("link up, but", peer=state.peer, notice=state.last_error)
@@ -196,7 +203,8 @@ class LinkHub:
             if state.runner is runner:
                 state.runner = None
         if ended.code != "REPLACED":
-            state.last_error = f"{ended.code}: {ended.reason}"
+            state.last_error, state.last_hint = f"{ended.code}: {ended.reason}", ended.hint
+            state.changed_ms = self.clock.now_ms()
             if ended.hint:
                 state.last_error += f" ({ended.hint})"
         self._log.info(

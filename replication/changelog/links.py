@@ -57,13 +57,19 @@ class LinkState:
         cursor: Cursor,
         receipt_signature: bytes = b"",
         key_id: str = "",
+        receipt_at_ms: int | None = None,
     ) -> None:
-        """Record a receipt.
+        """Record a receipt; `receipt_at_ms` None: no new one, only what was passed over.
 
         Raises:
             CursorWentBackError: It would take back what an earlier receipt of this stream said.
         """
-        proof = {"receipt_signature": receipt_signature, "receipt_key_id": key_id}
+        proof: dict[str, Any] = {
+            "receipt_signature": receipt_signature,
+            "receipt_key_id": key_id,
+        }
+        if receipt_at_ms is not None:
+            proof["receipt_at"] = receipt_at_ms
         _save(connection, self._tables.link_outbound, peer, cursor, proof)
 
     def receipts(self, connection: Connection, peer: str) -> dict[Lane, Receipt]:
@@ -75,6 +81,12 @@ class LinkState:
             )
             for row in connection.execute(select(t).where(t.c.peer == peer))
         }
+
+    def receipt_times(self, connection: Connection, peer: str) -> dict[Lane, int]:
+        """When the last receipt of each lane came, ms since 1970 UTC; 0: before this was kept."""
+        t = self._tables.link_outbound
+        chosen = select(t.c.lane, t.c.receipt_at).where(t.c.peer == peer)
+        return {Lane(row.lane): row.receipt_at for row in connection.execute(chosen)}
 
     def delivered_to(self, connection: Connection, peer: str) -> int:
         """Sequence up to which every lane ever sent to the peer is delivered; 0 if none was."""

@@ -46,7 +46,7 @@ from replication.core.model import (
     Refusal,
     StreamEpoch,
 )
-from replication.core.outbound import OutboundLane, RateMeter
+from replication.core.outbound import LaneView, OutboundLane, RateMeter
 from replication.core.resume import resume_point
 from replication.errors import LocalProtocolError
 
@@ -402,7 +402,7 @@ class LinkEnd:
             # In order, every batch before the refused one has been confirmed by now.
             return self._close("RECEIPT_UNKNOWN", "a refusal stands where no receipt put the peer")
         self._in_flight_bytes -= out.rewind()
-        out.back_off(now, self.config.backoff_ms_min, self.config.backoff_ms_max)
+        out.back_off(receipt.refused, now, self.config.backoff_ms_min, self.config.backoff_ms_max)
         return self._pump(now)
 
     # -- what to do next ------------------------------------------------------------------------
@@ -462,6 +462,11 @@ class LinkEnd:
         if self.state is not LinkState.UP:
             return {}
         return {lane: out.delivered_to for lane, out in self._out.items()}
+
+    @property
+    def lane_views(self) -> Mapping[Lane, LaneView]:
+        """How each lane is; empty before the link is up."""
+        return {lane: out.view for lane, out in self._out.items()}
 
     def _owed_since(self) -> int | None:
         """Since when the peer owes a Hello or a receipt; None if it owes nothing."""

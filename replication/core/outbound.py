@@ -16,7 +16,7 @@ from replication.core.hashing import batch_digest, running_hash
 from replication.core.model import Batch, Cursor, Lane, LogEntry, Receipt
 from replication.core.resume import ResumePoint
 
-__all__ = ["ENTRY_OVERHEAD_BYTES", "OutboundLane", "RateMeter", "ReceiptFault"]
+__all__ = ["ENTRY_OVERHEAD_BYTES", "LaneView", "OutboundLane", "RateMeter", "ReceiptFault"]
 
 ENTRY_OVERHEAD_BYTES: Final = 64
 """What an entry weighs beside its rows, for the window."""
@@ -38,6 +38,15 @@ class ReceiptFault:
 
     code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """Whether a receipt is owed; refusals since the last receipt, and the code of the last one."""
+
+    waiting: bool
+    refusals: int
+    refused: str
 
 
 class RateMeter:
@@ -78,6 +87,12 @@ class OutboundLane:
         self._saved_to = start.scanned
         self._read_outdated = False
         self._failures = 0
+        self._refused = ""
+
+    @property
+    def view(self) -> LaneView:
+        """How the lane is, for those who look after it."""
+        return LaneView(self.waiting, self._failures, self._refused)
 
     @property
     def delivered_to(self) -> int:
@@ -174,6 +189,7 @@ class OutboundLane:
             self.acked = cursor
             self._saved_to = cursor.covers_to
             self._failures = 0
+            self._refused = ""
         return freed, None
 
     def rewind(self) -> int:
@@ -186,8 +202,9 @@ class OutboundLane:
         self._read_outdated = True
         return freed
 
-    def back_off(self, now: int, pause_ms_min: int, pause_ms_max: int) -> None:
+    def back_off(self, code: str, now: int, pause_ms_min: int, pause_ms_max: int) -> None:
         """Pause the lane: twice as long after each refusal, until a receipt accepts."""
+        self._refused = code
         doublings = min(self._failures, 16)
         self._failures += 1
         self._paused_until_ms = now + min(pause_ms_min << doublings, pause_ms_max)
