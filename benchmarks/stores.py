@@ -22,8 +22,8 @@ from node.storage.data_keys import KeyState, StoredKeys
 from node.storage.tables import CHANGELOG
 from replication.changelog import (
     ChangeLog,
+    CounterSequencer,
     NewEntry,
-    RelaySequencer,
     StoreState,
     read_transaction,
 )
@@ -53,7 +53,8 @@ class OpenNode:
 def attach(data_dir: Path) -> OpenNode:
     """Open a running node's MariaDB store as a second process, without taking its numbering over.
 
-    The node's own relay numbers what is appended here, when it next looks (once a second).
+    What is appended here is numbered at once; the node itself sees it when it next looks (once a
+    second).
     """
     base = read_foundations(data_dir, SystemClock())
     engine = open_engine(base.settings.database, EngineLimits(connections=_CONNECTIONS))
@@ -76,7 +77,7 @@ def _storage(base: Foundations, engine: Engine, kind: Callable[..., ChangeLog]) 
     keys = _data_keys(engine, folder, base.node_id)
     with read_transaction(engine) as connection:
         epoch = int(StoreState(CHANGELOG).load(connection)["store_epoch"])
-    numbering = RelaySequencer(CHANGELOG, store_epoch=epoch)
+    numbering = CounterSequencer(CHANGELOG, store_epoch=epoch)
     log = kind(CHANGELOG, node_id=base.node_id, store_epoch=epoch, sealer=keys, numbering=numbering)
     return Storage(
         engine,

@@ -92,7 +92,7 @@ class Node:
         parts = await self._open(clock.monotonic_ms())
         metrics = NodeMetrics(base.node_id)
         for reader in (
-            parts.hub.log_advanced,
+            lambda head: parts.hub.log_advanced(head, parts.pump.lane_heads),
             metrics.log_head,
             parts.questions.log_advanced,
         ):
@@ -129,7 +129,12 @@ class Node:
         )
         self._exit.callback(store.close)
         disk = await loop.run_in_executor(threads, self._disk, store)
-        pump = LogPump(store.number, self._threads("number", 1))
+        pump = LogPump(
+            store.number,
+            self._threads("number", 1),
+            ends=store.tail,
+            lane_heads=store.lane_heads,
+        )
         link_store = NodeLinkStore(
             store.engine,
             store.storage,

@@ -31,13 +31,15 @@ from node.storage.data_keys import KeyState, StoredKeys
 from node.storage.tables import CHANGELOG
 from replication.changelog import (
     ChangeLog,
+    CounterSequencer,
     LinkState,
+    LogTail,
     Marks,
-    RelaySequencer,
     StoreState,
     read_transaction,
     write_transaction,
 )
+from replication.core.model import Lane
 
 __all__ = ["OpenStore", "cache_shares", "database_url", "open_store", "uses_redis"]
 
@@ -60,6 +62,13 @@ class OpenStore:
     incarnation: str
     number: Callable[[], int]
     """Numbers what has committed; returns the durable head. Safe from several threads."""
+    tail: LogTail
+    """What this process has just committed."""
+
+    def lane_heads(self, up_to: int) -> dict[Lane, int]:
+        """By lane, its greatest number at or below `up_to`."""
+        with read_transaction(self.engine) as connection:
+            return self.log.lane_heads(connection, up_to)
 
     @property
     def database(self) -> str:
@@ -98,8 +107,16 @@ def open_store(
     migrate(engine)
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock, suite_named(settings.suite))
     epoch, incarnation = _life(engine)
-    sequencer = RelaySequencer(CHANGELOG, store_epoch=epoch)
-    log = ChangeLog(CHANGELOG, node_id=node_id, store_epoch=epoch, sealer=keys, numbering=sequencer)
+    sequencer = CounterSequencer(CHANGELOG, store_epoch=epoch)
+    tail = LogTail()
+    log = ChangeLog(
+        CHANGELOG,
+        node_id=node_id,
+        store_epoch=epoch,
+        sealer=keys,
+        numbering=sequencer,
+        tail=tail,
+    )
     cache: Cache
     if uses_redis(settings, profile):
         life = StoreLife(node_id, epoch, incarnation)
@@ -133,6 +150,7 @@ def open_store(
         epoch,
         incarnation,
         number,
+        tail,
     )
 
 

@@ -9,7 +9,7 @@ milliseconds to synchronise, that is most of what a read costs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from node.storage.reads import Reader, named_id, resident_read
 from node.storage.scope import sees
 from node.storage.specs import IDENTIFIERS, RESIDENTS
 from replication.core.codec import decode_changes
+from replication.core.model import LogEntry
 
 __all__ = ["AnswerCounts", "Encode", "ResidentAnswers", "ResidentQuestion"]
 
@@ -97,6 +98,11 @@ class ResidentAnswers:
 
     def changed_residents(self, after: int, *, up_to: int) -> ChangedResidents:
         """See node.cache.ChangeSource: residents and identifiers travel in one lane."""
+        kept = self._store.changelog.tail.read(
+            after=after, lane=_LANE, bytes_max=_BYTES_MAX, up_to=up_to
+        )
+        if kept is not None:
+            return ChangedResidents(kept.scanned_to, _changed(kept.entries))
 
         def work(connection: Connection) -> ChangedResidents:
             part = self._store.changelog.read(
@@ -107,13 +113,7 @@ class ResidentAnswers:
                 entries_max=_ENTRIES_MAX,
                 up_to=up_to,
             )
-            changed = {
-                change.resident_id
-                for entry in part.entries
-                for change in decode_changes(entry.codec, entry.rows)
-                if change.table in {RESIDENTS.name, IDENTIFIERS.name}
-            }
-            return ChangedResidents(part.scanned_to, frozenset(changed))
+            return ChangedResidents(part.scanned_to, _changed(part.entries))
 
         return self._store.transactions.read(work)
 
@@ -144,6 +144,15 @@ class ResidentAnswers:
         for caller, done in deeds.items():
             self._store.auditor.write(connection, caller, *done)
         return work
+
+
+def _changed(entries: Iterable[LogEntry]) -> frozenset[str]:
+    return frozenset(
+        change.resident_id
+        for entry in entries
+        for change in decode_changes(entry.codec, entry.rows)
+        if change.table in {RESIDENTS.name, IDENTIFIERS.name}
+    )
 
 
 def _for_caller(kept: CachedAnswer, caller: Caller) -> bytes | None:

@@ -39,11 +39,18 @@ class OutgoingReader:
         up_to: int | None,
     ) -> tuple[tuple[LogEntry, ...], int]:
         """See Storage.outgoing."""
+        log = self._store.changelog
+        if up_to is not None:
+            # A link at the end of the log needs no database for what was committed just now.
+            kept = log.tail.read(after=after, lane=lane, bytes_max=bytes_max, up_to=up_to)
+            if kept is not None:
+                rising = self._for_peer(None, peer, peer_role, kept.entries)
+                return tuple(rising), kept.scanned_to
 
         def work(connection: Connection) -> tuple[tuple[LogEntry, ...], int]:
             scanned = after
             for _ in range(_SLICES_A_CALL):
-                part = self._store.changelog.read(
+                part = log.read(
                     connection, after=scanned, lane=lane, bytes_max=bytes_max, up_to=up_to
                 )
                 scanned = part.scanned_to
@@ -56,7 +63,7 @@ class OutgoingReader:
 
     def _for_peer(
         self,
-        connection: Connection,
+        connection: Connection | None,
         peer: NodeId,
         peer_role: PeerRole,
         entries: Sequence[LogEntry],
@@ -78,9 +85,13 @@ class OutgoingReader:
         )
 
     def _identity_numbers(
-        self, connection: Connection, resident_ids: Sequence[str]
+        self, connection: Connection | None, resident_ids: Sequence[str]
     ) -> Mapping[str, str]:
         """The newest identity number of each resident who has one, clear."""
+        if connection is None:
+            return self._store.transactions.read(
+                lambda opened: self._identity_numbers(opened, resident_ids)
+            )
         t = REPLICATED[IDENTIFIERS.name]
         query = (
             select(t.c.row_id, t.c.resident_id, t.c.value)

@@ -17,12 +17,20 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.dml import Insert
 
-__all__ = ["ConnectionFactory", "prepare_engine", "read_transaction", "upsert", "write_transaction"]
+__all__ = [
+    "ConnectionFactory",
+    "after_commit",
+    "prepare_engine",
+    "read_transaction",
+    "upsert",
+    "write_transaction",
+]
 
 ConnectionFactory = Callable[[], AbstractContextManager[Connection]]
 """Opens a connection in a transaction that commits at the end, such as `engine.begin`."""
 
 _READ_ONLY: Final = "fenhe_read_only"
+_AFTER_COMMIT: Final = "fenhe_after_commit"
 _BUSY_TIMEOUT_MS: Final = 30_000
 
 
@@ -58,9 +66,22 @@ def read_transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
-    """A transaction that writes; the same as engine.begin(), named for symmetry."""
+    """A transaction that writes; once it is durable, what `after_commit` was given is done."""
     with engine.begin() as connection:
+        info = connection.info
+        # Left by a transaction that was not begun here, or was rolled back.
+        info.pop(_AFTER_COMMIT, None)
         yield connection
+    for done in info.pop(_AFTER_COMMIT, ()):
+        done()
+
+
+def after_commit(connection: Connection, done: Callable[[], None]) -> None:
+    """Call `done` once the connection's write_transaction is durable; never if it is rolled back.
+
+    A transaction begun in another way forgets it.
+    """
+    connection.info.setdefault(_AFTER_COMMIT, []).append(done)
 
 
 def upsert(

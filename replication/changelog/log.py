@@ -33,8 +33,8 @@ from replication.changelog.dialects import after_commit
 from replication.changelog.errors import DuplicateEntryError, LogNotReadyError, LogPrunedError
 from replication.changelog.sequencer import NumberBlock, Numbering
 from replication.changelog.slices import LogSlice
-from replication.changelog.tail import LogTail
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
+from replication.changelog.tail import LogTail
 from replication.core.model import Audience, Form, Lane, LogEntry
 
 __all__ = [
@@ -133,7 +133,7 @@ class ChangeLog:
         tail: LogTail | None = None,
     ) -> None:
         """`tail` is told of what was committed here, if numbers are given before the commit."""
-        self._tail = tail
+        self._tail = tail or LogTail()
         self._tables = tables
         self._node_id = node_id
         self._store_epoch = store_epoch
@@ -152,6 +152,11 @@ class ChangeLog:
     def store_epoch(self) -> int:
         """The life of the store this log was opened in."""
         return self._store_epoch
+
+    @property
+    def tail(self) -> LogTail:
+        """What this process has just committed, for readers who are at the end of the log."""
+        return self._tail
 
     def append(self, connection: Connection, entries: Sequence[NewEntry]) -> None:
         """Add entries to the caller's transaction, with one INSERT.
@@ -176,13 +181,12 @@ class ChangeLog:
             connection.execute(self._insert, values)
         except IntegrityError as error:
             raise DuplicateEntryError("an entry of this origin is in the log already") from error
-        tail = self._tail
-        if tail is not None and block is not None:
+        if block is not None:
             numbered = [
                 _numbered(entry, block, sequence)
                 for sequence, entry in enumerate(entries, start=block.first)
             ]
-            after_commit(connection, lambda: tail.committed(numbered))
+            after_commit(connection, lambda: self._tail.committed(numbered))
 
     def read(
         self,
@@ -234,6 +238,18 @@ class ChangeLog:
         t = self._tables.sequencer
         head = connection.execute(select(t.c.head).where(t.c.id == SEQUENCER_ROW)).scalar()
         return int(head or 0)
+
+    def lane_heads(self, connection: Connection, up_to: int) -> dict[Lane, int]:
+        """By lane, its greatest number at or below `up_to`; 0 for a lane that has none."""
+        t = self._tables.change_log
+        ends = [
+            select(func.max(t.c.sequence))
+            .where(t.c.lane == lane.value, t.c.sequence <= up_to)
+            .scalar_subquery()
+            for lane in Lane
+        ]
+        row = connection.execute(select(*ends)).one()
+        return {lane: int(last or 0) for lane, last in zip(Lane, row, strict=True)}
 
     def end(self, connection: Connection, lane: Lane, after: int) -> LogEnd:
         """Whether a reader of `lane` at `after` has seen all of it that has committed.

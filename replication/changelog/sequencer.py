@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    bindparam,
     case,
     func,
     insert,
@@ -163,16 +164,27 @@ class CounterSequencer:
         Raises:
             SequencerFencedError: The store has a newer life, or take_over was never called.
         """
-        t = self._tables.sequencer
-        raised = connection.execute(
-            update(t)
-            .where(t.c.id == SEQUENCER_ROW, t.c.store_epoch == self._store_epoch)
-            .values(head=t.c.head + count)
-        )
-        if raised.rowcount != 1:
+        head = self._raised_head(connection, count)
+        if head is None:
             raise SequencerFencedError("the store is not in the life this log was opened for")
-        head = connection.execute(select(t.c.head).where(t.c.id == SEQUENCER_ROW)).scalar_one()
         return NumberBlock(self._store_epoch, head - count + 1)
+
+    def _raised_head(self, connection: Connection, count: int) -> int | None:
+        """Raise the counter and read it in one statement; None if the store has another life."""
+        t = self._tables.sequencer
+        raise_ = update(t).where(t.c.id == SEQUENCER_ROW, t.c.store_epoch == self._store_epoch)
+        if connection.dialect.name == "sqlite":
+            raised = connection.execute(
+                raise_.values(head=t.c.head + bindparam("count")).returning(t.c.head),
+                {"count": count},
+            ).scalar()
+            return None if raised is None else int(raised)
+        # The value given to LAST_INSERT_ID() comes back with the statement's own answer.
+        done = connection.execute(
+            raise_.values(head=func.last_insert_id(t.c.head + bindparam("count"))),
+            {"count": count},
+        )
+        return int(done.lastrowid) if done.rowcount == 1 else None
 
     def take_over(self, connection_factory: ConnectionFactory) -> None:
         """See Sequencer. Numbers what a RelaySequencer of an earlier start left."""
