@@ -42,6 +42,7 @@ class Action(StrEnum):
     RETRY = "retry"
     SKIP = "skip"
     ASK = "ask"
+    PURGE = "purge"
 
 
 class Outcome(StrEnum):

@@ -82,7 +82,10 @@ class ColumnarSource:
             missing = sorted(touched.get(spec.name, set()) - found.keys())
             for some in chunks(missing):
                 found.update(_by_id(connection, query.where(t.c.row_id.in_(some))))
-            gone = tuple(sorted(key for key, row in found.items() if row["deleted"]))
+            # What the log spoke of and is not here any more was purged with its home.
+            purged = touched.get(spec.name, set()) - found.keys()
+            dead = {key for key, row in found.items() if row["deleted"]}
+            gone = tuple(sorted(dead | purged))
             live = tuple(_shown(found[key]) for key in sorted(found) if not found[key]["deleted"])
             if live:
                 rows[spec.name] = live

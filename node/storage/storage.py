@@ -38,6 +38,7 @@ from node.storage.model import (
     StoredRecord,
     StoredResident,
 )
+from node.storage.moving import MovingRows
 from node.storage.outgoing import OutgoingReader
 from node.storage.reads import Reader
 from node.storage.release import QuarantineDesk
@@ -121,6 +122,7 @@ class Storage:
         self._outgoing = OutgoingReader(store)
         self._columnar = ColumnarSource(store)
         self._counter = Counter(store)
+        self._moving = MovingRows(store)
 
     def put_bundle(self, caller: Caller, bundle: Bundle) -> BundleResult:
         """Store a bundle, all of it or nothing, with its log entries and audit.
@@ -263,6 +265,16 @@ class Storage:
         return self._store.transactions.read(
             lambda connection: LogState(log.head(connection), log.unnumbered(connection))
         )
+
+    @property
+    def moving(self) -> MovingRows:
+        """Rows of homes that come to another branch of the region."""
+        return self._moving
+
+    @property
+    def transactions(self) -> Transactions:
+        """For the node's own small tables in the same database (region_epochs)."""
+        return self._store.transactions
 
     @property
     def quarantine(self) -> Quarantine:
