@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from node.backup.mark import refuse_unfinished
 from node.errors import SettingsError
 
 __all__ = ["NodePaths", "NodeSettings", "load_settings", "save_settings"]
@@ -47,6 +48,8 @@ class NodeSettings(BaseModel):
     """Algorithms of what is stored: chosen before the first start, and fixed from then on."""
     metrics_listen: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
+    alarm_after_s: Annotated[int, Field(ge=3, le=86_400)] = 600
+    """Seconds that a neighbour's backlog may stand still before an alarm is raised."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """Least level that is logged."""
 
@@ -57,6 +60,7 @@ class NodePaths:
     def __init__(self, data_dir: Path) -> None:
         self.data = data_dir
         self.settings = data_dir / SETTINGS_FILE
+        self.former_region = data_dir / "region.former.yaml"
         self.keys = data_dir / "keys"
         self.certs = data_dir / "certs"
         self.columnar = data_dir / "columnar"
@@ -70,7 +74,9 @@ def load_settings(data_dir: Path) -> NodeSettings:
 
     Raises:
         SettingsError: The file is missing or wrong; every fault is named.
+        RestoreUnfinishedError: A restore into this folder has not ended.
     """
+    refuse_unfinished(data_dir)
     path = data_dir / SETTINGS_FILE
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -93,6 +99,6 @@ def load_settings(data_dir: Path) -> NodeSettings:
 def save_settings(data_dir: Path, settings: NodeSettings) -> None:
     """Write node.yaml; keys that stand at their default are left out."""
     values = settings.model_dump(exclude_defaults=True)
-    (data_dir / SETTINGS_FILE).write_text(
-        yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    draft = data_dir / f".{SETTINGS_FILE}.part"
+    draft.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    draft.replace(data_dir / SETTINGS_FILE)

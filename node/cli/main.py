@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from node.cli import (
+    backup_cmd,
     demo_cmd,
     hierarchy_cmd,
     node_cmd,
@@ -30,6 +31,7 @@ app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its 
 app.add_typer(replication_cmd.app, name="replication", help="How copies move between nodes.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
 demo_cmd.add_to(app)
+backup_cmd.add_to(app)
 query_cmd.add_to(app)
 
 

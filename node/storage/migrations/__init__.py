@@ -42,10 +42,14 @@ def revision_of(engine: Engine) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, revision: str | None = None) -> None:
     """Bring the schema to this program's revision; does nothing where it stands there.
 
     On SQLite a failed migration leaves nothing behind; MySQL commits each statement of it.
+
+    Args:
+        engine: Of the database.
+        revision: Stop at this earlier one, for rows that were kept under it.
 
     Raises:
         SchemaNewerError: A newer program migrated the database.
@@ -55,9 +59,12 @@ def migrate(engine: Engine) -> None:
     held = revision_of(engine)
     if held is not None and held not in known:
         raise SchemaNewerError(f"the database stands at revision {held}, unknown to this program")
-    if held == head_revision():
+    wanted = revision or head_revision()
+    if wanted not in known:
+        raise SchemaNewerError(f"rows of revision {wanted} are unknown to this program")
+    if held == wanted:
         return
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, wanted)
         ensure_log(connection, CHANGELOG)
