@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from replication.core.model import (
     Batch,
@@ -23,6 +24,7 @@ from replication.core.model import (
 )
 
 __all__ = [
+    "SEED",
     "ApplyBatch",
     "Close",
     "Effect",
@@ -34,6 +36,9 @@ __all__ = [
     "SaveMark",
     "Send",
 ]
+
+SEED: Final = "?"
+"""ReadLog.position: the peer is recovering and wants a snapshot to be begun."""
 
 LinkFrame = Hello | Refusal | Batch | Receipt | Mark | Goodbye
 """The frames a LinkEnd understands; requests and answers are another machine's."""
@@ -52,7 +57,8 @@ class ReadLog:
 
     Answer with `entries_read` exactly once, with entries in log order, about `bytes_max` bytes of
     rows (at least one entry if there is any), and `scanned_to`: the last sequence looked at. Where
-    a snapshot of the rows stands in for a stretch of the log, `position` is where it goes on.
+    a snapshot of the rows stands in for a stretch of the log, `position` is where it goes on, or
+    SEED where a recovering peer wants one; a store that cannot serve it now answers from the log.
     """
 
     lane: Lane

@@ -6,21 +6,32 @@ certificate is checked before a LinkEnd exists; here only what both sides claim 
 
 from __future__ import annotations
 
+from typing import Final
+
 from replication.core.config import LinkConfig
 from replication.core.model import (
     PROTOCOL_MIN,
     SCHEMA_VERSION,
     Cursor,
     Hello,
+    Lane,
     Refusal,
 )
 
-__all__ = ["hello_of", "refusal_of"]
+__all__ = ["RECOVERING", "hello_of", "refusal_of", "seed_feature"]
+
+RECOVERING: Final = "recovering"
+"""Feature of a node that gets back what it lost: it takes rows it wrote itself from neighbours."""
 
 _RESTORE_HINT = (
     "Start that node from its newest store. Only a backup under a new store epoch may take its"
     " place: stop it, run `fenhe node new-epoch`, start it."
 )
+
+
+def seed_feature(lane: Lane) -> str:
+    """Feature of a recovering node that has not had this peer's snapshot of a lane yet."""
+    return f"seed:{lane.value}"
 
 
 def hello_of(config: LinkConfig, cursors: tuple[Cursor, ...]) -> Hello:

@@ -221,7 +221,7 @@ class LinkEnd:
             stays = scanned_to == out.scanned and not (position or out.position)
             if scanned_to < out.scanned or (entries and stays):
                 raise LocalProtocolError(f"a read of lane {lane.name} went back to {scanned_to}")
-            if entries:
+            if out.is_news(entries, position):
                 batch = out.add(
                     entries,
                     scanned_to,
@@ -315,6 +315,7 @@ class LinkEnd:
             stream = Cursor(lane, StreamEpoch(mine, theirs), 0, 0)
             start = type(self).resume(stream, claims.get(lane), self._outbound_saved.get(lane))
             self._out[lane] = self.outbound_type(lane, start)
+            self._out[lane].take_wishes(hello.features if self.protocol > 1 else ())
             self._in[lane] = self.inbound_type(self._inbound_start(lane, theirs))
         return [LinkUp(hello)]
 
@@ -425,7 +426,7 @@ class LinkEnd:
                 continue
             out.begin_read()
             reserved += batch_bytes
-            effects.append(ReadLog(lane, out.scanned, batch_bytes, out.position))
+            effects.append(ReadLog(lane, out.scanned, batch_bytes, out.read_position))
         if self._marks and self.is_delivered(self._marks[0].at_sequence):
             effects.append(Send(self._marks.pop(0)))
         return effects
@@ -437,7 +438,7 @@ class LinkEnd:
         return min(max(self.meter.bytes_per_s, config.batch_bytes_min), config.batch_bytes_max)
 
     def _skip_quiet(self, lane: Lane, out: OutboundLane) -> bool:
-        if out.position:
+        if out.read_position:
             return False
         if out.scanned >= self._head:
             return True
@@ -449,9 +450,8 @@ class LinkEnd:
 
     def is_delivered(self, sequence: int) -> bool:
         """Whether the peer durably holds all that is for it up to this sequence of the log."""
-        return self.state is LinkState.UP and all(
-            out.delivered_to >= sequence for out in self._out.values()
-        )
+        lanes = self._out.values()
+        return self.state is LinkState.UP and all(out.has_delivered(sequence) for out in lanes)
 
     @property
     def delivered_to(self) -> Mapping[Lane, int]:
@@ -465,7 +465,7 @@ class LinkEnd:
 
     @property
     def lane_views(self) -> Mapping[Lane, LaneView]:
-        """How each lane is; empty before the link is up."""
+        """By lane; empty before the link is up."""
         return {lane: out.view for lane, out in self._out.items()}
 
     def _owed_since(self) -> int | None:
@@ -474,8 +474,6 @@ class LinkEnd:
             return self._heard_ms
         waiting = [out.oldest_sent_ms for out in self._out.values() if out.waiting]
         return max(min(waiting), self._heard_ms) if waiting else None
-
-    # -- odds and ends --------------------------------------------------------------------------
 
     def _time(self, now_ms: int) -> int:
         """The link's own time, which stands still where the given clock jumps back."""

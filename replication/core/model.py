@@ -77,7 +77,11 @@ class Audience(IntEnum):
 
     EVERYBODY = 0
     HERE = 1
-    """Readers inside this node alone: what came in recovery is where it came from already."""
+    """Readers inside this node alone."""
+    BELOW = 2
+    """Children too, never the parent: he gave back to a recovering node what it had lost."""
+    ABOVE = 3
+    """The parent too, never a child: a child gave it back."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,11 +7,13 @@ what is in an entry. The rate meter that sizes batches lives here too.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from replication.core.config import QUEUE_BATCHES_LIMIT
+from replication.core.effects import SEED
+from replication.core.greeting import seed_feature
 from replication.core.hashing import batch_digest, running_hash
 from replication.core.model import Batch, Cursor, Lane, LogEntry, Receipt
 from replication.core.resume import ResumePoint
@@ -88,6 +90,27 @@ class OutboundLane:
         self._read_outdated = False
         self._failures = 0
         self._refused = ""
+        self.seed_wanted = False
+        self._seed_end = 0
+
+    @property
+    def read_position(self) -> str:
+        """What ReadLog says of a snapshot: where it goes on, that one is wanted, or nothing."""
+        return self.position or (SEED if self.seed_wanted and not self._seed_end else "")
+
+    def take_wishes(self, features: Collection[str]) -> None:
+        """Note whether the peer, which is recovering, wants a snapshot of this lane."""
+        self.seed_wanted = seed_feature(self.lane) in features
+
+    def is_news(self, entries: Sequence[LogEntry], position: str) -> bool:
+        """Whether an answer to ReadLog makes a batch: rows, or that a snapshot has ended.
+
+        The end is told even without rows, for a peer that waits for it.
+        """
+        if not self.position and not position:
+            # The store has nothing to seed the peer with, or not yet.
+            self.seed_wanted = self.seed_wanted and self._seed_end > 0
+        return bool(entries) or (self.position != "" and position == "")
 
     @property
     def view(self) -> LaneView:
@@ -98,6 +121,10 @@ class OutboundLane:
     def delivered_to(self) -> int:
         """Log sequence up to which the peer durably holds everything of this lane for it."""
         return self.acked.covers_to if self._sent else self.scanned
+
+    def has_delivered(self, sequence: int) -> bool:
+        """Whether the peer holds what is for it up to a sequence, and needs no snapshot."""
+        return self.delivered_to >= sequence and not self.seed_wanted
 
     @property
     def waiting(self) -> bool:
@@ -149,6 +176,8 @@ class OutboundLane:
             running_hash(before.running_hash, digest),
             position,
         )
+        if self.position and not position:
+            self._seed_end = self.tail.number
         self.scanned = scanned_to
         self.position = position
         body_bytes = sum(len(entry.rows) for entry in entries) + ENTRY_OVERHEAD_BYTES * len(entries)
@@ -190,6 +219,8 @@ class OutboundLane:
             self._saved_to = cursor.covers_to
             self._failures = 0
             self._refused = ""
+            if self._seed_end and cursor.number >= self._seed_end:
+                self.seed_wanted, self._seed_end = False, 0
         return freed, None
 
     def rewind(self) -> int:
@@ -199,6 +230,7 @@ class OutboundLane:
         self.tail = self.acked
         self.scanned = self.acked.covers_to
         self.position = self.acked.position
+        self._seed_end = 0
         self._read_outdated = True
         return freed
 
