@@ -107,8 +107,8 @@ def open_store(
     migrate(engine)
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock, suite_named(settings.suite))
     epoch, incarnation = _life(engine)
-    sequencer = CounterSequencer(CHANGELOG, store_epoch=epoch)
     tail = LogTail()
+    sequencer = CounterSequencer(CHANGELOG, store_epoch=epoch, durable=lambda: tail.head)
     log = ChangeLog(
         CHANGELOG,
         node_id=node_id,

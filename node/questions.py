@@ -56,6 +56,9 @@ from replication.core.model import Request
 __all__ = ["PARTIAL_METHOD", "Questions"]
 
 FEED_PAUSE_S: Final = 0.25
+FEED_PAUSE_S_MAX: Final = 5.0
+FEED_SHARE: Final = 0.05
+"""Most of the time that feeding may take while writes go on."""
 PARTIAL_METHOD: Final = "federation.partial"
 _PRINCIPAL_MAX: Final = 200
 _MANIFEST_TAG: Final = b"fenhe-manifest-1\0"
@@ -251,18 +254,25 @@ class Questions:
         )
 
     async def run(self) -> None:
-        """Feed the replica for ever: at most a second behind the log."""
+        """Feed the replica for ever: some seconds behind the log at most.
+
+        A question feeds before it counts, so patience costs no freshness and saves many small
+        feeds, each of which costs about the same.
+        """
         self._more.set()
         loop = asyncio.get_running_loop()
+        pause = FEED_PAUSE_S
         while self._replica is not None:
             await self._more.wait()
-            # A question feeds before it counts; here a little patience saves many small feeds.
-            await asyncio.sleep(FEED_PAUSE_S)
+            await asyncio.sleep(pause)
             self._more.clear()
+            started = loop.time()
             before = -1
             while before != self._replica.sequence:
                 before = self._replica.sequence
                 await loop.run_in_executor(self._thread, self._replica.feed_once, self._source)
+            taken = loop.time() - started
+            pause = min(max(FEED_PAUSE_S, taken / FEED_SHARE), FEED_PAUSE_S_MAX)
 
     async def stop(self) -> None:
         """Write the delta down and close."""

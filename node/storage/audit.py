@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, case, insert, select, update
 
 from node.clock import Clock, format_ms
 from node.security.caller import Caller
@@ -27,6 +27,8 @@ __all__ = ["Action", "AuditBreak", "Auditor", "Deed", "Outcome"]
 
 _CHAIN: Final = 1
 _LINKS_A_PASS: Final = 1000
+_LINKS_A_STATEMENT: Final = 50
+"""One for each entry would cost more than the deed; the CASE is compared n² / 2 times."""
 _PURPOSE_MAX: Final = 64
 
 
@@ -168,18 +170,26 @@ class Auditor:
 
 
 def _save_links(connection: Connection, links: list[dict[str, Any]], position: int) -> None:
-    linked = connection.execute(
-        update(AUDIT)
-        .where(AUDIT.c.audit_id == bindparam("b_id"), AUDIT.c.chain_position.is_(None))
-        .values(chain_position=bindparam("p"), prev_hash=bindparam("prev"), hash=bindparam("h")),
-        links,
-    )
+    linked = 0
+    for start in range(0, len(links), _LINKS_A_STATEMENT):
+        some = links[start : start + _LINKS_A_STATEMENT]
+        ids = [link["b_id"] for link in some]
+        linked += connection.execute(
+            update(AUDIT)
+            .where(AUDIT.c.audit_id.in_(ids), AUDIT.c.chain_position.is_(None))
+            .values(
+                {
+                    name: case({link["b_id"]: link[key] for link in some}, value=AUDIT.c.audit_id)
+                    for name, key in (("chain_position", "p"), ("prev_hash", "prev"), ("hash", "h"))
+                }
+            )
+        ).rowcount
     moved = connection.execute(
         update(AUDIT_CHAIN)
         .where(AUDIT_CHAIN.c.chain_id == _CHAIN, AUDIT_CHAIN.c.position == position)
         .values(position=position + len(links), hash=links[-1]["h"])
     )
-    if linked.rowcount != len(links) or moved.rowcount != 1:
+    if linked != len(links) or moved.rowcount != 1:
         raise ChangedMeanwhileError
 
 

@@ -8,7 +8,7 @@ took over last has the highest fence, and every step of an older one fails.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Protocol
@@ -147,15 +147,24 @@ class CounterSequencer:
     Several processes may append; `take_over` by a newer life of the store stops them all.
     """
 
-    def __init__(self, tables: ChangelogTables, *, store_epoch: int) -> None:
+    def __init__(
+        self,
+        tables: ChangelogTables,
+        *,
+        store_epoch: int,
+        durable: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Nothing is read or written before take_over.
 
         Args:
             tables: Of the log.
             store_epoch: The current life of the store, at least 1.
+            durable: The greatest number that this process has committed; what it returns needs no
+                write to be sure of.
         """
         self._tables = tables
         self._store_epoch = store_epoch
+        self._durable = durable
         self._durable_head = -1
 
     def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
@@ -202,7 +211,8 @@ class CounterSequencer:
                 raise LogNotReadyError("the log has no sequencer row")
             if row.store_epoch != self._store_epoch:
                 raise SequencerFencedError("the store is in another life")
-            if row.head != self._durable_head and connection.dialect.name != "sqlite":
+            sure = row.head == self._durable_head or row.head <= self._durable()
+            if not sure and connection.dialect.name != "sqlite":
                 # Committing any later write flushes the redo log past the head that was seen.
                 connection.execute(
                     update(t).where(t.c.id == SEQUENCER_ROW).values(durable_to=row.head)
