@@ -40,10 +40,12 @@ from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
+from node.services.operations import ReplicationServicer
 from node.services.point_reads import PointReads
 from node.services.registration import Servicers, add_servicers
 from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
+from node.watch import WatchRoom
 from node.whereabouts import Whereabouts
 
 __all__ = ["Node", "run_node"]
@@ -62,6 +64,7 @@ class _Parts:
     link_store: NodeLinkStore
     hub: LinkHub
     questions: Questions
+    watch: WatchRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -109,6 +112,8 @@ class Node:
             ("cache", following.run),
             ("audit chain", partial(self._chain_audit, parts.store)),
             ("link figures", partial(self._watch, parts, metrics)),
+            ("watch", partial(parts.watch.run, metrics)),
+            ("quarantine", parts.watch.keeper.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work))
@@ -154,7 +159,8 @@ class Node:
             base, store, hub, clock, utc=lambda: utc_now(clock), address=lambda: self.address
         )
         hub.handlers = questions.handlers
-        return _Parts(store, pump, link_store, hub, questions, disk, threads, started_ms)
+        watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
+        return _Parts(store, pump, link_store, hub, questions, watch, disk, threads, started_ms)
 
     def _servicers(self, parts: _Parts) -> Servicers:
         base, clock = self._base, self._clock
@@ -170,10 +176,12 @@ class Node:
             parts.store.database,
             lambda: parts.questions.columnar_sequence,
             parts.started_ms,
+            parts.watch.book,
         )
         return Servicers(
             self._desk(parts),
             NodeServicer(status),
+            ReplicationServicer(parts.watch, clock),
             parts.hub,
             parts.questions,
             lambda: utc_now(clock),

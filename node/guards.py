@@ -76,9 +76,17 @@ class DiskGuard:
             self._full = any(map(self._lacks_room, self._folders))
         return self._full
 
+    def room(self) -> float:
+        """Free space of the fullest disk over its watermark; below 1 writes wait."""
+        return min(map(self._room, self._folders))
+
     def _lacks_room(self, folder: Path) -> bool:
+        return self._room(folder) < 1
+
+    def _room(self, folder: Path) -> float:
         usage = shutil.disk_usage(folder)
-        return usage.free < min(self._free_min, usage.total * self._percent_min // 100)
+        watermark = min(self._free_min, usage.total * self._percent_min // 100)
+        return usage.free / max(watermark, 1)
 
 
 def server_folder(engine: Engine) -> Path | None:

@@ -182,10 +182,15 @@ def status(
             for lane in link.lanes
         ],
     )
+    for alarm in response.alarms:
+        errors.print(
+            printable(f"ALARM {alarm.kind} {alarm.peer}: {alarm.message} Next: {alarm.next_step}"),
+            markup=False,
+        )
     if response.quarantined:
         errors.print(
             f"{response.quarantined} changes from neighbours were not admitted and wait; answers "
-            "leave their residents out."
+            "leave their residents out (fenhe quarantine list)."
         )
     for link in response.links:
         if link.last_error:

@@ -52,6 +52,7 @@ def _rule(relation: Relation, *kinds: CallerKind) -> MethodRule:
 _CARE = _rule(Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
 _QUESTIONS = _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.OPERATOR)
 _EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
+_OPERATOR = _rule(Relation.HERE, CallerKind.OPERATOR)
 _REFLECTION = _rule(Relation.HERE, CallerKind.OPERATOR, CallerKind.STAFF)
 
 METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
@@ -70,6 +71,12 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.NodeService/Status": _rule(
             Relation.HERE, *(set(CallerKind) - {CallerKind.EXECUTOR})
         ),
+        "/fenhe.node.v1.ReplicationService/Status": _CARE,
+        "/fenhe.node.v1.ReplicationService/ListQuarantine": _OPERATOR,
+        "/fenhe.node.v1.ReplicationService/ShowQuarantine": _OPERATOR,
+        "/fenhe.node.v1.ReplicationService/RetryQuarantine": _OPERATOR,
+        "/fenhe.node.v1.ReplicationService/SkipQuarantine": _OPERATOR,
+        "/fenhe.node.v1.ReplicationService/AskQuarantine": _OPERATOR,
         # A parent never dials, a sibling never links.
         "/fenhe.replication.v1.LinkService/Connect": _rule(Relation.CHILD, CallerKind.NODE),
         "/grpc.health.v1.Health/Check": _EVERYONE,

@@ -15,12 +15,13 @@ from node.links import LinkHub
 from node.questions import Questions
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.links import LinkServicer
+from node.services.operations import ReplicationServicer
 from node.services.queries import ExecutorServicer, QueryServicer
 from node.services.status import NodeServicer
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
-from protos.fenhe.node.v1 import node_pb2_grpc
+from protos.fenhe.node.v1 import node_pb2_grpc, operations_pb2_grpc
 from protos.fenhe.replication.v1 import replication_pb2_grpc
 
 __all__ = ["SERVICE_NAMES", "Servicers", "add_servicers"]
@@ -31,6 +32,7 @@ SERVICE_NAMES: Final = (
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
     "fenhe.node.v1.NodeService",
+    "fenhe.node.v1.ReplicationService",
     "fenhe.replication.v1.LinkService",
 )
 
@@ -41,6 +43,7 @@ class Servicers:
 
     desk: CareDesk
     status: NodeServicer
+    operations: ReplicationServicer
     hub: LinkHub
     questions: Questions
     utc: Callable[[], datetime]
@@ -53,6 +56,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     empi_pb2_grpc.add_ResidentServiceServicer_to_server(residents, server)
     _answer_in_bytes(server, residents)
     node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.status, server)
+    operations_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.operations, server)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )

@@ -18,7 +18,9 @@ from hierarchy_config.model import NodeId
 from node.clock import Clock, format_ms
 from node.link_store import NodeLinkStore
 from node.links import LinkHub, LinkState
+from node.services.operations import alarm_out
 from node.storage import Storage
+from node.watch import AlarmBook
 from protos.fenhe.node.v1 import node_pb2_grpc
 
 __all__ = ["NodeServicer", "StatusSources", "program_version"]
@@ -47,6 +49,7 @@ class StatusSources:
     database: str
     columnar_sequence: Callable[[], int]
     started_ms: int
+    alarms: AlarmBook
 
 
 class NodeServicer(node_pb2_grpc.NodeServiceServicer):
@@ -84,6 +87,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             columnar_sequence=s.columnar_sequence(),
             uptime_ms=s.clock.monotonic_ms() - s.started_ms,
             quarantined=s.storage.quarantined(),
+            alarms=[alarm_out(alarm) for alarm in s.alarms.standing],
         )
 
     def _link(self, state: LinkState) -> pb.LinkStatus:

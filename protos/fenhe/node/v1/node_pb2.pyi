@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from protos.fenhe.common.v1 import common_pb2 as _common_pb2
+from protos.fenhe.node.v1 import operations_pb2 as _operations_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -78,6 +79,7 @@ class StatusResponse(_message.Message):
     COLUMNAR_SEQUENCE_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code."""
     level: _builtins.str
@@ -114,6 +116,10 @@ class StatusResponse(_message.Message):
     def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkStatus]:
         """To the parent, then to the children by division code."""
 
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedCompositeFieldContainer[_operations_pb2.Alarm]:
+        """Alarms that stand, oldest first; `fenhe replication status` says more."""
+
     def __init__(
         self,
         *,
@@ -133,10 +139,11 @@ class StatusResponse(_message.Message):
         columnar_sequence: _builtins.int = ...,
         uptime_ms: _builtins.int = ...,
         quarantined: _builtins.int = ...,
+        alarms: _abc.Iterable[_operations_pb2.Alarm] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "database", b"database", "level", b"level", "links", b"links", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "database", b"database", "level", b"level", "links", b"links", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

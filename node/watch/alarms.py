@@ -1,0 +1,221 @@
+"""Alarms: what does not mend itself, raised once, kept while it stands, said when it is over.
+
+Takes one look after the other and compares; reads no clock and no store, so that every rule can be
+shown with made-up figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from node.watch.figures import LaneFigure, LinkFigure
+
+__all__ = ["Alarm", "AlarmBook", "AlarmKind", "Look"]
+
+REFUSALS_MAX: Final = 5
+CLOCK_SKEW_MS_MAX: Final = 5 * 60_000
+CERTIFICATE_DAYS_MIN: Final = 30
+DISK_ROOM_MIN: Final = 1.2
+"""A fifth above the watermark: there is time to act before writes are refused."""
+_DAY_MS: Final = 86_400_000
+
+
+class AlarmKind(StrEnum):
+    """Stable codes; they are the label of the metric too."""
+
+    BACKLOG_STALLED = "BACKLOG_STALLED"
+    LANE_REFUSED = "LANE_REFUSED"
+    QUARANTINE_GROWING = "QUARANTINE_GROWING"
+    DISK_NEAR_WATERMARK = "DISK_NEAR_WATERMARK"
+    CERTIFICATE_EXPIRING = "CERTIFICATE_EXPIRING"
+    CLOCK_SKEWED = "CLOCK_SKEWED"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One thing that is wrong. `peer` "": this node itself. `since_ms`: ms since 1970 UTC."""
+
+    kind: AlarmKind
+    peer: str
+    message: str
+    next_step: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen at one moment.
+
+    `disk_room`: free space over the watermark below which writes are refused; 1.0 is at it.
+    """
+
+    now_ms: int
+    links: Sequence[LinkFigure]
+    quarantined: int
+    disk_room: float
+    certificate_ends: datetime
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Since when a lane stands where it stands with something to send."""
+
+    delivered_to: int
+    receipt_number: int
+    since_ms: int
+
+
+class AlarmBook:
+    """The alarms that stand."""
+
+    def __init__(self, after_s: int, said: Callable[[Alarm, bool], None]) -> None:
+        """Nothing is wrong yet.
+
+        Args:
+            after_s: How long a backlog may stand still, and over how long the quarantine is
+                compared, seconds.
+            said: Called once when an alarm is raised (True) and once when it is over (False).
+        """
+        self._after_ms = after_s * 1000
+        self._said = said
+        self._standing: dict[tuple[AlarmKind, str], Alarm] = {}
+        self._progress: dict[tuple[str, int], _Progress] = {}
+        self._quarantine: list[tuple[int, int]] = []
+
+    @property
+    def standing(self) -> tuple[Alarm, ...]:
+        """Oldest first."""
+        return tuple(sorted(self._standing.values(), key=lambda alarm: alarm.since_ms))
+
+    def look(self, look: Look) -> None:
+        """Take a look in; raise and end alarms."""
+        found = {(alarm.kind, alarm.peer): alarm for alarm in self._found(look)}
+        for key in [key for key in self._standing if key not in found]:
+            self._said(self._standing.pop(key), False)
+        for key, alarm in found.items():
+            held = self._standing.get(key)
+            since_ms = held.since_ms if held is not None else alarm.since_ms
+            now = Alarm(alarm.kind, alarm.peer, alarm.message, alarm.next_step, since_ms)
+            self._standing[key] = now
+            if held is None:
+                self._said(now, True)
+
+    def _found(self, look: Look) -> Iterator[Alarm]:
+        for link in look.links:
+            yield from self._stalled(link, look.now_ms)
+            yield from _refused(link, look.now_ms)
+            yield from _skewed(link, look.now_ms)
+        yield from self._growing(look)
+        yield from _disk(look)
+        yield from _certificate(look)
+
+    def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
+        still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]
+        if not still:
+            return
+        since_ms = min(self._progress[link.peer, lane.lane.value].since_ms for lane in still)
+        entries = sum(lane.lag_entries for lane in still)
+        names = ", ".join(lane.lane.name.lower() for lane in still)
+        step = link.next_step or (
+            f"See the log of {link.peer}: it is linked and confirms nothing."
+            if link.connected
+            else f"See that {link.peer} runs and that the line to it is up."
+        )
+        why = f" ({link.last_error})" if link.last_error else ""
+        yield Alarm(
+            AlarmKind.BACKLOG_STALLED,
+            link.peer,
+            f"{entries} entries ({names}) wait for {link.peer} and none has gone{why}.",
+            step,
+            since_ms,
+        )
+
+    def _stands_still(self, link: LinkFigure, lane: LaneFigure, now_ms: int) -> bool:
+        key = (link.peer, lane.lane.value)
+        held = self._progress.get(key)
+        if not lane.lag_entries:
+            self._progress.pop(key, None)
+            return False
+        where = (lane.delivered_to, lane.receipt_number)
+        if held is None or (held.delivered_to, held.receipt_number) != where:
+            self._progress[key] = _Progress(*where, now_ms)
+            return False
+        return now_ms - held.since_ms >= self._after_ms
+
+    def _growing(self, look: Look) -> Iterator[Alarm]:
+        seen = self._quarantine
+        seen.append((look.now_ms, look.quarantined))
+        while len(seen) > 1 and look.now_ms - seen[1][0] >= self._after_ms:
+            seen.pop(0)
+        before = min(count for _, count in seen)
+        if look.quarantined > before:
+            yield Alarm(
+                AlarmKind.QUARANTINE_GROWING,
+                "",
+                f"{look.quarantined - before} more changes wait in the quarantine, "
+                f"{look.quarantined} in all.",
+                "See `fenhe quarantine list` for their causes.",
+                look.now_ms,
+            )
+
+
+def _refused(link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
+    worst = max(link.lanes, key=lambda lane: lane.refusals, default=None)
+    if worst is None or worst.refusals < REFUSALS_MAX:
+        return
+    step = (
+        f"Make room on the disk of {link.peer}."
+        if worst.refused == "DISK_FULL"
+        else f"See docs/errors.md for {worst.refused}, and the log of {link.peer}."
+    )
+    yield Alarm(
+        AlarmKind.LANE_REFUSED,
+        link.peer,
+        f"{link.peer} refused the lane {worst.lane.name.lower()} {worst.refusals} times in a row: "
+        f"{worst.refused}.",
+        step,
+        now_ms,
+    )
+
+
+def _skewed(link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
+    if abs(link.clock_skew_ms) <= CLOCK_SKEW_MS_MAX:
+        return
+    way = "ahead of" if link.clock_skew_ms > 0 else "behind"
+    yield Alarm(
+        AlarmKind.CLOCK_SKEWED,
+        link.peer,
+        f"The clock of {link.peer} is {abs(link.clock_skew_ms) // 60_000} min {way} this node's.",
+        "Set both clocks (NTP); then the link's next greeting ends the alarm.",
+        now_ms,
+    )
+
+
+def _disk(look: Look) -> Iterator[Alarm]:
+    if look.disk_room >= DISK_ROOM_MIN:
+        return
+    refused = "; writes are refused" if look.disk_room < 1 else ""
+    yield Alarm(
+        AlarmKind.DISK_NEAR_WATERMARK,
+        "",
+        f"Free space is {look.disk_room:.0%} of this node's watermark{refused}.",
+        "Make room on the node's disk, or lower disk_free_min in its profile.",
+        look.now_ms,
+    )
+
+
+def _certificate(look: Look) -> Iterator[Alarm]:
+    left_ms = int(look.certificate_ends.timestamp() * 1000) - look.now_ms
+    if left_ms >= CERTIFICATE_DAYS_MIN * _DAY_MS:
+        return
+    yield Alarm(
+        AlarmKind.CERTIFICATE_EXPIRING,
+        "",
+        f"This node's certificate ends on {look.certificate_ends:%Y-%m-%d}.",
+        "Have the parent issue a new one and put it into certs/.",
+        look.now_ms,
+    )

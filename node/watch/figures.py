@@ -1,0 +1,162 @@
+"""How each link and lane stands: receipts, lag, backlog, refusals. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock
+from node.links import LinkHub, LinkState
+from node.storage.tables import CHANGELOG
+from replication.changelog import LinkState as LinkCursors
+from replication.changelog import read_transaction
+from replication.changelog.backlog import Waiting, backlog
+from replication.core.config import PeerRole
+from replication.core.model import Lane
+from replication.core.outbound import LaneView
+from replication.core.routing import goes_down, goes_up
+
+__all__ = ["Figures", "LaneFigure", "LinkFigure"]
+
+LOOK_ENTRIES_MAX: Final = 20_000
+"""How far into a lane's backlog is looked; beyond, figures are "at least"."""
+_NO_VIEW: Final = LaneView(False, 0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFigure:
+    """One lane outwards. `delivered_to` is a sequence of this node's log; times are ms UTC.
+
+    `oldest_ms`: when the oldest entry that the peer has not confirmed was committed, by the clock
+    of its origin; 0: there is none. `at_least`: the backlog is longer than was looked at.
+    """
+
+    lane: Lane
+    state: str
+    receipt_number: int
+    receipt_ms: int
+    delivered_to: int
+    applied_to: int
+    lag_entries: int
+    oldest_ms: int
+    backlog_bytes: int
+    at_least: bool
+    refusals: int
+    refused: str
+
+    def lag_s(self, now_ms: int) -> int:
+        """Age of the oldest entry not confirmed, seconds; 0 if there is none."""
+        return max(now_ms - self.oldest_ms, 0) // 1000 if self.lag_entries else 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFigure:
+    """One link. `changed_ms`: since when it is up or down, 0: since the start."""
+
+    peer: NodeId
+    role: str
+    connected: bool
+    changed_ms: int
+    bytes_per_s: int
+    clock_skew_ms: int
+    last_error: str
+    next_step: str
+    lanes: tuple[LaneFigure, ...]
+
+    @property
+    def lag_entries(self) -> int:
+        """Entries of all lanes that the peer has not confirmed."""
+        return sum(lane.lag_entries for lane in self.lanes)
+
+
+class Figures:
+    """Collects the figures of all links. `links` blocks on the database."""
+
+    def __init__(
+        self, node_id: NodeId, hierarchy: Hierarchy, engine: Engine, hub: LinkHub, clock: Clock
+    ) -> None:
+        self._node_id = node_id
+        self._hierarchy = hierarchy
+        self._engine = engine
+        self._hub = hub
+        self._clock = clock
+        self._cursors = LinkCursors(CHANGELOG)
+
+    def links(self) -> tuple[LinkFigure, ...]:
+        """The parent's first, then the children's by division code."""
+        with read_transaction(self._engine) as connection:
+            return tuple(self._link(connection, state) for state in self._hub.states.values())
+
+    def _link(self, connection: Connection, state: LinkState) -> LinkFigure:
+        runner = state.runner if state.connected else None
+        views = runner.lane_views if runner is not None else {}
+        live = state.delivered_to
+        hint = state.last_hint
+        return LinkFigure(
+            peer=state.peer,
+            role=state.role,
+            connected=state.connected,
+            changed_ms=state.changed_ms,
+            bytes_per_s=runner.bytes_per_s if runner is not None else 0,
+            clock_skew_ms=state.clock_skew_ms,
+            last_error=state.last_error.removesuffix(f" ({hint})"),
+            next_step=hint,
+            lanes=self._lanes(connection, state, views, live),
+        )
+
+    def _lanes(
+        self,
+        connection: Connection,
+        state: LinkState,
+        views: Mapping[Lane, LaneView],
+        live: Mapping[Lane, int],
+    ) -> tuple[LaneFigure, ...]:
+        inbound = self._cursors.load_inbound(connection, state.peer)
+        outbound = self._cursors.load_outbound(connection, state.peer)
+        times = self._cursors.receipt_times(connection, state.peer)
+        lanes = []
+        for lane in Lane:
+            saved = outbound.get(lane)
+            # A live stream has passed entries for others that no receipt speaks of.
+            delivered = max(saved.covers_to if saved else 0, live.get(lane, 0))
+            part = backlog(connection, CHANGELOG, lane, delivered, LOOK_ENTRIES_MAX)
+            waiting = [way for way in part.waiting if self._is_for(state, way)]
+            view = views.get(lane, _NO_VIEW)
+            entries = sum(way.entries for way in waiting)
+            lanes.append(
+                LaneFigure(
+                    lane=lane,
+                    state=_state(state.connected, view, entries),
+                    receipt_number=saved.number if saved else 0,
+                    receipt_ms=times.get(lane, 0),
+                    delivered_to=delivered,
+                    applied_to=inbound[lane].covers_to if lane in inbound else 0,
+                    lag_entries=entries,
+                    oldest_ms=min((way.oldest_ms for way in waiting), default=0),
+                    backlog_bytes=sum(way.bytes for way in waiting),
+                    at_least=part.is_cut,
+                    refusals=view.refusals,
+                    refused=view.refused,
+                )
+            )
+        return tuple(lanes)
+
+    def _is_for(self, state: LinkState, way: Waiting) -> bool:
+        if state.role == PeerRole.CHILD:
+            below = self._hierarchy.subtree(state.peer)
+            return goes_down(way.origin_node, way.home_node, way.form, below)
+        here = self._hierarchy.subtree(self._node_id)
+        return goes_up(way.origin_node, way.home_node, way.form, here)
+
+
+def _state(connected: bool, view: LaneView, entries: int) -> str:
+    if not connected:
+        return "down"
+    if view.refusals:
+        return "refused"
+    return "sending" if view.waiting or entries else "idle"

@@ -1,0 +1,114 @@
+"""The watch of one running node: put together once, looking every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from datetime import datetime
+
+from node.clock import Clock
+from node.foundations import Foundations
+from node.guards import DiskGuard
+from node.links import LinkHub
+from node.logs import get_logger
+from node.metrics import NodeMetrics
+from node.opening import OpenStore
+from node.security.certificates import certificates_from_pem
+from node.watch.alarms import Alarm, AlarmBook, Look
+from node.watch.figures import Figures, LinkFigure
+from node.watch.tending import QuarantineKeeper
+
+__all__ = ["WatchRoom"]
+
+LOOK_S_MAX = 10.0
+
+
+class WatchRoom:
+    """Figures, alarms and the quarantine's keeper."""
+
+    def __init__(
+        self,
+        base: Foundations,
+        store: OpenStore,
+        hub: LinkHub,
+        disk: DiskGuard,
+        *,
+        threads: Executor,
+        clock: Clock,
+        notify: Callable[[], None],
+    ) -> None:
+        """Answers neighbours' questions from now on; looks at nothing before `run`."""
+        self._base = base
+        self._storage = store.storage
+        self._disk = disk
+        self._threads = threads
+        self._clock = clock
+        self._log = get_logger("watch")
+        self._lock = threading.Lock()
+        self.node_id = base.node_id
+        self.figures = Figures(base.node_id, base.hierarchy, store.engine, hub, clock)
+        self.book = AlarmBook(base.settings.alarm_after_s, self._said)
+        self.desk = store.storage.desk
+        self.notify = notify
+        self.keeper = QuarantineKeeper(
+            base.node_id,
+            base.hierarchy,
+            store.storage,
+            hub,
+            threads=threads,
+            clock=clock,
+            notify=notify,
+        )
+        hub.handlers = {**hub.handlers, **self.keeper.handlers}
+        hub.child_handlers = {**hub.child_handlers, **self.keeper.handlers}
+
+    async def run(self, metrics: NodeMetrics) -> None:
+        """Look again and again until cancelled."""
+        loop = asyncio.get_running_loop()
+        pause_s = min(LOOK_S_MAX, self._base.settings.alarm_after_s / 3)
+        while True:
+            links, causes = await loop.run_in_executor(self._threads, self.look)
+            metrics.watched(links, causes, self.book.standing, self._clock.now_ms())
+            await asyncio.sleep(pause_s)
+
+    def look(self) -> tuple[tuple[LinkFigure, ...], Mapping[str, int]]:
+        """Take one look and judge it; the figures. Blocks on the database."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> tuple[tuple[LinkFigure, ...], Mapping[str, int]]:
+        links = self.figures.links()
+        causes = self.desk.by_cause()
+        self.book.look(
+            Look(
+                self._clock.now_ms(),
+                links,
+                sum(causes.values()),
+                self._disk.room(),
+                self._certificate_ends(),
+            )
+        )
+        return links, causes
+
+    def log_head(self) -> int:
+        """The last number of the change log. Blocks on the database."""
+        return self._storage.log_state().head
+
+    def _certificate_ends(self) -> datetime:
+        """When the certificate in the data folder ends; it may have been renewed meanwhile."""
+        pem = self._base.credentials.tls.chain.read_bytes()
+        return certificates_from_pem(pem)[0].not_valid_after_utc
+
+    def _said(self, alarm: Alarm, is_raised: bool) -> None:
+        if is_raised:
+            self._log.warning(
+                "alarm",
+                kind=alarm.kind.value,
+                peer=alarm.peer,
+                message=alarm.message,
+                next_step=alarm.next_step,
+            )
+        else:
+            self._log.info("alarm is over", kind=alarm.kind.value, peer=alarm.peer)

@@ -1,0 +1,150 @@
+"""What waits in the quarantine is tried again when its time has come, or asked for again.
+
+A question `quarantine.resend` over the link asks the neighbour for the current version of a row; he
+sends it through the lane like any other change. Each end answers for what is the other's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import asdict
+from typing import Any, Final
+
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock
+from node.links import LinkHub
+from node.links.hub import RequestHandler
+from node.logs import get_logger
+from node.security.caller import Caller
+from node.storage import Storage
+from node.storage.release import WAITING
+from node.storage.resend import Wanted
+from replication.changelog import QuarantinedItem
+from replication.core.config import PeerRole
+from replication.core.model import Form, Request
+from replication.errors import RemoteProtocolError
+
+__all__ = ["RESEND_METHOD", "QuarantineKeeper"]
+
+RESEND_METHOD: Final = "quarantine.resend"
+TEND_S: Final = 20.0
+ASK_MS: Final = 15_000
+_ITEMS_A_TIME: Final = 100
+
+
+class QuarantineKeeper:
+    """Tends the quarantine in the background, and asks neighbours on an operator's behalf."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        hierarchy: Hierarchy,
+        storage: Storage,
+        hub: LinkHub,
+        *,
+        threads: Executor,
+        clock: Clock,
+        notify: Callable[[], None],
+    ) -> None:
+        """`notify` is called when rows were let out or logged again: the log has grown."""
+        self._node_id = node_id
+        self._hierarchy = hierarchy
+        self._storage = storage
+        self._hub = hub
+        self._threads = threads
+        self._clock = clock
+        self._notify = notify
+        self._log = get_logger("quarantine")
+
+    @property
+    def handlers(self) -> Mapping[str, RequestHandler]:
+        """Questions of neighbours that are answered here, from above and from below."""
+        return {RESEND_METHOD: self._answer}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(TEND_S)
+            await self._blocking(self.tend)
+
+    def tend(self) -> int:
+        """Close what is superseded and try again what is due; how many were closed. Blocks."""
+        desk, closed, after = self._storage.desk, 0, 0
+        while True:
+            some, after = desk.close_superseded(after, _ITEMS_A_TIME)
+            closed += some
+            if not after:
+                break
+        now_ms = self._clock.now_ms()
+        while due := desk.due(now_ms, _ITEMS_A_TIME):
+            done = [desk.retry(item_id) for item_id in due]
+            closed += sum(each.outcome != WAITING for each in done)
+        if closed:
+            self._log.info("let out of the quarantine", changes=closed)
+            self._notify()
+        return closed
+
+    async def ask(self, caller: Caller, item_id: int) -> tuple[str, int]:
+        """Ask the neighbour an item came from to send it again; who, and how many rows he sends.
+
+        Raises:
+            QuarantineItemError: There is none of that number, or it is closed.
+            AskError: He is not linked, does not answer in time, or has nothing for this node.
+        """
+        item = await self._blocking(self._storage.desk.note_asked, caller, item_id)
+        answer = await self._hub.ask(
+            NodeId(item.peer), RESEND_METHOD, _question(item), remaining_ms=ASK_MS
+        )
+        return item.peer, int(json.loads(answer)["rows"])
+
+    async def _answer(self, peer: NodeId, request: Request) -> bytes:
+        wanted = _wanted(request.body)
+        is_parent = self._hierarchy.parent(self._node_id) == peer
+        role = PeerRole.PARENT if is_parent else PeerRole.CHILD
+        rows = await self._blocking(self._storage.resender.resend, peer, role, wanted)
+        self._notify()
+        return json.dumps({"rows": rows}).encode()
+
+    async def _blocking(self, work: Callable[..., Any], *args: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+
+def _question(item: QuarantinedItem) -> bytes:
+    if item.whole_entry:
+        wanted = Wanted(
+            "",
+            "",
+            item.home_node,
+            item.form,
+            item.origin_node,
+            item.origin_epoch,
+            item.origin_sequence,
+        )
+    else:
+        wanted = Wanted(item.table, item.row_id, item.home_node, item.form)
+    return json.dumps(asdict(wanted)).encode()
+
+
+def _wanted(body: bytes) -> Wanted:
+    """What a neighbour asks for.
+
+    Raises:
+        RemoteProtocolError: The question is not one of this protocol.
+    """
+    try:
+        said = json.loads(body)
+        return Wanted(
+            str(said["table"]),
+            str(said["row_id"]),
+            str(said["home_node"]),
+            Form(said["form"]),
+            str(said["origin_node"]),
+            int(said["origin_epoch"]),
+            int(said["origin_sequence"]),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RemoteProtocolError("a question for a row is not of this protocol") from error

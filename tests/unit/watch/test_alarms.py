@@ -1,0 +1,128 @@
+"""When an alarm is raised, what it says, and when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hierarchy_config import NodeId
+from node.watch.alarms import Alarm, AlarmBook, AlarmKind, Look
+from node.watch.figures import LaneFigure, LinkFigure
+from replication.core.model import Lane
+
+PEER = NodeId("141002")
+NOW_MS = 1_795_000_000_000
+AFTER_S = 60
+FAR = datetime.fromtimestamp(NOW_MS / 1000, UTC) + timedelta(days=300)
+LANE = LaneFigure(Lane.BULK, "idle", 7, NOW_MS, 100, 0, 0, 0, 0, False, 0, "")
+LINK = LinkFigure(PEER, "parent", True, NOW_MS, 1000, 0, "", "", (LANE,))
+
+
+class Book:
+    """An alarm book with what it said."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[AlarmKind, bool]] = []
+        self.book = AlarmBook(AFTER_S, lambda alarm, up: self.said.append((alarm.kind, up)))
+        self.at_s = 0
+
+    def look(
+        self,
+        lane: LaneFigure = LANE,
+        *,
+        after_s: int = 0,
+        link: LinkFigure = LINK,
+        quarantined: int = 0,
+        room: float = 9.0,
+        ends: datetime = FAR,
+    ) -> tuple[Alarm, ...]:
+        self.at_s += after_s
+        links = [replace(link, lanes=(lane,))]
+        self.book.look(Look(NOW_MS + self.at_s * 1000, links, quarantined, room, ends))
+        return self.book.standing
+
+
+@pytest.fixture
+def book() -> Book:
+    """Nothing stands."""
+    return Book()
+
+
+def test_a_backlog_that_stands_still_is_an_alarm(book: Book) -> None:
+    """Once, since it began to stand; progress ends it."""
+    waiting = replace(LANE, lag_entries=5, oldest_ms=NOW_MS)
+    assert book.look(waiting) == ()
+    assert book.look(waiting, after_s=AFTER_S - 1) == ()
+
+    [alarm] = book.look(waiting, after_s=1)
+    assert (alarm.kind, alarm.peer) == (AlarmKind.BACKLOG_STALLED, PEER)
+    assert alarm.since_ms == NOW_MS
+    assert "5 entries (bulk)" in alarm.message
+    assert book.look(waiting, after_s=300)[0].since_ms == NOW_MS
+
+    assert book.look(replace(waiting, delivered_to=101)) == ()
+    assert book.said == [(AlarmKind.BACKLOG_STALLED, True), (AlarmKind.BACKLOG_STALLED, False)]
+
+
+def test_what_drains_is_no_alarm(book: Book) -> None:
+    """However long the backlog is."""
+    for n in range(10):
+        lane = replace(LANE, lag_entries=10_000, delivered_to=100 + n)
+        assert book.look(lane, after_s=AFTER_S - 1) == ()
+
+
+def test_the_next_step_is_the_links_own_if_it_has_one(book: Book) -> None:
+    """What the peer said is nearer to the cause than any guess."""
+    down = replace(LINK, connected=False, last_error="LINK_DOWN: refused")
+    waiting = replace(LANE, lag_entries=5)
+    book.look(waiting, link=down)
+    [alarm] = book.look(waiting, link=down, after_s=AFTER_S)
+    assert "LINK_DOWN: refused" in alarm.message
+    assert "141002 runs" in alarm.next_step
+
+    [alarm] = book.look(waiting, link=replace(down, next_step="Renew it."), after_s=1)
+    assert alarm.next_step == "Renew it."
+
+
+def test_refusals_in_a_row_are_an_alarm(book: Book) -> None:
+    """With the peer's code; a full disk names the disk."""
+    refused = replace(LANE, refusals=4, refused="DISK_FULL")
+    assert book.look(refused) == ()
+    [alarm] = book.look(replace(refused, refusals=5))
+    assert alarm.kind is AlarmKind.LANE_REFUSED
+    assert "disk of 141002" in alarm.next_step
+    [alarm] = book.look(replace(refused, refusals=6, refused="STORAGE_BUSY"))
+    assert "STORAGE_BUSY" in alarm.next_step
+
+
+def test_a_growing_quarantine_is_an_alarm_until_it_grows_no_more(book: Book) -> None:
+    """What waited before is not new; what came within the span is."""
+    assert book.look(quarantined=3) == ()
+    [alarm] = book.look(quarantined=5, after_s=10)
+    assert alarm.kind is AlarmKind.QUARANTINE_GROWING
+    assert alarm.message.startswith("2 more changes")
+    assert book.look(quarantined=5, after_s=AFTER_S - 1) != ()
+    assert book.look(quarantined=5, after_s=1) == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind"),
+    [
+        ({"room": 1.1}, AlarmKind.DISK_NEAR_WATERMARK),
+        ({"room": 0.5}, AlarmKind.DISK_NEAR_WATERMARK),
+        ({"ends": FAR - timedelta(days=271)}, AlarmKind.CERTIFICATE_EXPIRING),
+        ({"link": replace(LINK, clock_skew_ms=-300_001)}, AlarmKind.CLOCK_SKEWED),
+        ({"link": replace(LINK, clock_skew_ms=300_001)}, AlarmKind.CLOCK_SKEWED),
+    ],
+)
+def test_what_will_go_wrong_is_said_before(
+    book: Book, seen: dict[str, object], kind: AlarmKind
+) -> None:
+    """Disk, certificate, clock: each ends when it is in order again."""
+    [alarm] = book.look(**seen)  # type: ignore[arg-type]
+    assert alarm.kind is kind
+    assert alarm.next_step
+    assert book.look() == ()
+    assert book.said == [(kind, True), (kind, False)]
