@@ -1,0 +1,111 @@
+"""A real backup and a real restore, with the command and under load: killed, put back, linked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hierarchy_config import NodeId
+from tests.services.people import Person, put_request
+from tests.services.region import Region, nodes
+from tests.services.waiting import until
+
+TOWNSHIP, VILLAGE = nodes("141002100", "141002100200")
+DATABASES = ["sqlite", pytest.param("mysql", marks=pytest.mark.mariadb)]
+
+
+def fenhe(*words: str | Path, fails: bool = False) -> Any:
+    """Run the command; its JSON, or what it said on stderr if it was to fail."""
+    done = subprocess.run(
+        [sys.executable, "-m", "node", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr if fails else json.loads(done.stdout)
+
+
+class Load(threading.Thread):
+    """Registers one person after the other until told to stop, or until the node is gone."""
+
+    def __init__(self, region: Region) -> None:
+        super().__init__()
+        self._region = region
+        self._enough = threading.Event()
+        self.acknowledged = 0
+
+    def run(self) -> None:
+        import grpc
+
+        while not self._enough.is_set():
+            number = self.acknowledged + 1
+            try:
+                self._region.put(VILLAGE, put_request(f"load-{number}", Person(number, VILLAGE)))
+            except grpc.RpcError:
+                return
+            self.acknowledged = number
+
+    def finish(self) -> None:
+        """Stop and wait."""
+        self._enough.set()
+        self.join(60)
+
+
+def residents(region: Region, node: NodeId) -> int:
+    """Residents held."""
+    return region.rows(node)["residents"]
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_node_is_backed_up_and_restored_under_load(tmp_path: Path, database: str) -> None:
+    """Backups while it writes, SIGKILL, the folder gone, restore, epoch 2, linked, nothing twice."""
+    key, shelf = tmp_path / "backup.key", tmp_path / "shelf"
+    with Region(tmp_path / "region", (TOWNSHIP, VILLAGE), database) as region:
+        region.start()
+        region.linked(VILLAGE)
+        folder = region.place.node_dir(VILLAGE)
+        subprocess.run([sys.executable, "-m", "node", "backup", "key", "new", key], check=True)
+        words = ("backup", "--data", folder, "--to", shelf, "--key", key, "--json")
+        load = Load(region)
+        load.start()
+        until("some are there", lambda: load.acknowledged >= 10)
+        first = fenhe(*words)
+        until("more are there", lambda: load.acknowledged >= first["head"] // 2 + 20)
+        before = load.acknowledged
+        second = fenhe(*words)
+        assert (first["kind"], second["kind"]) == ("full", "incremental")
+        until("some are not in it", lambda: load.acknowledged >= before + 20)
+        region.fleet.kill(VILLAGE)
+        load.finish()
+        made = fenhe("backup", "check", "--from", shelf, "--key", key, "--json")
+        assert [each["whole"] for each in made["backups"]] == [True, True]
+
+        new = tmp_path / "new"
+        more: tuple[str | Path, ...] = ()
+        if database == "mysql":
+            more = ("--database", region.new_database("restored"))
+        put_back = ("restore", "--from", shelf, "--data", new, "--key", key, "--json", *more)
+        done = fenhe(*put_back)
+        assert (done["store_epoch"], done["backups"]) == (2, 2)
+        assert "RESTORE_TARGET_IN_USE" in fenhe(*put_back, fails=True)
+        shutil.rmtree(folder)
+        new.rename(folder)
+
+        region.start(VILLAGE)
+        region.linked(VILLAGE)
+        assert region.fleet.status(VILLAGE).store_epoch == 2
+        assert residents(region, VILLAGE) >= before
+        newcomer = Person(15_000, VILLAGE)
+        region.put(VILLAGE, put_request("after-restore", newcomer))
+        held = load.acknowledged + 1
+        until("the township has all", lambda: residents(region, TOWNSHIP) >= held)
+        assert region.fleet.status(TOWNSHIP).quarantined == 0
