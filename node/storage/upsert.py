@@ -1,7 +1,7 @@
 """Insert rows, or replace older versions of them, in one statement a table.
 
 The version guard stands in the statement itself, whatever was read before: a row never changes to
-a version that is not greater.
+a version that is not greater, but for its home, which only changes to one of a later epoch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.sql.dml import Insert
 
 __all__ = ["guarded_upsert"]
 
-_VERSION: Final = ("version_number", "version_epoch")
+_VERSION: Final = ("home_epoch", "version_number", "version_epoch")
 # Ours alone: which identity numbers were registered here is not the sender's to say.
 _KEPT: Final = frozenset({"row_id", "value_claim"})
 
@@ -33,12 +33,13 @@ def guarded_upsert(connection: Connection, table: Table, rows: Sequence[dict[str
 
 
 def _newer(offered: Any, held: Table) -> ColumnElement[bool]:
+    """Order of (version, home epoch), as in replication/core/admission.py's Held."""
+    same_epoch = offered.version_epoch == held.c.version_epoch
+    same_number = offered.version_number == held.c.version_number
     return or_(
         offered.version_epoch > held.c.version_epoch,
-        and_(
-            offered.version_epoch == held.c.version_epoch,
-            offered.version_number > held.c.version_number,
-        ),
+        and_(same_epoch, offered.version_number > held.c.version_number),
+        and_(same_epoch, same_number, offered.home_epoch > held.c.home_epoch),
     )
 
 
@@ -59,8 +60,8 @@ def _for_mysql(table: Table) -> Insert:
     statement = mysql.insert(table)
     newer = _newer(statement.inserted, table)
     names = [c.name for c in table.columns if c.name not in _KEPT and c.name not in _VERSION]
-    # MySQL assigns from left to right and compares with what it has just set: versions last, the
-    # number before the epoch it is compared under.
+    # MySQL assigns from left to right and compares with what it has just set: versions last, each
+    # part before the one it is compared under.
     return statement.on_duplicate_key_update(
         [
             (name, func.if_(newer, statement.inserted[name], table.c[name]))

@@ -79,7 +79,8 @@ class AdmissionContext:
         here_subtree: This node and everything below it.
         peer_subtree: The sender and everything below it; looked at only if it is a child.
         here_path: This node and everything above it.
-        recovering: This node asks its parent for what it owns, so identity may come from above.
+        recovering: This node asks its neighbours for what it lost, so what was written here, and
+            identity data, may come from them.
         home_epoch: Newest home epoch known here for the row's resident; 0 if none.
         home_node: His home under that epoch; "" if none is known.
         granted_epoch: Newest home epoch that a grant held here gives him; 0 if there is none.
@@ -104,7 +105,7 @@ def judge(change: RowChange, held: Held | None, context: AdmissionContext) -> Ve
     Scope comes first, so that a row from the wrong side is never taken for a repetition; a
     repetition comes before the home epoch, so that re-sending old history quarantines nothing.
     """
-    cause = _out_of_scope(change, context)
+    cause = _out_of_scope(change, held, context)
     if cause is not None:
         return _REJECTED[cause]
     if held is not None and Held(change.version, change.home_epoch) <= held:
@@ -133,13 +134,13 @@ def _wrong_home(change: RowChange, context: AdmissionContext) -> Cause | None:
     return _NOT_GRANTED if context.home_node in context.here_subtree else None
 
 
-def _out_of_scope(change: RowChange, context: AdmissionContext) -> Cause | None:
+def _out_of_scope(change: RowChange, held: Held | None, context: AdmissionContext) -> Cause | None:
     identity = context.lane is Lane.IDENTITY
     if identity and change.author_node != change.home_node:
         return Cause.IDENTITY_NOT_FROM_HOME
     if context.peer_role is PeerRole.CHILD:
-        return None if _child_may_send(change, context) else Cause.AUTHOR_NOT_BELOW
-    if change.home_node not in context.here_subtree:
+        return None if _child_may_send(change, held, context) else Cause.AUTHOR_NOT_BELOW
+    if change.home_node not in context.here_subtree and not _is_lost_record(change, context):
         return Cause.HOME_NOT_HERE
     if change.form is not Form.FULL:
         return Cause.FORM_NOT_FULL
@@ -149,11 +150,27 @@ def _out_of_scope(change: RowChange, context: AdmissionContext) -> Cause | None:
     return None
 
 
-def _child_may_send(change: RowChange, context: AdmissionContext) -> bool:
+def _is_lost_record(change: RowChange, context: AdmissionContext) -> bool:
+    """Whether it is what this node itself wrote of somebody who lives elsewhere, and lost."""
+    here = change.author_node in context.here_subtree and change.author_node in context.here_path
+    return context.recovering and here
+
+
+def _child_may_send(change: RowChange, held: Held | None, context: AdmissionContext) -> bool:
     """Its subtree's own rows, and what came to a home there by letter.
 
-    Not what this node or one above it wrote: that went down to the home from here.
+    What this node or one above it wrote went down to the home from here. It comes back only because
+    the resident has moved: unchanged, or to a node that never held it but knows of the move.
     """
     if change.author_node in context.peer_subtree:
         return True
-    return change.home_node in context.peer_subtree and change.author_node not in context.here_path
+    if change.home_node not in context.peer_subtree:
+        return False
+    if change.author_node not in context.here_path:
+        return True
+    if context.recovering and change.form is Form.FULL:
+        return True
+    if held is not None:
+        return change.home_epoch > 1 and change.version <= held.version
+    granted = (context.granted_epoch, context.granted_home)
+    return context.granted_epoch > 0 and granted == (change.home_epoch, change.home_node)

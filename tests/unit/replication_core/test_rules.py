@@ -161,7 +161,21 @@ def rejected(cause: Cause) -> Verdict:
         (change(home_node=OTHER), None, FROM_CHILD, ADMIT),
         (change(author_node=OTHER), None, FROM_CHILD, ADMIT),
         (change(author_node=COUNTY), None, FROM_CHILD, rejected(Cause.AUTHOR_NOT_BELOW)),
-        (change(author_node=TOWNSHIP), held(9, 9), FROM_CHILD, rejected(Cause.AUTHOR_NOT_BELOW)),
+        (
+            change(author_node=TOWNSHIP, home_epoch=1),
+            held(9, 9, home_epoch=1),
+            FROM_CHILD,
+            rejected(Cause.AUTHOR_NOT_BELOW),
+        ),
+        (change(author_node=TOWNSHIP), held(1, 1), FROM_CHILD, rejected(Cause.AUTHOR_NOT_BELOW)),
+        (change(author_node=TOWNSHIP), held(1, 2, home_epoch=1), FROM_CHILD, ADMIT),
+        (change(author_node=TOWNSHIP), held(9, 9), FROM_CHILD, STALE),
+        (
+            change(author_node=COUNTY),
+            None,
+            replace(FROM_CHILD, granted_epoch=2, granted_home=VILLAGE),
+            ADMIT,
+        ),
         (
             change(author_node=OTHER, home_node=OTHER),
             None,
