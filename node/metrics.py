@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from node.errors import SettingsError
-
-if TYPE_CHECKING:
-    from node.watch.alarms import Alarm
-    from node.watch.figures import LinkFigure
 
 __all__ = ["NodeMetrics", "serve_metrics"]
 
@@ -62,33 +57,6 @@ class NodeMetrics:
             "Changes from neighbours that were not admitted and wait",
             registry=self.registry,
         )
-        self._lag = Gauge(
-            "fenhe_link_lag_seconds",
-            "Age of the oldest entry for the peer that it has not confirmed",
-            ("peer", "lane"),
-            registry=self.registry,
-        )
-        self._backlog_bytes = Gauge(
-            "fenhe_link_backlog_bytes",
-            "Rows for the peer that it has not confirmed, before packing",
-            ("peer", "lane"),
-            registry=self.registry,
-        )
-        self._receipts = Gauge(
-            "fenhe_link_receipt_number",
-            "Number of the last batch that the peer confirmed",
-            ("peer", "lane"),
-            registry=self.registry,
-        )
-        self._causes = Gauge(
-            "fenhe_quarantined_by_cause",
-            "Changes that wait in the quarantine",
-            ("cause",),
-            registry=self.registry,
-        )
-        self._alarms = Gauge(
-            "fenhe_alarm", "1 while an alarm stands", ("kind", "peer"), registry=self.registry
-        )
         self._certificate_failures = Gauge(
             "fenhe_certificate_failures",
             "Changed certificates that could not be used",
@@ -127,27 +95,6 @@ class NodeMetrics:
     def quarantined(self, changes: int) -> None:
         """So many changes wait in the quarantine."""
         self._quarantined.set(changes)
-
-    def watched(
-        self,
-        links: Iterable[LinkFigure],
-        causes: Mapping[str, int],
-        alarms: Iterable[Alarm],
-        now_ms: int,
-    ) -> None:
-        """What the watch saw at its last look."""
-        for link in links:
-            for lane in link.lanes:
-                labels = (link.peer, lane.lane.name.lower())
-                self._lag.labels(*labels).set(lane.lag_s(now_ms))
-                self._backlog_bytes.labels(*labels).set(lane.backlog_bytes)
-                self._receipts.labels(*labels).set(lane.receipt_number)
-        self._causes.clear()
-        for cause, items in causes.items():
-            self._causes.labels(cause).set(items)
-        self._alarms.clear()
-        for alarm in alarms:
-            self._alarms.labels(alarm.kind.value, alarm.peer).set(1)
 
     def certificate(self, expires: Callable[[], datetime], failures: Callable[[], int]) -> None:
         """Ask at each scrape: renewal needs no restart.

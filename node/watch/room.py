@@ -18,6 +18,7 @@ from node.opening import OpenStore
 from node.security.certificates import certificates_from_pem
 from node.watch.alarms import Alarm, AlarmBook, Look
 from node.watch.figures import Figures, LinkFigure
+from node.watch.gauges import WatchGauges
 from node.watch.tending import QuarantineKeeper
 
 __all__ = ["WatchRoom"]
@@ -67,10 +68,11 @@ class WatchRoom:
     async def run(self, metrics: NodeMetrics) -> None:
         """Look again and again until cancelled."""
         loop = asyncio.get_running_loop()
+        gauges = WatchGauges(metrics.registry)
         pause_s = min(LOOK_S_MAX, self._base.settings.alarm_after_s / 3)
         while True:
             links, causes = await loop.run_in_executor(self._threads, self.look)
-            metrics.watched(links, causes, self.book.standing, self._clock.now_ms())
+            gauges.show(links, causes, self.book.standing, self._clock.now_ms())
             await asyncio.sleep(pause_s)
 
     def look(self) -> tuple[tuple[LinkFigure, ...], Mapping[str, int]]:
