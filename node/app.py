@@ -16,8 +16,9 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,12 +37,14 @@ from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore, open_store
 from node.pump import LogPump
 from node.questions import Questions
+from node.region.room import RegionGround, RegionRoom, lay_ground, parent_names
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
 from node.services.operations import ReplicationServicer
 from node.services.point_reads import PointReads
+from node.services.region import RegionServicer
 from node.services.registration import Servicers, add_servicers
 from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
@@ -65,6 +68,8 @@ class _Parts:
     hub: LinkHub
     questions: Questions
     watch: WatchRoom
+    ground: RegionGround
+    region: RegionRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -81,7 +86,9 @@ class Node:
         self._exit = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] | None = None
-        self.address = base.settings.listen
+        self.address = base.listen
+        self.restarting = asyncio.Event()
+        """Set when the data folder says something new: stop, and start another Node on it."""
 
     async def start(self) -> None:
         """Open, serve, dial; returns when the node serves."""
@@ -90,8 +97,8 @@ class Node:
         self._exit.enter_context(folder_locked(base.paths.lock))
         # Not in stop(): a second process that finds the folder locked must leave it as it is.
         self._exit.callback(base.paths.run.unlink, missing_ok=True)
-        if not base.settings.listen.endswith(":0"):
-            bound_port_is_free(base.settings.listen)
+        if not base.listen.endswith(":0"):
+            bound_port_is_free(base.listen)
         parts = await self._open(clock.monotonic_ms())
         metrics = NodeMetrics(base.node_id)
         for reader in (
@@ -105,7 +112,8 @@ class Node:
         # Before the server, so that it is stopped after it.
         await parts.questions.start()
         self._exit.push_async_callback(parts.questions.stop)
-        await self._serve(self._servicers(parts), metrics)
+        await self._serve(self._servicers(parts), metrics, parts.ground)
+        self._exit.push_async_callback(parts.region.keeper.stop)
         for name, work in (
             ("log pulse", parts.pump.run),
             ("columnar feed", parts.questions.run),
@@ -114,6 +122,7 @@ class Node:
             ("link figures", partial(self._watch, parts, metrics)),
             ("watch", partial(parts.watch.run, metrics)),
             ("quarantine", parts.watch.keeper.run),
+            ("region", parts.region.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work))
@@ -154,13 +163,38 @@ class Node:
             head=lambda: pump.head,
             disk_is_full=disk.is_full,
         )
-        hub = self._hub(store, link_store, pump, link_threads)
+        ground = await loop.run_in_executor(threads, lay_ground, base, store, clock)
+        hub = self._hub(store, link_store, pump, link_threads, ground)
         questions = Questions(
             base, store, hub, clock, utc=lambda: utc_now(clock), address=lambda: self.address
         )
-        hub.handlers = questions.handlers
+        region = RegionRoom(
+            base,
+            ground,
+            store,
+            hub,
+            link_store,
+            threads=threads,
+            clock=clock,
+            restart=self.restarting.set,
+        )
+        hub.handlers = {**questions.handlers, **region.handlers}
+        hub.child_handlers = region.child_handlers
+        hub.met = region.met
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
-        return _Parts(store, pump, link_store, hub, questions, watch, disk, threads, started_ms)
+        return _Parts(
+            store,
+            pump,
+            link_store,
+            hub,
+            questions,
+            watch,
+            ground,
+            region,
+            disk,
+            threads,
+            started_ms,
+        )
 
     def _servicers(self, parts: _Parts) -> Servicers:
         base, clock = self._base, self._clock
@@ -184,6 +218,7 @@ class Node:
             ReplicationServicer(parts.watch, clock),
             parts.hub,
             parts.questions,
+            RegionServicer(parts.region),
             lambda: utc_now(clock),
         )
 
@@ -211,6 +246,7 @@ class Node:
         link_store: NodeLinkStore,
         pump: LogPump,
         threads: ThreadPoolExecutor,
+        ground: RegionGround,
     ) -> LinkHub:
         base = self._base
         maker = LinkMaker(
@@ -224,6 +260,7 @@ class Node:
             threads=threads,
             clock=self._clock,
             utc=lambda: utc_now(self._clock),
+            former=ground.former,
         )
         return LinkHub(
             base.node_id,
@@ -265,17 +302,23 @@ class Node:
             BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
 
-    async def _serve(self, servicers: Servicers, metrics: NodeMetrics) -> None:
+    async def _serve(
+        self, servicers: Servicers, metrics: NodeMetrics, ground: RegionGround
+    ) -> None:
         base = self._base
         guard = GuardInterceptor(
-            base.node_id, base.hierarchy, lambda: secrets.token_hex(4), metrics.count_call
+            base.node_id,
+            base.hierarchy,
+            lambda: secrets.token_hex(4),
+            metrics.count_call,
+            ground.former,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)
         certificates = ServerCertificates(base.credentials.tls)
         metrics.certificate(lambda: certificates.not_after, lambda: certificates.failures)
-        port = server.add_secure_port(base.settings.listen, certificates.credentials())
-        host = base.settings.listen.rpartition(":")[0]
+        port = server.add_secure_port(base.listen, certificates.credentials())
+        host = base.listen.rpartition(":")[0]
         self.address = f"{host}:{port}"
         await server.start()
 
@@ -286,7 +329,7 @@ class Node:
 
         self._exit.push_async_callback(end)
         if base.settings.metrics_listen:
-            serve_metrics(metrics, base.settings.metrics_listen)
+            self._exit.callback(serve_metrics(metrics, base.settings.metrics_listen))
 
     async def _dial(self, hub: LinkHub, places: Whereabouts) -> None:
         """Keep the link to the parent up, if there is a parent.
@@ -300,11 +343,11 @@ class Node:
             return
         if not places.has_directory:
             await places.parent_endpoint(parent)
-        name = base.hierarchy.dns_name(parent)
+        names = cycle(parent_names(base))
 
         async def channel() -> grpc.aio.Channel:
             endpoint = await places.parent_endpoint(parent)
-            return open_channel(endpoint, name, base.credentials.tls, base.limits)
+            return open_channel(endpoint, next(names), base.credentials.tls, base.limits)
 
         self._run(hub.dial_parent(ParentLink(parent, channel)))
 
@@ -373,19 +416,25 @@ def run_node(data_dir: Path, log_file: Path | None) -> None:
     clock = SystemClock()
     base = read_foundations(data_dir, clock)
     configure_logs(base.settings.log_level, log_file)
-    asyncio.run(_main(Node(base, clock)))
+    asyncio.run(_main(base, clock))
 
 
-async def _main(node: Node) -> None:
+async def _main(base: Foundations, clock: Clock) -> None:
+    """One life of the node's parts after the other, until a signal or a failure ends it."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    try:
-        await node.start()
-        await _first(node.wait, stopping.wait)
-    finally:
-        await node.stop()
+    while True:
+        node = Node(base, clock)
+        try:
+            await node.start()
+            await _first(node.wait, stopping.wait, node.restarting.wait)
+        finally:
+            await node.stop()
+        if stopping.is_set():
+            return
+        base = replace(read_foundations(base.paths.data, clock), address=node.address)
 
 
 async def _first(*works: Callable[[], Awaitable[object]]) -> None:

@@ -26,6 +26,16 @@ class Foundations:
     hierarchy: Hierarchy
     profile: HardwareProfile
     credentials: NodeCredentials
+    former: Hierarchy | None = None
+    """The hierarchy that named the node's certificate before the last change, if there was one."""
+
+    address: str = ""
+    """Where the node served in its life before, so that it serves there again; empty: the first."""
+
+    @property
+    def listen(self) -> str:
+        """Where to serve."""
+        return self.address or self.settings.listen
 
     @property
     def node_id(self) -> NodeId:
@@ -54,8 +64,12 @@ def read_foundations(data_dir: Path, clock: Clock) -> Foundations:
         raise SettingsError(f"node_id: {error.message}") from error
     profile_file = data_dir / settings.profile
     profile = load_profile(profile_file if profile_file.exists() else settings.profile)
-    credentials = load_node_credentials(data_dir, node_id, hierarchy, utc_now(clock))
-    return Foundations(NodePaths(data_dir), settings, hierarchy, profile, credentials)
+    paths = NodePaths(data_dir)
+    former = load_region(paths.former_region) if paths.former_region.exists() else None
+    if former is not None and node_id not in former:
+        former = None
+    credentials = load_node_credentials(data_dir, node_id, hierarchy, utc_now(clock), former)
+    return Foundations(paths, settings, hierarchy, profile, credentials, former)
 
 
 def utc_now(clock: Clock) -> datetime:

@@ -106,14 +106,21 @@ class NodeMetrics:
         self._certificate_failures.set_function(failures)
 
 
-def serve_metrics(metrics: NodeMetrics, address: str) -> None:
-    """Serve /metrics at host:port in a thread that dies with the process.
+def serve_metrics(metrics: NodeMetrics, address: str) -> Callable[[], None]:
+    """Serve /metrics at host:port in a thread that dies with the process; returns what ends it.
 
     Raises:
         SettingsError: The address cannot be listened on.
     """
     host, _, port = address.rpartition(":")
     try:
-        start_http_server(int(port), host, registry=metrics.registry)
+        server, thread = start_http_server(int(port), host, registry=metrics.registry)
     except OSError as error:
         raise SettingsError(f"metrics_listen: {address}: {error.strerror}") from error
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end

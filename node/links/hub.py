@@ -99,6 +99,8 @@ class LinkHub:
     handlers: Mapping[str, RequestHandler] = field(default_factory=dict)
     child_handlers: Mapping[str, RequestHandler] = field(default_factory=dict)
     head: Callable[[], int] = lambda: 0
+    met: Callable[[NodeId, Hello], None] = lambda _peer, _hello: None
+    """Told of each peer whose link has come up."""
     _states: dict[NodeId, LinkState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -183,6 +185,7 @@ class LinkHub:
             state.changed_ms = self.clock.now_ms()
             state.clock_skew_ms = hello.clock_ms - state.changed_ms if hello.clock_ms else 0
             self._log.info("link up", peer=state.peer, role=state.role, epoch=hello.store_epoch)
+            self.met(state.peer, hello)
             if state.last_error:
                 self._log.warning("link up, but", peer=state.peer, notice=state.last_error)
 

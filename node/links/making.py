@@ -13,6 +13,7 @@ from node.clock import Clock
 from node.link_store import NodeLinkStore
 from node.links.proof import ReceiptProof
 from node.security.credentials import NodeCredentials
+from node.security.identity import NameJudge
 from replication.core.config import LinkConfig
 from replication.core.model import Hello, Request
 from replication.runner import FrameStream, LinkRunner
@@ -36,6 +37,7 @@ class LinkMaker:
         threads: Executor,
         clock: Clock,
         utc: Callable[[], datetime],
+        former: NameJudge | None = None,
     ) -> None:
         self._node_id = node_id
         self._hierarchy = hierarchy
@@ -47,6 +49,7 @@ class LinkMaker:
         self._threads = threads
         self._clock = clock
         self._utc = utc
+        self._former = former
 
     async def make(
         self,
@@ -58,7 +61,7 @@ class LinkMaker:
         """A runner that goes on where the last stream of this link ended."""
         loop = asyncio.get_running_loop()
         memory = await loop.run_in_executor(self._threads, self._store.load, peer)
-        proof = ReceiptProof(self._credentials, peer, self._hierarchy, self._utc)
+        proof = ReceiptProof(self._credentials, peer, self._hierarchy, self._utc, self._former)
 
         def went_up(hello: Hello) -> None:
             proof.meet(hello)

@@ -10,6 +10,7 @@ from hierarchy_config.model import NodeId
 from node.security.caller import CallerKind
 from node.security.credentials import NodeCredentials
 from node.security.errors import PeerIdentityError, SignatureInvalidError
+from node.security.identity import NameJudge
 from node.security.signatures import VerifiedPeer, verify_chain
 from replication.core.hashing import receipt_bytes
 from replication.core.model import Cursor, Hello, Receipt
@@ -26,12 +27,15 @@ class ReceiptProof:
         peer: NodeId,
         hierarchy: Hierarchy,
         now: Callable[[], datetime],
+        former: NameJudge | None = None,
     ) -> None:
+        """`former` decides over certificates under a former name."""
         self._credentials = credentials
         self._here = credentials.identity.node_id
         self._peer = peer
         self._hierarchy = hierarchy
         self._now = now
+        self._former = former
         self._verified: VerifiedPeer | None = None
 
     @property
@@ -46,7 +50,11 @@ class ReceiptProof:
             SignatureInvalidError, PeerIdentityError: It is not the peer's.
         """
         verified = verify_chain(
-            hello.signing_certificate, self._credentials.root_pem, self._hierarchy, self._now()
+            hello.signing_certificate,
+            self._credentials.root_pem,
+            self._hierarchy,
+            self._now(),
+            self._former,
         )
         identity = verified.identity
         if identity.kind is not CallerKind.NODE or identity.node_id != self._peer:

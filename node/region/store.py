@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from hierarchy_config import Hierarchy, NodeId, parse_region, region_text, shape_digest
 from node.region.errors import RegionNotNextError
@@ -147,13 +147,16 @@ class EpochStore:
         digest = shape_digest(hierarchy)
 
         def work(connection: Connection) -> bool:
-            active = _active(connection)
+            active, before = _active(connection), 0
             if active is not None and active.epoch == hierarchy.epoch:
                 if active.shape_digest == digest:
                     return False
             elif active is not None and active.epoch < hierarchy.epoch:
                 _forget(connection, lost(active.hierarchy))
+                before = active.epoch
             self._activate(connection, hierarchy, digest)
+            if before:
+                self.note_in(connection, hierarchy.epoch, {"from": before})
             return True
 
         return self._transactions.write(work)
@@ -161,7 +164,9 @@ class EpochStore:
     def _activate(self, connection: Connection, hierarchy: Hierarchy, digest: str) -> None:
         epoch, now_ms = hierarchy.epoch, self._now_ms()
         # A file put in place by hand may be of any epoch: what is later here is void then.
-        others = update(_T).where(_T.c.state == EpochState.ACTIVE.value, _T.c.epoch != epoch)
+        others = update(_T).where(
+            or_(_T.c.state == EpochState.ACTIVE.value, _T.c.epoch < epoch), _T.c.epoch != epoch
+        )
         connection.execute(others.values(state=EpochState.SUPERSEDED.value))
         values: dict[str, Any] = {
             "state": EpochState.ACTIVE.value,

@@ -79,6 +79,14 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.ReplicationService/AskQuarantine": _OPERATOR,
         # A parent never dials, a sibling never links.
         "/fenhe.replication.v1.LinkService/Connect": _rule(Relation.CHILD, CallerKind.NODE),
+        "/fenhe.node.v1.RegionService/Plan": _OPERATOR,
+        "/fenhe.node.v1.RegionService/Apply": _OPERATOR,
+        "/fenhe.node.v1.RegionService/Rollback": _OPERATOR,
+        "/fenhe.node.v1.RegionService/History": _OPERATOR,
+        # Signed by the root and no secret: a node that was left behind finds its way with it.
+        "/fenhe.node.v1.RegionService/Epochs": _rule(
+            Relation.ANYWHERE, CallerKind.NODE, CallerKind.OPERATOR
+        ),
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,

@@ -42,6 +42,7 @@ class Signer:
         self._private_key = private_key
         self.chain_pem = certificates_to_pem(chain)
         self.key_id = certificate_hash(chain[0])
+        self.public_key = private_key.public_key()
 
     def sign(self, data: bytes) -> bytes:
         """A signature over `data`, DER, at most 72 bytes."""

@@ -27,7 +27,7 @@ from node.errors import public_status
 from node.logs import get_logger
 from node.records.faults import Fault
 from node.security.caller import Caller, caller_for
-from node.security.identity import PeerIdentity, identify_peer
+from node.security.identity import NameJudge, PeerIdentity, identify_peer
 from node.security.methods import authorize
 from node.services.wire import faults_out
 from node.storage.errors import BundleError
@@ -57,9 +57,18 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     """Identity, permission and errors of every method."""
 
     def __init__(
-        self, node_id: NodeId, hierarchy: Hierarchy, incident: Callable[[], str], count: CallCounter
+        self,
+        node_id: NodeId,
+        hierarchy: Hierarchy,
+        incident: Callable[[], str],
+        count: CallCounter,
+        former: NameJudge | None = None,
     ) -> None:
-        """`incident` makes reference numbers; `count(method, status)` feeds the metrics."""
+        """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
+
+        `former` decides over callers whose certificate is of a former name.
+        """
+        self._former = former
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._incident = incident
@@ -133,7 +142,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             self._count(method, "OK")
 
     def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
-        identity = identify_peer(context.auth_context(), self._hierarchy)
+        identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
         authorize(method, identity, self._node_id, self._hierarchy)
         caller = caller_for(
             identity.kind, identity.principal, identity.node_id, self._hierarchy, method
