@@ -120,11 +120,12 @@ class AlarmBook:
         since_ms = min(self._progress[link.peer, lane.lane.value].since_ms for lane in still)
         entries = sum(lane.lag_entries for lane in still)
         names = ", ".join(lane.lane.name.lower() for lane in still)
-        step = link.next_step or (
-            f"See the log of {link.peer}: it is linked and confirms nothing."
-            if link.connected
-            else f"See that {link.peer} runs and that the line to it is up."
-        )
+        if link.connected:
+            step = f"See the log of {link.peer}: it is linked and confirms nothing."
+        elif link.next_step and not link.last_error.startswith("LINK_DOWN"):
+            step = link.next_step
+        else:
+            step = f"See that {link.peer} runs and that the line to it is up."
         why = f" ({link.last_error})" if link.last_error else ""
         yield Alarm(
             AlarmKind.BACKLOG_STALLED,

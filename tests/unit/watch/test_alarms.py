@@ -82,7 +82,8 @@ def test_the_next_step_is_the_links_own_if_it_has_one(book: Book) -> None:
     assert "LINK_DOWN: refused" in alarm.message
     assert "141002 runs" in alarm.next_step
 
-    [alarm] = book.look(waiting, link=replace(down, next_step="Renew it."), after_s=1)
+    old = replace(down, last_error="PROTOCOL_TOO_OLD: 1", next_step="Renew it.")
+    [alarm] = book.look(waiting, link=old, after_s=1)
     assert alarm.next_step == "Renew it."
 
 
