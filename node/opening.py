@@ -29,6 +29,8 @@ from node.settings import NodeSettings
 from node.storage import EngineLimits, Storage, migrate, open_engine
 from node.storage.data_keys import KeyState, StoredKeys
 from node.storage.tables import CHANGELOG
+from node.transit import Post
+from node.transit.making import post_of
 from replication.changelog import (
     ChangeLog,
     CounterSequencer,
@@ -64,6 +66,8 @@ class OpenStore:
     """Numbers what has committed; returns the durable head. Safe from several threads."""
     tail: LogTail
     """What this process has just committed."""
+    post: Post
+    """Letters to nodes that are not neighbours."""
 
     def lane_heads(self, up_to: int) -> dict[Lane, int]:
         """By lane, its greatest number at or below `up_to`."""
@@ -117,6 +121,9 @@ def open_store(
         numbering=sequencer,
         tail=tail,
     )
+    post = post_of(
+        NodeFolder(data_dir), node_id, hierarchy, changelog=log, sealer=keys, clock=clock
+    )
     cache: Cache
     if uses_redis(settings, profile):
         life = StoreLife(node_id, epoch, incarnation)
@@ -132,6 +139,7 @@ def open_store(
         log=log,
         clock=clock,
         cache=cache,
+        post=post,
     )
     lock = threading.Lock()
 
@@ -151,6 +159,7 @@ def open_store(
         incarnation,
         number,
         tail,
+        post,
     )
 
 
@@ -173,6 +182,7 @@ def _storage(
     log: ChangeLog,
     clock: Clock,
     cache: Cache,
+    post: Post,
 ) -> Storage:
     # The regional index and the pseudonyms must be alike at every county, whatever a single node
     # chose for what it stores: only the node's own index follows its suite.
@@ -190,6 +200,7 @@ def _storage(
         regional_index=RegionalIndex(load_key(regional)) if regional.exists() else None,
         pseudonymizer=Pseudonymizer(load_key(pseudonym)) if pseudonym.exists() else None,
         cache=cache,
+        post=post,
     )
 
 

@@ -24,7 +24,7 @@ from node.storage.reads import Reader, named_id, resident_read
 from node.storage.scope import sees
 from node.storage.specs import IDENTIFIERS, RESIDENTS
 from replication.core.codec import decode_changes
-from replication.core.model import LogEntry
+from replication.core.model import Form, LogEntry
 
 __all__ = ["AnswerCounts", "Encode", "ResidentAnswers", "ResidentQuestion"]
 
@@ -150,6 +150,7 @@ def _changed(entries: Iterable[LogEntry]) -> frozenset[str]:
     return frozenset(
         change.resident_id
         for entry in entries
+        if entry.form is not Form.SEALED
         for change in decode_changes(entry.codec, entry.rows)
         if change.table in {RESIDENTS.name, IDENTIFIERS.name}
     )

@@ -18,6 +18,7 @@ from hierarchy_config.model import CopyForm, NodeId
 from node.storage.causes import Misfit, retry_at
 from node.storage.context import StoreContext
 from node.storage.errors import BatchOrderError
+from node.storage.letters import LetterDesk, ReadLetter
 from node.storage.model import ApplyOutcome
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
@@ -25,11 +26,11 @@ from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
-from replication.changelog import NewEntry, OriginKey
+from replication.changelog import NewEntry, OriginKey, Together
 from replication.core.admission import AdmissionContext, Decision, Held, judge
 from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.config import PeerRole
-from replication.core.model import Batch, Cursor, Lane, LogEntry, RowChange
+from replication.core.model import Audience, Batch, Cursor, Form, Lane, LogEntry, RowChange
 from replication.errors import RemoteProtocolError
 
 __all__ = ["BatchApplier", "EntryWork", "read_entry"]
@@ -50,11 +51,14 @@ class EntryWork:
     """An entry, its rows, and what became of them.
 
     `unreadable`: the cause for which the whole entry waits in the quarantine; it has no rows then.
+    `letter`: the entry is one, and has none either; `logged` is what it leaves for the log.
     """
 
     entry: LogEntry
     rows: list[RowChange]
     unreadable: str = ""
+    letter: ReadLetter | None = None
+    logged: list[NewEntry] = field(default_factory=list)
     admitted: list[RowChange] = field(default_factory=list)
     stale: int = 0
     rejected: list[tuple[RowChange, str]] = field(default_factory=list)
@@ -66,20 +70,29 @@ class BatchApplier:
     def __init__(self, store: StoreContext, maker: RowMaker) -> None:
         self._store = store
         self._maker = maker
+        self._letters = LetterDesk(store)
 
     def apply(
         self, peer: NodeId, peer_role: PeerRole, batch: Batch, cursor: Cursor
     ) -> ApplyOutcome:
         """See Storage.apply_batch."""
-        read = [read_entry(entry) for entry in batch.entries]
+        read = [self.read(entry) for entry in batch.entries]
 
         def work(connection: Connection) -> ApplyOutcome:
             if self._is_applied(connection, peer, batch, cursor):
                 return _NO_OUTCOME
-            works = [EntryWork(each.entry, each.rows, each.unreadable) for each in read]
+            works = [
+                EntryWork(each.entry, each.rows, each.unreadable, each.letter) for each in read
+            ]
             return self._apply(connection, peer, peer_role, works, cursor)
 
         return self._store.transactions.write(work)
+
+    def read(self, entry: LogEntry) -> EntryWork:
+        """An entry as `admit` wants it: its rows, or the letter that it is."""
+        if entry.form is Form.SEALED:
+            return EntryWork(entry, [], letter=self._letters.read(entry))
+        return read_entry(entry)
 
     def _is_applied(
         self, connection: Connection, peer: NodeId, batch: Batch, cursor: Cursor
@@ -111,11 +124,15 @@ class BatchApplier:
         works: Sequence[EntryWork],
         cursor: Cursor,
     ) -> ApplyOutcome:
-        self.admit(connection, peer, peer_role, works)
+        together = Together(connection)
+        self.admit(together, peer, peer_role, works)
         for work in works:
             self.set_aside(connection, peer, work)
+        if self._store.recovery.active:
+            held = self._store.links.load_inbound(connection, peer).get(cursor.lane)
+            self._store.recovery.note_applied(connection, peer, held, cursor)
         self._store.links.save_inbound(connection, peer, cursor)
-        self.log(connection, works)
+        self.log(together, works)
         return ApplyOutcome(
             sum(len(work.admitted) for work in works),
             sum(work.stale for work in works),
@@ -124,7 +141,7 @@ class BatchApplier:
 
     def admit(
         self,
-        connection: Connection,
+        together: Together,
         peer: NodeId,
         peer_role: PeerRole,
         works: Sequence[EntryWork],
@@ -134,14 +151,23 @@ class BatchApplier:
         What becomes of each row is noted in its `EntryWork`: `set_aside` puts what was not admitted
         into the quarantine, `log` relays the rest.
         """
-        judged = _Judgement(self._store, connection, peer, peer_role, works)
+        judged = _Judgement(self._store, together.connection, peer, peer_role, works)
         for work in works:
             judged.decide(work)
-        self._upsert(connection, judged.newest.values())
+        self._upsert(together, judged.newest.values())
+        # After the rows: a letter may be about a resident who came in the same batch.
+        passed: set[OriginKey] = set()
+        for work in works:
+            if work.letter is not None:
+                work.unreadable, work.logged = self._letters.take(
+                    connection, peer, peer_role, work.entry, work.letter, passed
+                )
 
-    def log(self, connection: Connection, works: Sequence[EntryWork]) -> None:
-        """Append what was admitted to the log; the last step of the transaction."""
-        self._store.changelog.append(connection, self._relayed(connection, works))
+    def log(self, together: Together, works: Sequence[EntryWork]) -> None:
+        """Append what was admitted to the log, sent with what waits; the transaction's last step."""
+        connection = together.connection
+        relayed = self._relayed(connection, works)
+        self._store.changelog.append(connection, relayed, before=together)
 
     def set_aside(self, connection: Connection, peer: NodeId, work: EntryWork) -> None:
         """Put what was not admitted of an entry into the quarantine, with its cause."""
@@ -166,32 +192,34 @@ class BatchApplier:
                 retry_at_ms=retry_at(cause, 1, now_ms),
             )
 
-    def _upsert(self, connection: Connection, changes: Iterable[RowChange]) -> None:
+    def _upsert(self, together: Together, changes: Iterable[RowChange]) -> None:
         by_table: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for change in changes:
             by_table[change.table].append(self._maker.row(change))
         for table, rows in by_table.items():
             # In the order of the key, so that two transactions lock alike.
             rows.sort(key=_row_id)
-            guarded_upsert(connection, REPLICATED[table], rows)
+            guarded_upsert(together, REPLICATED[table], rows)
 
     def _relayed(self, connection: Connection, works: Sequence[EntryWork]) -> list[NewEntry]:
         """Log entries of what was admitted, under their origin, for those further on.
 
         The rest of an entry whose first part is in the log already withholds its origin's number:
-        that names the first part.
+        that names the first part. Where the log was pruned, nobody knows whether it was.
         """
         partial = [w for w in works if w.admitted and len(w.admitted) < len(w.rows)]
         known = self._store.changelog.known(connection, [_origin(w.entry) for w in partial])
-        entries = []
+        pruned = bool(partial) and self._store.changelog.pruned_to(connection) > 0
+        entries: list[NewEntry] = []
         for work in works:
             entry = work.entry
+            entries.extend(work.logged)
             if not work.admitted:
                 continue
             if len(work.admitted) == len(work.rows):
                 entries.append(_new_entry(entry))
                 continue
-            withheld = _origin(entry) in known
+            withheld = pruned or _origin(entry) in known
             # Encoded anew they may be longer than they came: 1e15 is 1000000000000000.0 here.
             for rows, encoded in encoded_pieces(work.admitted):
                 part = replace(
@@ -223,6 +251,7 @@ class _Judgement:
         self._here = store.hierarchy.subtree(store.node_id)
         self._path = frozenset(store.hierarchy.path_to_root(store.node_id))
         self._below = store.hierarchy.subtree(peer) if peer_role is PeerRole.CHILD else frozenset()
+        self._recovering = store.recovery.active
         rows = [
             change
             for work in works
@@ -234,6 +263,8 @@ class _Judgement:
         self.newest: dict[tuple[str, str], RowChange] = {}
 
     def decide(self, work: EntryWork) -> None:
+        if self._recovering:
+            work.entry = replace(work.entry, audience=self._audience(work.entry))
         for change in work.rows:
             cause = self._misfit(change, work.entry)
             if cause is not None:
@@ -250,6 +281,7 @@ class _Judgement:
                     here_subtree=self._here,
                     peer_subtree=self._below,
                     here_path=self._path,
+                    recovering=self._recovering,
                     home_epoch=home_epoch,
                     home_node=home_node,
                 ),
@@ -263,6 +295,14 @@ class _Judgement:
             else:
                 work.admitted.append(change)
                 self._note(change)
+
+    def _audience(self, entry: LogEntry) -> Audience:
+        """What a recovering node gets back goes on, but not to where it came from."""
+        if self._role is PeerRole.PARENT and entry.origin_node in self._here:
+            return Audience.BELOW
+        if self._role is PeerRole.CHILD and entry.origin_node in self._path:
+            return Audience.ABOVE
+        return Audience.EVERYBODY
 
     def _note(self, change: RowChange) -> None:
         key = (change.table, change.row_id)
@@ -300,15 +340,19 @@ class _Judgement:
 
     def _misfit_of_parent(self, change: RowChange, entry: LogEntry) -> Misfit | None:
         # An entry under this subtree's name would take the number of one not numbered yet, and a
-        # row by an author below would replace what only he may change.
-        if entry.origin_node in self._here:
+        # row by an author below would replace what only he may change. A node that has lost them
+        # gets them back without a number.
+        returned = self._recovering and not entry.origin_sequence
+        if entry.origin_node in self._here and not returned:
             return Misfit.ORIGIN_NOT_ABOVE
-        return Misfit.AUTHOR_NOT_ABOVE if change.author_node in self._here else None
+        mine = change.author_node in self._here
+        return Misfit.AUTHOR_NOT_ABOVE if mine and not returned else None
 
     def _misfit_of_child(self, change: RowChange, entry: LogEntry) -> Misfit | None:
         # A sibling's name and number on an entry would shut out the sibling's own.
         if entry.origin_node not in self._below:
-            return Misfit.ORIGIN_NOT_BELOW
+            lost = entry.origin_node in self._path and not entry.origin_sequence
+            return None if self._recovering and lost else Misfit.ORIGIN_NOT_BELOW
         return None if self._policy_allows(change) else Misfit.FORM_NOT_IN_POLICY
 
     def _policy_allows(self, change: RowChange) -> bool:
@@ -402,4 +446,5 @@ def _new_entry(entry: LogEntry) -> NewEntry:
         committed_at_ms=entry.committed_at_ms,
         row_count=entry.row_count,
         rows=entry.rows,
+        audience=entry.audience,
     )

@@ -14,6 +14,7 @@ from typing import Final
 
 from replication.changelog import retry_after_ms
 from replication.core.admission import Cause
+from replication.core.mailbox import LetterCause
 
 __all__ = ["CAUSES", "Misfit", "meaning_of", "retry_at"]
 
@@ -33,6 +34,13 @@ class Misfit(StrEnum):
     ROW_MALFORMED = "ROW_MALFORMED"
     FORM_NOT_IN_POLICY = "FORM_NOT_IN_POLICY"
     AUTHOR_CHANGED = "AUTHOR_CHANGED"
+    LETTER_MALFORMED = "LETTER_MALFORMED"
+    LETTER_SIGNATURE = "LETTER_SIGNATURE"
+    LETTER_UNREADABLE = "LETTER_UNREADABLE"
+    LETTER_KEY_OLD = "LETTER_KEY_OLD"
+    LETTER_KIND_UNKNOWN = "LETTER_KIND_UNKNOWN"
+    RESIDENT_UNKNOWN = "RESIDENT_UNKNOWN"
+    AUTHOR_NOT_SENDER = "AUTHOR_NOT_SENDER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,18 @@ CAUSES: Final[Mapping[str, _Known]] = MappingProxyType(
         Misfit.ROW_MALFORMED: _heals("a cell or an id does not fit this release's table"),
         Misfit.FORM_NOT_IN_POLICY: _heals(f"policy does not copy it up in that form{_REGION}"),
         Misfit.AUTHOR_CHANGED: _heals("another node than its author amends the row"),
+        LetterCause.SENDER_NOT_BELOW: _heals(f"a letter whose sender is not below it{_REGION}"),
+        LetterCause.SENDER_NOT_ABOVE: _heals(f"the parent sent a letter written here{_REGION}"),
+        LetterCause.NOT_FOR_HERE: _heals(f"a letter from above for another branch{_REGION}"),
+        LetterCause.TURNED_BACK: _heals(f"the child sent up a letter for a node below it{_REGION}"),
+        LetterCause.ADDRESSEE_UNKNOWN: _heals(f"a letter for a node not known here{_REGION}"),
+        Misfit.LETTER_MALFORMED: _stays("a letter that is none, or not the one its entry names"),
+        Misfit.LETTER_SIGNATURE: _stays("a letter that its sender did not sign"),
+        Misfit.LETTER_UNREADABLE: _stays("a letter to this node that does not open"),
+        Misfit.LETTER_KEY_OLD: _stays("a letter sealed to a key that this node does not have"),
+        Misfit.LETTER_KIND_UNKNOWN: _heals("a letter of a kind that this release does not know"),
+        Misfit.RESIDENT_UNKNOWN: _heals("a record by letter of a resident not registered here"),
+        Misfit.AUTHOR_NOT_SENDER: _stays("a record by letter of another node than its author"),
     }
 )
 """Every cause that this release gives."""

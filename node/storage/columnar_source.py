@@ -20,7 +20,7 @@ from node.storage.specs import RECORD_TABLES, RESIDENTS, Leaving, TableSpec
 from node.storage.tables import REPLICATED
 from node.storage.transforms import month_of
 from replication.core.codec import decode_changes
-from replication.core.model import Value
+from replication.core.model import Form, Value
 
 __all__ = ["COLUMNAR_DATASETS", "ColumnarSource"]
 
@@ -60,6 +60,8 @@ class ColumnarSource:
             )
             touched: dict[str, set[str]] = defaultdict(set)
             for entry in part.entries:
+                if entry.form is Form.SEALED:
+                    continue
                 for change in decode_changes(entry.codec, entry.rows):
                     touched[change.table].add(change.row_id)
             return self._current(connection, touched, part.scanned_to, part.head)

@@ -9,9 +9,11 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock, Ids
 from node.storage.audit import Auditor
+from node.storage.recovering import Recovery
 from node.storage.scope import Scopes
 from node.storage.sealing import CellSealer
 from node.storage.transactions import Transactions
+from node.transit import Post
 from replication.changelog import ChangeLog, LinkState, Quarantine
 
 __all__ = ["KeyedIndex", "Pseudonyms", "StoreContext"]
@@ -49,3 +51,5 @@ class StoreContext:
     ids: Ids
     regional_index: KeyedIndex | None
     pseudonyms: Pseudonyms | None
+    post: Post
+    recovery: Recovery

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from hierarchy_config.model import NodeId
 from node.security.caller import Caller
-from node.storage.apply import BatchApplier, read_entry
+from node.storage.apply import BatchApplier, EntryWork
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.causes import retry_at
 from node.storage.context import StoreContext
@@ -166,12 +166,15 @@ class QuarantineDesk:
 
     def _retry(self, connection: Connection, item: QuarantinedItem) -> Released:
         role = self._role(item.peer)
-        work = read_entry(self._store.quarantine.entry(connection, item))
+        work = self._applier.read(self._store.quarantine.entry(connection, item))
         now_ms = self._store.clock.now_ms()
         if role is None or work.unreadable:
             return self._still(connection, item, work.unreadable or item.cause, now_ms)
         peer = NodeId(item.peer)
-        self._applier.admit(connection, peer, role, [work])
+        together = Together(connection)
+        self._applier.admit(together, peer, role, [work])
+        if cause := _refused_letter(work):
+            return self._still(connection, item, cause, now_ms)
         if work.rejected and not item.whole_entry:
             return self._still(connection, item, work.rejected[0][1], now_ms)
         # The rest of an entry that can be read by now waits row by row, each with its cause.
@@ -179,7 +182,7 @@ class QuarantineDesk:
         superseded = work.stale and not work.admitted and not work.rejected
         exit_as = QuarantineExit.SUPERSEDED if superseded else QuarantineExit.RELEASED
         self._store.quarantine.close(connection, item.item_id, exit_as, now_ms)
-        self._applier.log(connection, [work])
+        self._applier.log(together, [work])
         return Released(item.item_id, exit_as.value, applied=len(work.admitted))
 
     def _still(
@@ -221,6 +224,11 @@ class QuarantineDesk:
         resident = item.resident_id if is_row_id(item.resident_id) else None
         deed = Deed(action, _OBJECT, Outcome.DONE, item.row_count, str(item.item_id), resident)
         self._store.auditor.write(connection, caller, deed)
+
+
+def _refused_letter(work: EntryWork) -> str:
+    """Why a letter is still not taken: its handler refuses it, or the way it came."""
+    return work.unreadable
 
 
 def _superseded(connection: Connection, items: Sequence[QuarantinedItem]) -> list[QuarantinedItem]:

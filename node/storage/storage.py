@@ -39,19 +39,22 @@ from node.storage.model import (
     StoredResident,
 )
 from node.storage.moving import MovingRows
-from node.storage.outgoing import OutgoingReader
+from node.storage.outgoing import OutgoingReader, PeerAbility
 from node.storage.reads import Reader
+from node.storage.recovering import Recovery
 from node.storage.release import QuarantineDesk
 from node.storage.resend import Resender
 from node.storage.rows import RowMaker
 from node.storage.scope import Scopes
 from node.storage.sealing import CellSealer
 from node.storage.specs import TABLES
-from node.storage.tables import CHANGELOG
+from node.storage.tables import CHANGELOG, TRANSIT
 from node.storage.transactions import Transactions
 from node.storage.writes import BundleWriter
-from replication.changelog import ChangeLog, LinkState, Marks, Quarantine
+from node.transit import Post
+from replication.changelog import ChangeLog, LinkState, Marks, Quarantine, StoreState
 from replication.core.config import PeerRole
+from replication.core.effects import LogPart
 from replication.core.model import Batch, Cursor, Lane, LogEntry, Value
 
 __all__ = ["LogState", "Storage"]
@@ -85,10 +88,13 @@ class Storage:
         pseudonymizer: Pseudonyms | None = None,
         random_bytes: RandomBytes = os.urandom,
         cache: Cache | None = None,
+        post: Post | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         """`regional_index` and `pseudonymizer`: only where the node holds those keys.
 
-        `cache`: of residents' answers, followed by a CacheFollower; None keeps nothing.
+        `cache`: of residents' answers, followed by a CacheFollower; None keeps nothing. `post`:
+        None relays letters, and neither seals nor opens any. `recovery`: None is whole.
         """
         transactions = Transactions(engine)
         self._store = store = StoreContext(
@@ -108,6 +114,18 @@ class Storage:
             ids=ids,
             regional_index=regional_index,
             pseudonyms=pseudonymizer,
+            post=post
+            or Post(
+                TRANSIT,
+                node_id=node_id,
+                hierarchy=hierarchy,
+                changelog=changelog,
+                sealer=sealer,
+                clock=clock,
+                ids=ids,
+            ),
+            recovery=recovery
+            or Recovery(StoreState(CHANGELOG), node_id, hierarchy, changelog.store_epoch),
         )
         maker = RowMaker(store.cells, blind_index)
         self._marks = Marks(CHANGELOG)
@@ -245,6 +263,51 @@ class Storage:
         """
         return self._outgoing.read(peer, peer_role, lane, after, bytes_max=bytes_max, up_to=up_to)
 
+    def outgoing_part(
+        self,
+        peer: NodeId,
+        peer_role: PeerRole,
+        lane: Lane,
+        after: int,
+        bytes_max: int,
+        *,
+        position: str = "",
+        up_to: int | None = None,
+        ability: PeerAbility | None = None,
+    ) -> LogPart:
+        """What a link is to send next in a lane: of the log, or of a snapshot in its place.
+
+        Args:
+            peer: A neighbour.
+            peer_role: What it is to this node.
+            lane: The lane.
+            after: The log's sequence up to which the peer holds everything that is for it.
+            bytes_max: Of rows, about; at least one entry comes if there is any.
+            position: "" reads the log; SEED begins a snapshot for a recovering peer; else where a
+                snapshot goes on.
+            up_to: The durable head.
+            ability: What the peer can take; None: everything.
+
+        Raises:
+            LogPrunedError: The log no longer reaches back to `after`, and the peer takes no
+                snapshots.
+        """
+        return self._outgoing.part(
+            peer,
+            peer_role,
+            lane,
+            after,
+            position=position,
+            bytes_max=bytes_max,
+            up_to=up_to,
+            ability=ability or PeerAbility(),
+        )
+
+    @property
+    def recovery(self) -> Recovery:
+        """Whether this node is getting back what it lost."""
+        return self._store.recovery
+
     def columnar_changes(
         self, after: int, limit: int, *, up_to: int | None = None
     ) -> ColumnarChanges:
@@ -290,10 +353,14 @@ class Storage:
         return self._store.transactions.read(self._store.quarantine.residents_by_home)
 
     def marks(self) -> dict[str, int]:
-        """How fresh the copies of each home are, ms since 1970 UTC; this node's own is now."""
+        """How fresh the copies of each home are, ms since 1970 UTC; this node's own is now.
+
+        While it recovers it has no mark for its own.
+        """
         now_ms = self._store.clock.now_ms()
         held = self._store.transactions.read(self._marks.load)
-        return {**held, self._store.node_id: now_ms}
+        # What a recovering node holds of its own home is not all that was written there.
+        return held if self.recovery.active else {**held, self._store.node_id: now_ms}
 
     def note_question(self, caller: Caller, dataset: str, query_id: str) -> None:
         """Audit a federated question before rows are counted for it. Durable on return.

@@ -26,7 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
+from node.residence.tables import define_residence
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
+from node.transit.tables import define_transit
 from replication.changelog.tables import ascii_text, blob, define_tables, row_number
 
 __all__ = [
@@ -38,7 +40,9 @@ __all__ = [
     "METADATA",
     "REGION_EPOCHS",
     "REPLICATED",
+    "RESIDENCE",
     "SCOPE_HOMES",
+    "TRANSIT",
     "words",
 ]
 
@@ -209,3 +213,9 @@ REGION_EPOCHS: Final = _table(
 
 CHANGELOG: Final = define_tables(METADATA)
 """The change log's own tables, in the same database and so in the same transactions."""
+
+TRANSIT: Final = define_transit(METADATA)
+"""Letters written here and addressed here (node/transit)."""
+
+RESIDENCE: Final = define_residence(METADATA)
+"""Homes that moved: grants, each node's part in a move, hand-overs, proposals."""

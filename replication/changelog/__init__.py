@@ -21,6 +21,7 @@ from replication.changelog.errors import (
     LogPrunedError,
     SequencerFencedError,
 )
+from replication.changelog.letters import LetterEntries, WaitingLetter
 from replication.changelog.links import LinkState, LogReaders, Marks, PeerEpoch, StoreState
 from replication.changelog.log import (
     ChangeLog,
@@ -46,6 +47,7 @@ from replication.changelog.sequencer import (
 from replication.changelog.slices import LogSlice
 from replication.changelog.tables import ChangelogTables, ascii_text, blob, define_tables
 from replication.changelog.tail import LogTail
+from replication.changelog.together import Together
 
 __all__ = [
     "ChangeLog",
@@ -54,6 +56,7 @@ __all__ = [
     "CounterSequencer",
     "CursorWentBackError",
     "DuplicateEntryError",
+    "LetterEntries",
     "LinkState",
     "LogEnd",
     "LogNotReadyError",
@@ -75,6 +78,8 @@ __all__ = [
     "Sequencer",
     "SequencerFencedError",
     "StoreState",
+    "Together",
+    "WaitingLetter",
     "after_commit",
     "ascii_text",
     "blob",

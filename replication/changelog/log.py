@@ -12,29 +12,32 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from sqlalchemy import (
-    BigInteger,
     Connection,
     Row,
-    Select,
-    SmallInteger,
-    bindparam,
     delete,
     func,
     insert,
     null,
     select,
-    true,
     tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from replication.changelog.dialects import after_commit
-from replication.changelog.errors import DuplicateEntryError, LogNotReadyError, LogPrunedError
-from replication.changelog.sequencer import NumberBlock, Numbering
+from replication.changelog.errors import (
+    DuplicateEntryError,
+    LogNotReadyError,
+    LogPrunedError,
+    SequencerFencedError,
+)
+from replication.changelog.log_queries import end_query, slice_query
+from replication.changelog.letters import CODEC_ERASED
+from replication.changelog.sequencer import CounterSequencer, NumberBlock, Numbering
 from replication.changelog.slices import LogSlice
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
 from replication.changelog.tail import LogTail
+from replication.changelog.together import Raw, Together
 from replication.core.model import Audience, Form, Lane, LogEntry
 
 __all__ = [
@@ -53,6 +56,7 @@ RandomBytes = Callable[[int], bytes]
 _UID_BYTES: Final = 16
 _NO_LIMIT: Final = 2**63 - 1
 _KEYS_A_QUERY: Final = 500
+_LETTERS_A_READ: Final = 100
 
 
 class PayloadSealer(Protocol):
@@ -141,9 +145,9 @@ class ChangeLog:
         self._numbering = numbering
         self._random_bytes = random_bytes
         self._insert = insert(tables.change_log)
-        self._end = _end_query(tables)
+        self._end = end_query(tables)
         self._slices = {
-            (sqlite, lane): _slice_query(tables, lane, lane_as_range=not sqlite)
+            (sqlite, lane): slice_query(tables, lane, lane_as_range=not sqlite)
             for lane in (None, *Lane)
             for sqlite in (True, False)
         }
@@ -158,18 +162,40 @@ class ChangeLog:
         """What this process has just committed, for readers who are at the end of the log."""
         return self._tail
 
-    def append(self, connection: Connection, entries: Sequence[NewEntry]) -> None:
+    def append(
+        self,
+        connection: Connection,
+        entries: Sequence[NewEntry],
+        *,
+        before: Together | None = None,
+    ) -> None:
         """Add entries to the caller's transaction, with one INSERT.
 
         Call it last, and in no savepoint: with a CounterSequencer no other append runs from here to
-        the commit.
+        the commit. `before`: statements that are carried out first, and sent together with these.
 
         Raises:
             DuplicateEntryError: An entry of that origin is in the log already (see `known`).
             SequencerFencedError: The store is in another life (CounterSequencer only).
         """
+        together = before or Together(connection)
         if not entries:
+            together.send()
             return
+        block: NumberBlock | None
+        if together.in_packets and isinstance(self._numbering, CounterSequencer):
+            block = self._send_numbered(together, entries, self._numbering)
+        else:
+            together.send()
+            block = self._append(connection, entries)
+        if block is not None:
+            numbered = [
+                _numbered(entry, block, sequence)
+                for sequence, entry in enumerate(entries, start=block.first)
+            ]
+            after_commit(connection, lambda: self._tail.committed(numbered))
+
+    def _append(self, connection: Connection, entries: Sequence[NewEntry]) -> NumberBlock | None:
         values = [self._values(entry) for entry in entries]
         block = self._numbering.reserve(connection, len(values))
         if block is not None:
@@ -181,12 +207,34 @@ class ChangeLog:
             connection.execute(self._insert, values)
         except IntegrityError as error:
             raise DuplicateEntryError("an entry of this origin is in the log already") from error
-        if block is not None:
-            numbered = [
-                _numbered(entry, block, sequence)
-                for sequence, entry in enumerate(entries, start=block.first)
-            ]
-            after_commit(connection, lambda: self._tail.committed(numbered))
+        return block
+
+    def _send_numbered(
+        self, together: Together, entries: Sequence[NewEntry], counter: CounterSequencer
+    ) -> NumberBlock:
+        """Counter and entries in one packet: the entries take their numbers from its answer."""
+        count = len(entries)
+        values = [self._values(entry) for entry in entries]
+        for place, row in enumerate(values):
+            # LAST_INSERT_ID() is what the UPDATE before set it to, for the whole of the INSERT.
+            sequence = Raw(f"LAST_INSERT_ID()-{count - 1 - place}")
+            row["epoch"], row["sequence"] = counter.store_epoch, sequence
+            if row["origin_epoch"] is None:
+                row["origin_epoch"], row["origin_sequence"] = counter.store_epoch, sequence
+        together.add(counter.raising, [{"count": count}])
+        together.add(self._insert, values)
+        others = together.count - 2
+        try:
+            raised = together.send()[others]
+        except IntegrityError as error:
+            done = together.done
+            if len(done) == others + 1 and done[others].rows == 1:
+                reason = "an entry of this origin is in the log already"
+                raise DuplicateEntryError(reason) from error
+            raise
+        if raised.rows != 1:
+            raise SequencerFencedError("the store is not in the life this log was opened for")
+        return NumberBlock(counter.store_epoch, raised.number - count + 1)
 
     def read(
         self,
@@ -232,6 +280,35 @@ class ChangeLog:
         cut = len(found) >= entries_max or sum(row.bytes for row in found) >= bytes_max
         scanned_to = entries[-1].sequence if entries and cut else max(head, after)
         return LogSlice(entries, scanned_to, head)
+
+    def letters(
+        self, connection: Connection, lane: Lane, *, after: int, up_to: int, bytes_max: int
+    ) -> tuple[LogEntry, ...]:
+        """Letters of a lane in (after, up_to], opened, in order; also those kept from pruning.
+
+        About `bytes_max` clear bytes, at least one letter if there is any; empty at the end.
+        """
+        t = self._tables.change_log
+        letters = (
+            select(t)
+            .where(
+                t.c.lane == lane.value,
+                t.c.sequence > after,
+                t.c.sequence <= up_to,
+                t.c.form == Form.SEALED.value,
+                t.c.codec != CODEC_ERASED,
+            )
+            .order_by(t.c.sequence)
+            .limit(_LETTERS_A_READ)
+        )
+        found: list[LogEntry] = []
+        size = 0
+        for row in connection.execute(letters):
+            found.append(self._entry(row))
+            size += row.bytes
+            if size >= bytes_max:
+                break
+        return tuple(found)
 
     def head(self, connection: Connection) -> int:
         """The last number given, 0 in a new log."""
@@ -289,6 +366,24 @@ class ChangeLog:
         if lane is not None:
             waiting = waiting.where(t.c.lane == lane.value)
         return connection.execute(waiting).scalar_one()
+
+    def backlog_rows(
+        self, connection: Connection, lane: Lane, after: int, *, entries_max: int
+    ) -> int:
+        """Rows in the entries of a lane that a reader at `after` has not seen.
+
+        At most `entries_max` entries are looked at, so it is at least this many rows.
+        """
+        t = self._tables.change_log
+        entries = (
+            select(t.c.row_count)
+            .where(t.c.lane == lane.value, t.c.sequence > after)
+            .order_by(t.c.sequence)
+            .limit(entries_max)
+            .subquery("waiting")
+        )
+        rows = connection.execute(select(func.coalesce(func.sum(entries.c.row_count), 0)))
+        return int(rows.scalar_one())
 
     def known(self, connection: Connection, origins: Collection[OriginKey]) -> frozenset[OriginKey]:
         """Those of `origins` whose entry is in the log.
@@ -367,9 +462,12 @@ class ChangeLog:
             schema_version=row.schema_version,
             committed_at_ms=row.committed_at,
             row_count=row.row_count,
-            rows=self._sealer.open(bytes(row.payload), self._aad(row.entry_uid), row.key_id),
+            rows=self._opened(row) if row.bytes else b"",
             audience=Audience(row.audience),
         )
+
+    def _opened(self, row: Row[Any]) -> bytes:
+        return self._sealer.open(bytes(row.payload), self._aad(row.entry_uid), row.key_id)
 
     def _aad(self, uid: bytes) -> bytes:
         """Binds a payload to its entry by what is known before the number is."""
@@ -396,52 +494,5 @@ def _numbered(entry: NewEntry, block: NumberBlock, sequence: int) -> LogEntry:
     )
 
 
-def _end_query(tables: ChangelogTables) -> Select[Any]:
-    t, s = tables.change_log, tables.sequencer
-    of_lane = select(t.c.entry_id).where(t.c.lane == bindparam("lane", type_=SmallInteger))
-    later = of_lane.where(t.c.sequence > bindparam("after", type_=BigInteger)).exists()
-    unnumbered = of_lane.where(t.c.sequence.is_(null())).exists()
-    return select(s.c.head, later.label("later"), unnumbered.label("unnumbered")).where(
-        s.c.id == SEQUENCER_ROW
-    )
-
-
 def _by_sequence(row: Row[Any]) -> int:
     return int(row.sequence)
-
-
-def _slice_query(tables: ChangelogTables, lane: Lane | None, *, lane_as_range: bool) -> Select[Any]:
-    """The sequencer's row beside the entries of a slice: one statement, so one moment of the log.
-
-    The sizes are added up first, without the payloads, so that no more is fetched than is asked.
-    """
-    t, s = tables.change_log, tables.sequencer
-    sizes = (
-        select(t.c.sequence, t.c.bytes)
-        .where(
-            t.c.sequence > bindparam("after", type_=BigInteger),
-            t.c.sequence <= bindparam("up_to", type_=BigInteger),
-        )
-        .order_by(t.c.lane, t.c.sequence)
-        .limit(bindparam("entries_max", type_=BigInteger))
-    )
-    if lane is None:
-        sizes = sizes.order_by(None).order_by(t.c.sequence)
-    elif lane_as_range:
-        # For an equality MariaDB walks the lane's index from its beginning; SQLite for a range.
-        sizes = sizes.where(t.c.lane >= lane.value, t.c.lane <= lane.value)
-    else:
-        sizes = sizes.where(t.c.lane == lane.value)
-    sized = sizes.subquery("sized")
-    before = func.sum(sized.c.bytes).over(order_by=sized.c.sequence) - sized.c.bytes
-    summed = select(sized.c.sequence, before.label("before")).subquery("summed")
-    wanted = (
-        select(summed.c.sequence)
-        .where(summed.c.before < bindparam("bytes_max", type_=BigInteger))
-        .subquery("wanted")
-    )
-    return (
-        select(s.c.head, s.c.pruned_to, *t.c)
-        .select_from(s.outerjoin(wanted, true()).outerjoin(t, t.c.sequence == wanted.c.sequence))
-        .where(s.c.id == SEQUENCER_ROW)
-    )

@@ -87,7 +87,7 @@ def _receipt_times() -> None:
 def _transit() -> None:
     """Letters to nodes that are not neighbours, and the chains they are sealed to."""
     long_bytes = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-    options = {
+    options: dict[str, Any] = {
         f"{dialect}_{option}": value
         for dialect in ("mysql", "mariadb")
         for option, value in {

@@ -1,0 +1,477 @@
+"""Post: writes letters, opens those addressed here, hands them to the handler of their kind.
+
+Everything happens in the caller's transaction: a letter is in the outbox exactly if the write that
+it tells of is stored, and its effect at the addressee is there exactly if its receipt is in the
+log.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from hierarchy_config.errors import FenheError
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock, Ids, format_ms, parse_ms
+from node.logs import get_logger
+from node.security.certificates import PublicKey, certificate_hash, certificates_from_pem
+from node.transit.envelope import (
+    Envelope,
+    Header,
+    opened,
+    prove,
+    read_envelope,
+    write_open,
+    write_sealed,
+)
+from node.transit.errors import (
+    LetterInvalidError,
+    LetterKeyOldError,
+    LetterTooLargeError,
+    TransitError,
+)
+from node.transit.inbox import Certificates, Inbox, KnownKey
+from node.transit.keys import KeyRing, NodeVerifier, OwnKey, key_name
+from node.transit.model import (
+    CODEC_OPEN,
+    CODEC_SEALED,
+    RECEIPT,
+    Letter,
+    Proof,
+    SentLetter,
+    Subject,
+)
+from node.transit.outbox import BodySealer, Outbox
+from node.transit.tables import TransitTables
+from replication.changelog import ChangeLog, NewEntry
+from replication.core.mailbox import (
+    Arrival,
+    PostState,
+    arrived,
+    is_due,
+    key_missing,
+    posted,
+    receipted,
+    sent,
+)
+from replication.core.model import SCHEMA_VERSION, Form, Lane, LogEntry
+
+__all__ = ["BODY_BYTES_MAX", "Examined", "LetterHandler", "Post", "ReceiptHandler"]
+
+BODY_BYTES_MAX: Final = 2 << 20
+"""Of one letter, clear."""
+_OUTCOME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,46}(:[0-9]{1,16})?|")
+_NO_HANDLER: Final = "LETTER_KIND_UNKNOWN"
+
+LetterHandler = Callable[[Connection, Letter], str]
+"""Takes a letter; "" accepts it, a stable code refuses it: then it must have written nothing."""
+PassingHandler = Callable[[Connection, Letter], None]
+"""Sees an open letter on its way through here."""
+ReceiptHandler = Callable[[Connection, SentLetter, str], None]
+"""Learns at the author what the addressee said: "" or the code of its refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A letter that came, as far as it can be looked at before the transaction.
+
+    `cause` "": nothing is wrong with it. `letter`: it was opened, its sender proven.
+    """
+
+    envelope: Envelope | None
+    letter: Letter | None = None
+    cause: str = ""
+
+
+class Post:
+    """Letters of one node. `keys` and `verifier` None: it relays, and neither seals nor opens."""
+
+    def __init__(
+        self,
+        tables: TransitTables,
+        *,
+        node_id: NodeId,
+        hierarchy: Hierarchy,
+        changelog: ChangeLog,
+        sealer: BodySealer,
+        clock: Clock,
+        ids: Ids,
+        keys: KeyRing | None = None,
+        verifier: NodeVerifier | None = None,
+    ) -> None:
+        self.node_id = node_id
+        self.outbox = Outbox(tables, node_id, sealer)
+        self.inbox = Inbox(tables)
+        self.certificates = Certificates(tables)
+        self._hierarchy = hierarchy
+        self._changelog = changelog
+        self._clock = clock
+        self._ids = ids
+        self._keys = keys
+        self._verifier = verifier
+        self._handlers: dict[str, LetterHandler] = {}
+        self._passing: dict[str, PassingHandler] = {}
+        self._on_receipt: dict[str, ReceiptHandler] = {}
+        self._gathered: dict[int, list[NewEntry]] = {}
+        self._log = get_logger("transit")
+
+    # -- what other rooms use -------------------------------------------------------------------
+
+    def on_letter(self, kind: str, handler: LetterHandler) -> None:
+        """Take letters of a kind that are addressed here, in the transaction that applies them.
+
+        The sender is proven. What the handler refuses waits in the quarantine and is told to the
+        author; so is a FenheError that no retry mends. Before it refuses or raises, a handler must
+        have written nothing. What it puts into the log goes through `log`.
+        """
+        self._handlers[kind] = handler
+
+    def on_passing(self, kind: str, handler: PassingHandler) -> None:
+        """See open letters of a kind on their way through here, their sender proven."""
+        self._passing[kind] = handler
+
+    def on_receipt(self, kind: str, handler: ReceiptHandler) -> None:
+        """Learn what the addressee said of a letter of a kind that was written here."""
+        self._on_receipt[kind] = handler
+
+    def send(
+        self,
+        connection: Connection,
+        *,
+        to: NodeId,
+        kind: str,
+        body: bytes,
+        lane: Lane = Lane.BULK,
+        subject: Subject | Sequence[Subject] | None = None,
+        open_letter: bool = False,
+    ) -> str:
+        """Put a letter into the outbox, and into the log if it can be sealed now; its id.
+
+        Args:
+            connection: The transaction in which the letter becomes true.
+            to: Any node of the region; a letter to this node is handled at once.
+            kind: Lower-case letters, digits, dots, hyphens; at most 32.
+            body: At most 2 MiB.
+            lane: Which lane it travels in.
+            subject: The row versions it carries, for `fenhe record where`; stays here.
+            open_letter: Readable on its way; signed all the same.
+
+        Raises:
+            NodeUnknownError: The region has no such node.
+            LetterTooLargeError: The body is too long.
+        """
+        self._hierarchy.entry(to)
+        if len(body) > BODY_BYTES_MAX:
+            raise LetterTooLargeError(f"a letter may have {BODY_BYTES_MAX} bytes")
+        now_ms = self._clock.now_ms()
+        subjects = (subject,) if isinstance(subject, Subject) else tuple(subject or ())
+        letter = SentLetter(
+            letter_id=self._ids.mint(),
+            to=to,
+            kind=kind,
+            lane=lane,
+            written_at=format_ms(now_ms),
+            open_letter=open_letter,
+            parcel=posted(now_ms),
+            key_id="",
+            body=body,
+            subjects=subjects,
+        )
+        if to == self.node_id:
+            self.outbox.add(connection, letter)
+            self._to_itself(connection, letter, now_ms)
+            return letter.letter_id
+        self.outbox.add(connection, self._posted(connection, letter, now_ms) or letter)
+        return letter.letter_id
+
+    def redirect(self, connection: Connection, letter_id: str, to: NodeId) -> None:
+        """Address a letter that was not accepted to another node, under the same id."""
+        self._hierarchy.entry(to)
+        letter = self.outbox.get(connection, letter_id, locked=True)
+        if letter is None or letter.body is None:
+            return
+        now_ms = self._clock.now_ms()
+        parcel = replace(letter.parcel, state=PostState.WAITING_KEY, next_ms=now_ms)
+        moved = replace(letter, to=to, parcel=parcel, key_id="")
+        if to == self.node_id:
+            self._to_itself(connection, moved, now_ms)
+            return
+        self.outbox.save(connection, self._posted(connection, moved, now_ms) or moved)
+
+    # -- the log --------------------------------------------------------------------------------
+
+    def log(self, connection: Connection, entries: Sequence[NewEntry]) -> None:
+        """Append to the change log, at the end of the transaction if somebody is `gathering`."""
+        gathered = self._gathered.get(id(connection))
+        if gathered is None:
+            self._changelog.append(connection, entries)
+        else:
+            gathered.extend(entries)
+
+    @contextmanager
+    def gathering(self, connection: Connection) -> Iterator[list[NewEntry]]:
+        """Keep what is logged meanwhile, for one append that ends the transaction."""
+        gathered = self._gathered[id(connection)] = []
+        try:
+            yield gathered
+        finally:
+            del self._gathered[id(connection)]
+
+    # -- the author's side ----------------------------------------------------------------------
+
+    def go_on(self, connection: Connection, letter_id: str) -> NodeId | None:
+        """Send a letter of the outbox (again) if it is due; the addressee if his key is wanting."""
+        letter = self.outbox.get(connection, letter_id, locked=True)
+        now_ms = self._clock.now_ms()
+        if letter is None or letter.body is None or not is_due(letter.parcel.next_ms, now_ms):
+            return None
+        if letter.to == self.node_id:
+            self._to_itself(connection, letter, now_ms)
+            return None
+        put = self._posted(connection, letter, now_ms)
+        if put is None:
+            return letter.to
+        self.outbox.save(connection, put)
+        return None
+
+    def postpone(self, connection: Connection, letter_id: str) -> None:
+        """Note that the addressee's key was not to be had."""
+        letter = self.outbox.get(connection, letter_id, locked=True)
+        if letter is None or letter.parcel.next_ms is None:
+            return
+        written_ms = parse_ms(letter.written_at)
+        parcel = key_missing(letter.parcel, written_ms, self._clock.now_ms())
+        self.outbox.save(connection, replace(letter, parcel=parcel))
+
+    def learn(self, connection: Connection, node_id: NodeId, chain_pem: bytes) -> KnownKey:
+        """Remember a node's chain.
+
+        Raises:
+            SignatureInvalidError, PeerIdentityError: It is not that node's.
+        """
+        if self._verifier is None:
+            raise TransitError("this node has no root to verify chains against")
+        peer = self._verifier.verify(chain_pem, node_id)
+        known = KnownKey(node_id, key_name(peer.public_key), chain_pem)
+        held = self.certificates.get(connection, node_id)
+        if held != known:
+            self.certificates.save(connection, known, self._clock.now_ms())
+        return known
+
+    def own(self) -> OwnKey | None:
+        """This node's key as it is now; None if it cannot be read."""
+        if self._keys is None:
+            return None
+        try:
+            return self._keys.own()
+        except (FenheError, OSError) as error:
+            self._log.warning("own key cannot be read", reason=type(error).__name__)
+            return None
+
+    def _posted(self, connection: Connection, letter: SentLetter, now_ms: int) -> SentLetter | None:
+        """Seal a letter and put it into the log; None if a key is wanting."""
+        own = self.own()
+        key = None if letter.open_letter else self._key_of(connection, letter.to)
+        if own is None or (key is None and not letter.open_letter):
+            return None
+        header = Header(
+            letter.letter_id,
+            self.node_id,
+            letter.to,
+            letter.kind,
+            letter.lane.value,
+            letter.written_at,
+            letter.parcel.attempts + 1,
+        )
+        body = letter.body or b""
+        data = (
+            write_open(header, body, own) if key is None else write_sealed(header, body, own, key)
+        )
+        self._append(connection, header, data, CODEC_OPEN if key is None else CODEC_SEALED, now_ms)
+        return replace(
+            letter,
+            parcel=sent(letter.parcel, now_ms),
+            key_id="" if key is None else key_name(key),
+        )
+
+    def _key_of(self, connection: Connection, node_id: NodeId) -> PublicKey | None:
+        held = self.certificates.get(connection, node_id)
+        if held is None or self._verifier is None:
+            return None
+        try:
+            return self._verifier.verify(held.chain_pem, node_id).public_key
+        except FenheError:
+            # Expired, or of a root that is no more: ask anew.
+            return None
+
+    def _append(
+        self, connection: Connection, header: Header, data: bytes, codec: int, now_ms: int
+    ) -> None:
+        entry = NewEntry(
+            origin_node=self.node_id,
+            origin_epoch=self._changelog.store_epoch,
+            origin_sequence=None,
+            lane=Lane(header.lane),
+            home_node=header.to,
+            form=Form.SEALED,
+            codec=codec,
+            schema_version=SCHEMA_VERSION,
+            committed_at_ms=now_ms,
+            row_count=1,
+            rows=data,
+        )
+        self.log(connection, [entry])
+
+    def _to_itself(self, connection: Connection, letter: SentLetter, now_ms: int) -> None:
+        handed = Letter(
+            letter.letter_id,
+            self.node_id,
+            self.node_id,
+            letter.kind,
+            letter.lane,
+            letter.written_at,
+            letter.body or b"",
+            1,
+        )
+        outcome = self._handled(connection, handed)
+        self.inbox.save(connection, handed, outcome, now_ms)
+        self._receipted(connection, letter, outcome, Proof(now_ms, b"", ""))
+
+    # -- the addressee's side -------------------------------------------------------------------
+
+    def examine(self, entry: LogEntry) -> Examined:
+        """Look at a letter outside the transaction: its parts, and if it is for here all of it."""
+        try:
+            envelope = read_envelope(entry.codec, entry.rows)
+            head = envelope.header
+            if (head.sender, head.to, head.lane) != (
+                entry.origin_node,
+                entry.home_node,
+                entry.lane.value,
+            ):
+                raise LetterInvalidError("a letter's header does not fit the entry it came in")
+        except LetterInvalidError as error:
+            return Examined(None, cause=error.code)
+        for_here = head.to == self.node_id
+        seen = envelope.codec == CODEC_OPEN and head.kind in self._passing
+        if not for_here and not seen:
+            return Examined(envelope)
+        if self._verifier is None:
+            return Examined(envelope, cause=LetterKeyOldError.code if for_here else "")
+        try:
+            prove(envelope, self._verifier)
+        except TransitError as error:
+            return Examined(envelope, cause=error.code)
+        try:
+            return Examined(envelope, opened(envelope, self.own() if for_here else None))
+        except TransitError as error:
+            # Proven: the author may be told why.
+            return Examined(envelope, envelope.letter(b""), error.code)
+
+    def passes(self, connection: Connection, examined: Examined) -> None:
+        """Show an open letter on its way to whoever wants to see its kind."""
+        letter = examined.letter
+        if letter is not None and not examined.cause and letter.kind in self._passing:
+            self._passing[letter.kind](connection, letter)
+
+    def take(self, connection: Connection, examined: Examined) -> str:
+        """Handle a letter addressed here and put its receipt into the log; "" or a cause.
+
+        A cause that the author cannot mend by sending again is for the quarantine.
+        """
+        letter = examined.letter
+        if letter is None:
+            return examined.cause
+        now_ms = self._clock.now_ms()
+        if letter.kind == RECEIPT:
+            return examined.cause or self._take_receipt(connection, examined, letter)
+        before = self.inbox.outcome(connection, letter.sender, letter.letter_id)
+        outcome = examined.cause
+        if arrived(before) is Arrival.ANSWER_AGAIN:
+            outcome = ""
+        elif not outcome:
+            outcome = self._handled(connection, letter)
+        if outcome != LetterKeyOldError.code:
+            self.inbox.save(connection, letter, outcome, now_ms)
+        self._answer(connection, letter, outcome, now_ms)
+        waits_already = bool(before) or outcome == LetterKeyOldError.code
+        return "" if waits_already else outcome
+
+    def _handled(self, connection: Connection, letter: Letter) -> str:
+        handler = self._handlers.get(letter.kind)
+        if handler is None:
+            return _NO_HANDLER
+        try:
+            return handler(connection, letter)
+        except FenheError as error:
+            if error.retryable:
+                raise
+            return error.code
+
+    def _answer(self, connection: Connection, letter: Letter, outcome: str, now_ms: int) -> None:
+        own = self.own()
+        if own is None:
+            raise TransitError("a receipt cannot be signed: this node's key cannot be read")
+        at = format_ms(now_ms)
+        header = Header(
+            self._ids.mint(), self.node_id, letter.sender, RECEIPT, Lane.CONTROL.value, at, 1
+        )
+        said = {"letter": letter.letter_id, "outcome": outcome, "at": at}
+        data = write_open(header, json.dumps(said).encode(), own)
+        self._append(connection, header, data, CODEC_OPEN, now_ms)
+
+    def _take_receipt(self, connection: Connection, examined: Examined, receipt: Letter) -> str:
+        said = _receipt_body(receipt.body)
+        if said is None or examined.envelope is None:
+            return LetterInvalidError.code
+        letter_id, outcome = said
+        letter = self.outbox.get(connection, letter_id, locked=True)
+        if letter is None or letter.to != receipt.sender:
+            # An outbox put back from a backup, or a letter that was addressed to another by now.
+            self._log.info("receipt for no letter", letter=letter_id, sender=receipt.sender)
+            return ""
+        signature = examined.envelope.signature
+        certificate = _certificate_id(examined.envelope)
+        self._receipted(
+            connection, letter, outcome, Proof(self._clock.now_ms(), signature, certificate)
+        )
+        return ""
+
+    def _receipted(
+        self, connection: Connection, letter: SentLetter, outcome: str, proof: Proof
+    ) -> None:
+        before = letter.parcel
+        parcel = receipted(before, outcome, proof.at_ms)
+        if outcome == LetterKeyOldError.code:
+            self.certificates.forget(connection, letter.to, letter.key_id)
+        confirmed = parcel.state is PostState.CONFIRMED
+        if before.state is PostState.CONFIRMED:
+            return
+        kept = replace(letter, parcel=parcel, proof=proof if confirmed else letter.proof)
+        self.outbox.save(connection, kept)
+        handler = self._on_receipt.get(letter.kind)
+        if handler is not None and parcel.state in (PostState.CONFIRMED, PostState.REFUSED):
+            handler(connection, kept, outcome)
+
+
+def _certificate_id(envelope: Envelope) -> str:
+    return certificate_hash(certificates_from_pem(envelope.chain_pem)[0])
+
+
+def _receipt_body(body: bytes) -> tuple[str, str] | None:
+    """The letter's id and its outcome."""
+    try:
+        said: dict[str, Any] = json.loads(body)
+        letter_id, outcome = said["letter"], said["outcome"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(letter_id, str) or not isinstance(outcome, str):
+        return None
+    return (letter_id, outcome) if _OUTCOME.fullmatch(outcome) else None
