@@ -1,0 +1,263 @@
+"""The hierarchy changes while the region runs: real processes, mutual TLS, writes going on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import grpc
+import pytest
+from cryptography import x509
+
+import protos.fenhe.node.v1.region_pb2 as region_pb
+from hierarchy_config import Hierarchy, NodeId, load_region, region_text
+from node.security.certificates import authority_name, certificates_from_pem
+from node.security.folders import NodeFolder
+from protos.fenhe.node.v1 import region_pb2_grpc
+from tests.services.people import Person, observation, put_request
+from tests.services.region import Region, nodes
+from tests.services.stores import HeldRow, opened
+from tests.services.waiting import until
+
+NODES = nodes(
+    "1410",
+    "141002",
+    "141002100",
+    "141002100200",
+    "141002100203",
+    "141002104",
+    "141024",
+    "141024100",
+)
+CITY, OLD, TOWNSHIP, VILLAGE, AWAY, STAYING, NEW, BESIDE = NODES
+MOVING: Final = frozenset({TOWNSHIP, VILLAGE, AWAY})
+CALL_S: Final = 60.0
+
+
+class Clinic(threading.Thread):
+    """Registers people at a village without a pause, with the credentials it was once given."""
+
+    def __init__(self, region: Region, home: NodeId, first: int) -> None:
+        super().__init__()
+        self._region = region
+        self._home = home
+        self._first = first
+        self._enough = threading.Event()
+        self.people: list[Person] = []
+        self.faults: list[str] = []
+
+    def run(self) -> None:
+        number = self._first
+        while not self._enough.is_set():
+            person = Person(number, self._home)
+            try:
+                self._region.put(self._home, put_request(f"clinic-{number}", person))
+            except grpc.RpcError as error:
+                # A node that starts its parts again is away for a moment; the same is sent again.
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    self.faults.append(f"{error.code()}: {error.details()}")
+                self._enough.wait(0.1)
+                continue
+            self.people.append(person)
+            number += 1
+
+    def finish(self) -> list[Person]:
+        """Stop, and say who was acknowledged."""
+        self._enough.set()
+        self.join(CALL_S)
+        assert not self.is_alive()
+        assert not self.faults, self.faults[:3]
+        return self.people
+
+
+class Office:
+    """The operator at the root."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+
+    def in_force(self, node: NodeId = CITY) -> Hierarchy:
+        """The region file of a node."""
+        return load_region(self.region.place.node_dir(node) / "region.yaml")
+
+    def moved(self, node: NodeId, parent: NodeId) -> str:
+        """The file in force with one node under another parent."""
+        tree = self.in_force()
+        moved = {**tree.nodes, node: replace(tree.entry(node), parent=parent)}
+        return region_text(replace(tree, nodes=moved))
+
+    def plan(self, text: str) -> region_pb.PlanResponse:
+        with self.region.open_channel(CITY) as channel:
+            stub = region_pb2_grpc.RegionServiceStub(channel)
+            return stub.Plan(region_pb.PlanRequest(region_text=text), timeout=CALL_S)
+
+    def apply(self, text: str, **more: object) -> list[str]:
+        """The steps of putting a file in force."""
+        request = region_pb.ApplyRequest(request_id="", region_text=text, **more)  # type: ignore[arg-type]
+        with self.region.open_channel(CITY) as channel:
+            stub = region_pb2_grpc.RegionServiceStub(channel)
+            return [each.step for each in stub.Apply(request, timeout=CALL_S)]
+
+    def rollback(self, **more: object) -> list[str]:
+        """The steps of going back."""
+        request = region_pb.RollbackRequest(request_id="", **more)  # type: ignore[arg-type]
+        with self.region.open_channel(CITY) as channel:
+            stub = region_pb2_grpc.RegionServiceStub(channel)
+            return [each.step for each in stub.Rollback(request, timeout=CALL_S)]
+
+    def epoch(self, number: int) -> region_pb.EpochSummary | None:
+        """An epoch as the root tells of it; None while it does not answer."""
+        with self.region.open_channel(CITY) as channel:
+            stub = region_pb2_grpc.RegionServiceStub(channel)
+            try:
+                said = stub.History(region_pb.HistoryRequest(), timeout=5)
+            except grpc.RpcError:
+                return None
+        return next((each for each in said.epochs if each.epoch == number), None)
+
+    def settled(self, number: int) -> None:
+        """Wait until everything has followed from an epoch."""
+
+        def is_settled() -> bool:
+            known = self.epoch(number)
+            self.last = known
+            return known is not None and list(known.progress) == ["settled"]
+
+        try:
+            until(f"epoch {number} is settled", is_settled, 90)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.last}") from error
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    with Region(tmp_path / "region", NODES) as region:
+        region.start()
+        region.linked()
+        yield Office(region)
+
+
+def test_a_township_moves_with_its_villages(office: Office) -> None:
+    """Rows, certificates and callers follow; the old county keeps nothing; who was away catches up."""
+    region = office.region
+    before = [Person(number, VILLAGE) for number in range(1, 40)]
+    absent = [Person(number, AWAY) for number in range(100, 120)]
+    staying = [Person(number, STAYING) for number in range(200, 210)]
+    region.put(VILLAGE, put_request("before-move", *before))
+    region.put(AWAY, put_request("absent-ones", *absent))
+    region.put(STAYING, put_request("staying-ones", *staying))
+    until("the old county has them", lambda: _homes(region, OLD) == {VILLAGE, AWAY, STAYING})
+    until("the county holds all", lambda: region.rows(OLD)["residents"] == 69)
+    # Written by the old county about people who leave it: it keeps what it wrote.
+    by_county = observation(before[0], "by-county", 133)
+    region.put(OLD, put_request_of(by_county))
+    until(
+        "the village has the county's record",
+        lambda: region.rows(VILLAGE)["observations"] == len(before) + 1,
+    )
+    region.fleet.stop((AWAY,))
+    until("the township misses it", lambda: not _connected(region, TOWNSHIP, AWAY))
+    text = office.moved(TOWNSHIP, NEW)
+
+    plan = office.plan(text)
+    moved = plan.changes[0]
+    assert (moved.kind, moved.node_id, moved.nodes_below) == ("moved", TOWNSHIP, 2)
+    assert moved.residents == len(before) + len(absent)
+    assert list(plan.new_certificates) == sorted(MOVING)
+    assert [(each.node_id, each.homes) for each in plan.purges] == [(OLD, 3)]
+    assert list(plan.away) == [AWAY]
+    assert list(plan.blocks) == []
+
+    with pytest.raises(grpc.RpcError) as refused:
+        office.apply(text)
+    assert "REGION_NOT_HELD" in (refused.value.details() or "")
+
+    clinic = Clinic(region, VILLAGE, 1000)
+    clinic.start()
+    try:
+        assert office.apply(text, without=[AWAY])[-1] == "decided"
+        office.settled(2)
+        region.linked(TOWNSHIP, VILLAGE)
+    finally:
+        during = clinic.finish()
+    region.start(AWAY)
+    region.linked(AWAY)
+    until("the absent one has the epoch", lambda: office.in_force(AWAY).epoch == 2)
+    late = Person(300, AWAY)
+    until("it serves again", lambda: _put(region, AWAY, put_request("late-comer", late)))
+
+    everybody = {person.resident_id for person in (*before, *absent, *during, late)}
+    assert len(during) > 0
+    until("the new county has everybody", lambda: everybody <= _residents(region, NEW), 60)
+    _assert_same(region, TOWNSHIP, NEW, everybody)
+    with opened(region.place, OLD) as store:
+        left = {row.home for row in store.rows().values() if row.author != OLD}
+        of_log = {entry["home_node"] for entry in store.log() if entry["audience"] == 0}
+        assert (by_county.record_id in {key[1] for key in store.rows()}) is True
+    assert left == {STAYING}
+    assert of_log & {VILLAGE, AWAY} <= {VILLAGE}, "only what it wrote itself"
+    assert _quarantined(region) == {}
+    for node in MOVING:
+        until(f"{node} has its name", lambda node=node: _is_renamed(region, office, node))  # type: ignore[misc]
+
+
+def put_request_of(record: object) -> object:
+    """A bundle of one record."""
+    import protos.fenhe.care.v1.care_pb2 as care
+
+    return care.PutBundleRequest(request_id="one-record-more", records=[record])  # type: ignore[list-item]
+
+
+def _put(region: Region, node: NodeId, request: object) -> bool:
+    try:
+        region.put(node, request)  # type: ignore[arg-type]
+    except grpc.RpcError:
+        return False
+    return True
+
+
+def _connected(region: Region, node: NodeId, peer: NodeId) -> bool:
+    links = region.fleet.status(node).links
+    return any(link.connected for link in links if link.peer == peer)
+
+
+def _residents(region: Region, node: NodeId) -> set[str]:
+    with opened(region.place, node) as store:
+        return {key[1] for key in store.rows() if key[0] == "residents"}
+
+
+def _homes(region: Region, node: NodeId) -> set[str]:
+    with opened(region.place, node) as store:
+        return {row.home for row in store.rows().values()}
+
+
+def _assert_same(region: Region, one: NodeId, other: NodeId, residents: set[str]) -> None:
+    """Both hold the same rows, at the same versions, of these homes."""
+
+    def of(node: NodeId) -> dict[tuple[str, str], HeldRow]:
+        with opened(region.place, node) as store:
+            return {key: row for key, row in store.rows().items() if row.home in MOVING}
+
+    until(f"{one} and {other} hold the same", lambda: of(one) == of(other), 60)
+    assert residents <= {key[1] for key in of(other)}
+
+
+def _quarantined(region: Region) -> dict[NodeId, int]:
+    found = {}
+    for node in NODES:
+        with opened(region.place, node) as store:
+            found[node] = store.quarantined()
+    return {node: number for node, number in found.items() if number}
+
+
+def _is_renamed(region: Region, office: Office, node: NodeId) -> bool:
+    folder = NodeFolder(region.place.node_dir(node))
+    leaf = certificates_from_pem(folder.tls.chain.read_bytes())[0]
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    said = names.get_values_for_type(x509.DNSName)
+    own = authority_name(certificates_from_pem(folder.authority_chain.read_bytes())[0])
+    due = office.in_force(node).dns_name(node)
+    return said == [due] and own.dns_name == due
