@@ -16,12 +16,14 @@ from hierarchy_config.model import NodeId
 from node.clock import Clock
 from node.errors import DiskFullError
 from node.storage import Storage
+from node.storage.outgoing import PeerAbility
 from replication.changelog import ChangeLog, LinkState, Marks, read_transaction, write_transaction
 from replication.core.config import PeerRole
 from replication.core.effects import LogPart
-from replication.core.model import Batch, Cursor, Hello, Lane, Mark, Receipt
+from replication.core.greeting import RECOVERING
+from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, Mark, Receipt
 
-__all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore"]
+__all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore", "PeerNow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,16 @@ class LinkMemory:
     outbound: Mapping[Lane, Cursor]
     peer_store_epoch: int
     peer_incarnation: str
+    features: tuple[str, ...] = ()
+    """What this node's Hello is to say of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerNow:
+    """What a peer's last Hello said: the protocol both speak, and whether it is recovering."""
+
+    protocol: int
+    recovering: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,7 @@ class NodeLinkStore:
         self._number = number
         self._head = head
         self._disk_is_full = disk_is_full
+        self._met: dict[str, PeerNow] = {}
 
     @property
     def store_epoch(self) -> int:
@@ -101,6 +114,10 @@ class NodeLinkStore:
         is_parent = self._hierarchy.parent(self._node_id) == peer
         return PeerRole.PARENT if is_parent else PeerRole.CHILD
 
+    def met(self, peer: str) -> PeerNow | None:
+        """What is known of a peer since this process has met it."""
+        return self._met.get(peer)
+
     def load(self, peer: str) -> LinkMemory:
         """Cursors and the peer's last known epoch."""
         with read_transaction(self._engine) as connection:
@@ -110,6 +127,7 @@ class NodeLinkStore:
                 self._links.load_outbound(connection, peer),
                 seen.store_epoch if seen is not None else 0,
                 seen.incarnation if seen is not None else "",
+                self._storage.recovery.features(connection, NodeId(peer)),
             )
 
     def read(
@@ -120,11 +138,21 @@ class NodeLinkStore:
         bytes_max: int,
         position: str,
     ) -> LogPart:
-        """Entries for this peer after a sequence, filtered and transformed by policy."""
-        entries, scanned_to = self._storage.outgoing(
-            NodeId(peer), self.role(peer), lane, after, bytes_max, up_to=self._head()
+        """What is for this peer after a sequence: of the log, or of a snapshot in its place."""
+        part = self._storage.outgoing_part(
+            NodeId(peer),
+            self.role(peer),
+            lane,
+            after,
+            bytes_max,
+            position=position,
+            up_to=self._head(),
+            ability=PeerAbility(self._met[peer].protocol if peer in self._met else PROTOCOL_MAX),
         )
-        return LogPart(entries, scanned_to)
+        if position or part.position:
+            # A row is read as it stands, maybe before its commit has reached the disk here.
+            self._number()
+        return part
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
         """Rows, relayed entries and cursor in one durable transaction.
@@ -161,6 +189,8 @@ class NodeLinkStore:
             self._links.save_peer_epoch(
                 connection, peer, hello.store_epoch, hello.store_incarnation
             )
+        protocol = min(PROTOCOL_MAX, hello.protocol_max)
+        self._met[peer] = PeerNow(protocol, RECOVERING in hello.features)
 
     def mark_for(self, peer: str) -> Mark:
         """This node's homes and how far its copies of them reach, as of the log's head.
@@ -173,7 +203,8 @@ class NodeLinkStore:
         now_ms = self._clock.now_ms()
         with read_transaction(self._engine) as connection:
             homes = self._marks.load(connection)
-        homes[self._node_id] = now_ms
+        if not self._storage.recovery.active:
+            homes[self._node_id] = now_ms
         return Mark(homes, self._number())
 
     def lanes(self, peer: str, live: Mapping[Lane, int]) -> dict[Lane, LaneFigures]:

@@ -76,6 +76,7 @@ class LinkMaker:
             peer_store_epoch_seen=memory.peer_store_epoch,
             peer_incarnation_seen=memory.peer_incarnation,
             config_epoch=self._hierarchy.epoch,
+            features=memory.features,
             signing_certificate=proof.certificate,
             batch_bytes_max=self._profile.batch_bytes_max,
             window_bytes=self._profile.window_bytes,

@@ -11,10 +11,12 @@
         ├── UnknownRecordError
         ├── NotAuthorError
         ├── HomeElsewhereError
+        ├── HomeUnknownError
         ├── DuplicateIdentifierError
         ├── RepeatedRowError
         ├── RowIdError
         ├── RecordMismatchError
+        ├── RecoveringError
         └── UnknownColumnError
     QuarantineItemError          no such item waits in the quarantine
     NothingToResendError         what a neighbour asks for again is not here, or not for him
@@ -37,11 +39,13 @@ __all__ = [
     "DuplicateIdentifierError",
     "DurabilityError",
     "HomeElsewhereError",
+    "HomeUnknownError",
     "NotAuthorError",
     "NothingToResendError",
     "PageTokenError",
     "QuarantineItemError",
     "RecordMismatchError",
+    "RecoveringError",
     "RepeatedRowError",
     "RequestIdReusedError",
     "RowIdError",
@@ -176,6 +180,13 @@ class HomeElsewhereError(BundleError):
     default_hint = "Register the resident at the node of his home place."
 
 
+class HomeUnknownError(BundleError):
+    """A record names as its resident's home what is no node of the region."""
+
+    code = "HOME_UNKNOWN"
+    default_hint = "Give the division code of the node where the resident is registered."
+
+
 class DuplicateIdentifierError(BundleError):
     """An identity number is already registered at this node, or stands twice in the bundle."""
 
@@ -209,3 +220,15 @@ class UnknownColumnError(BundleError):
 
     code = "UNKNOWN_COLUMN"
     default_hint = "Use the tables and columns of the installed release."
+
+
+class RecoveringError(BundleError):
+    """The node gets back what its store lost; until then it amends, retracts and moves nothing."""
+
+    code = "RECOVERING"
+    fault = Fault.HERE
+    retryable = True
+    default_hint = (
+        "New rows are taken. For the rest wait until `fenhe node recover --status` says that it is "
+        "over, or give up neighbours that will not come: `fenhe node recover --without CODE`."
+    )

@@ -18,6 +18,7 @@ from node.storage.context import StoreContext
 from node.storage.errors import (
     DuplicateIdentifierError,
     HomeElsewhereError,
+    HomeUnknownError,
     NotAuthorError,
     RecordMismatchError,
     RepeatedRowError,
@@ -95,6 +96,8 @@ def plan_bundle(
     Raises:
         BundleError: Of the kind that tells why; nothing was written.
     """
+    if store.recovery.active:
+        _refuse_known_ids(store, bundle)
     planner = _Planner(store, lookups, format_ms(now_ms))
     residents = planner.residents(bundle.residents)
     identifiers = planner.identifiers(bundle.residents, residents)
@@ -107,6 +110,19 @@ def plan_bundle(
         tuple(row.change.row_id for row in residents),
         tuple(row.change.row_id for row in records),
     )
+
+
+def _refuse_known_ids(store: StoreContext, bundle: Bundle) -> None:
+    """A row with an id may be one whose newest version was lost: no version is used twice."""
+    residents = [i for i, each in enumerate(bundle.residents) if each.resident_id]
+    records = [i for i, each in enumerate(bundle.records) if each.record_id]
+    if residents or records:
+        store.recovery.refuse(
+            (
+                *(f"residents[{i}].resident_id" for i in residents),
+                *(f"records[{i}].record_id" for i in records),
+            )
+        )
 
 
 class _Planner:
@@ -205,13 +221,8 @@ class _Planner:
     ) -> list[PlannedRow]:
         self._refuse_unknown_columns(new)
         known = {**self._homes_of(caller, {each.resident_id for each in new} - set(homes)), **homes}
-        unknown = [i for i, each in enumerate(new) if each.resident_id not in known]
-        if unknown:
-            raise UnknownResidentError(
-                "records name residents not known here",
-                [f"records[{i}].resident_id" for i in unknown],
-            )
         held = self._held_records(new)
+        known |= self._homes_elsewhere(new, known, held)
         rows: list[PlannedRow] = []
         for each in new:
             row = held.get(each.record_id or "")
@@ -227,6 +238,35 @@ class _Planner:
                 )
             )
         return rows
+
+    def _homes_elsewhere(
+        self, new: Sequence[NewRecord], known: Mapping[str, _Home], held: Mapping[str, HeldRow]
+    ) -> dict[str, _Home]:
+        """Homes outside this subtree of residents who are not known here: as a record written here
+        before has them, or as the caller says.
+        """
+        here = self._store.hierarchy.subtree(self._store.node_id)
+        homes: dict[str, _Home] = {}
+        unknown: list[str] = []
+        nowhere: list[str] = []
+        for i, each in enumerate(new):
+            if each.resident_id in known:
+                continue
+            row = held.get(each.record_id or "")
+            home = _Home(row.home_node, row.home_epoch) if row else None
+            if home is None and each.home_node:
+                home = _Home(each.home_node, each.home_epoch)
+            if home is None or home.node in here:
+                unknown.append(f"records[{i}].resident_id")
+            elif home.node not in self._store.hierarchy.nodes:
+                nowhere.append(f"records[{i}].home_node")
+            else:
+                homes[each.resident_id] = home
+        if unknown:
+            raise UnknownResidentError("records name residents not known here", unknown)
+        if nowhere:
+            raise HomeUnknownError("records name homes that are no nodes of the region", nowhere)
+        return homes
 
     def _refuse_unknown_columns(self, new: Sequence[NewRecord]) -> None:
         positions = [
