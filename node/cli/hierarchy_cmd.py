@@ -1,4 +1,4 @@
-"""fenhe hierarchy: look at a region file."""
+"""fenhe hierarchy: look at a region file; change the region (region_cmd.py)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from hierarchy_config import (
     load_region,
     shipped_region,
 )
+from node.cli import region_cmd
 from node.cli.output import command, out, print_json, print_table
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+region_cmd.add_to(app)
 
 _INDEX_NOTE: Final = (
     "resident id, home, and the identity number as a keyed index: who has the region's key and a "

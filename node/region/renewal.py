@@ -104,7 +104,8 @@ class Renewal:
         except FenheError as error:
             self._say(error)
             return False
-        self._log.info("certificates are renewed", name=base.hierarchy.dns_name(base.node_id))
+        said = base.hierarchy.dns_name(base.node_id)
+        self._log.info("certificates are renewed", certificate=said)
         return True
 
     def _say(self, error: FenheError) -> None:
