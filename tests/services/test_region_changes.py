@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ import grpc
 import pytest
 from cryptography import x509
 
+import protos.fenhe.care.v1.care_pb2 as care
 import protos.fenhe.node.v1.region_pb2 as region_pb
 from hierarchy_config import Hierarchy, NodeId, load_region, region_text
 from node.security.certificates import authority_name, certificates_from_pem
@@ -134,6 +135,7 @@ class Office:
 
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
+    """A running region and whoever may change it."""
     with Region(tmp_path / "region", NODES) as region:
         region.start()
         region.linked()
@@ -141,7 +143,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 
 def test_a_township_moves_with_its_villages(office: Office) -> None:
-    """Rows, certificates and callers follow; the old county keeps nothing; who was away catches up."""
+    """Rows, certificates and callers follow, the old county lets go, who was away catches up."""
     region = office.region
     before = [Person(number, VILLAGE) for number in range(1, 40)]
     absent = [Person(number, AWAY) for number in range(100, 120)]
@@ -204,16 +206,89 @@ def test_a_township_moves_with_its_villages(office: Office) -> None:
         until(f"{node} has its name", lambda node=node: _is_renamed(region, office, node))  # type: ignore[misc]
 
 
-def put_request_of(record: object) -> object:
-    """A bundle of one record."""
-    import protos.fenhe.care.v1.care_pb2 as care
+def test_a_change_is_taken_back_and_made_again(office: Office) -> None:
+    """Until the purge was ordered; rows and certificates go there, back and there again."""
+    region = office.region
+    people = [Person(number, VILLAGE) for number in range(1, 30)]
+    region.put(VILLAGE, put_request("before-move", *people))
+    everybody = {person.resident_id for person in people}
+    until("the old county has them", lambda: everybody <= _residents(region, OLD))
 
-    return care.PutBundleRequest(request_id="one-record-more", records=[record])  # type: ignore[list-item]
+    office.apply(office.moved(TOWNSHIP, NEW), purge_after_s=3600)
+    until("the new county has them", lambda: everybody <= _residents(region, NEW), 60)
+    assert everybody <= _residents(region, OLD)
+    for node in MOVING:
+        until(f"{node} has its name", lambda node=node: _is_renamed(region, office, node), 60)  # type: ignore[misc]
+
+    until("the way back is taken", lambda: _steps(office.rollback) == "decided", 60)
+    office.settled(3)
+    back = Person(50, VILLAGE)
+    until("it serves again", lambda: _put(region, VILLAGE, put_request("came-back", back)), 60)
+    everybody.add(back.resident_id)
+    _assert_same(region, TOWNSHIP, OLD, everybody)
+    assert _residents(region, NEW) == set()
+    for node in MOVING:
+        until(f"{node} has its name", lambda node=node: _is_renamed(region, office, node), 60)  # type: ignore[misc]
+
+    again = office.moved(TOWNSHIP, NEW)
+    until("it is applied again", lambda: _steps(lambda: office.apply(again)) == "decided", 60)
+    office.settled(4)
+    _assert_same(region, TOWNSHIP, NEW, everybody)
+    assert _residents(region, OLD) == set()
+    with pytest.raises(grpc.RpcError) as refused:
+        office.rollback()
+    assert "REGION_ROLLBACK" in (refused.value.details() or "")
+    assert _quarantined(region) == {}
 
 
-def _put(region: Region, node: NodeId, request: object) -> bool:
+def test_processes_die_during_the_change(office: Office) -> None:
+    """Kill -9 of the moved node before it knows, of both counties, of the root: it goes on."""
+    region = office.region
+    people = [Person(number, VILLAGE) for number in range(1, 60)]
+    region.put(VILLAGE, put_request("before-move", *people))
+    everybody = {person.resident_id for person in people}
+    until("the old county has them", lambda: everybody <= _residents(region, OLD))
+    clinic = Clinic(region, VILLAGE, 1000)
+    clinic.start()
     try:
-        region.put(node, request)  # type: ignore[arg-type]
+        assert office.apply(office.moved(TOWNSHIP, NEW))[-1] == "decided"
+        region.fleet.kill(TOWNSHIP)
+        until("the old county has switched", lambda: office.in_force(OLD).epoch == 2)
+        region.fleet.kill(OLD)
+        region.start(TOWNSHIP, OLD)
+        until("the moved one has switched", lambda: office.in_force(TOWNSHIP).epoch == 2)
+        region.fleet.kill(NEW)
+        region.fleet.kill(TOWNSHIP)
+        region.start(TOWNSHIP, NEW)
+        until("the root has switched", lambda: office.in_force(CITY).epoch == 2)
+        region.fleet.kill(CITY)
+        region.start(CITY)
+        office.settled(2)
+        region.linked()
+    finally:
+        everybody |= {person.resident_id for person in clinic.finish()}
+    until("the new county has everybody", lambda: everybody <= _residents(region, NEW), 60)
+    _assert_same(region, TOWNSHIP, NEW, everybody)
+    assert _residents(region, OLD) == set()
+    assert _quarantined(region) == {}
+
+
+def _steps(change: Callable[[], list[str]]) -> str:
+    """The last step; "" while the root starts again or something is not settled."""
+    try:
+        return change()[-1]
+    except grpc.RpcError:
+        return ""
+
+
+def put_request_of(record: care.Record) -> care.PutBundleRequest:
+    """A bundle of one record."""
+    return care.PutBundleRequest(request_id="one-record-more", records=[record])
+
+
+def _put(region: Region, node: NodeId, request: care.PutBundleRequest) -> bool:
+    try:
+        region.put(node, request)
     except grpc.RpcError:
         return False
     return True
