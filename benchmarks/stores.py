@@ -25,6 +25,7 @@ from replication.changelog import (
     CounterSequencer,
     NewEntry,
     StoreState,
+    Together,
     read_transaction,
 )
 
@@ -36,8 +37,16 @@ _CONNECTIONS = 2
 class NoLog(ChangeLog):
     """A change log that forgets: what the same writes cost without one."""
 
-    def append(self, connection: Connection, entries: Sequence[NewEntry]) -> None:
-        """Nothing. The entries themselves have been made and encoded by the caller."""
+    def append(
+        self,
+        connection: Connection,
+        entries: Sequence[NewEntry],
+        *,
+        before: Together | None = None,
+    ) -> None:
+        """Only what goes before. The entries have been made and encoded by the caller."""
+        if before is not None:
+            before.send()
 
 
 @dataclass(frozen=True)

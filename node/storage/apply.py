@@ -160,11 +160,11 @@ class BatchApplier:
         for work in works:
             if work.letter is not None:
                 work.unreadable, work.logged = self._letters.take(
-                    connection, peer, peer_role, work.entry, work.letter, passed
+                    together.connection, peer, peer_role, work.entry, work.letter, passed
                 )
 
     def log(self, together: Together, works: Sequence[EntryWork]) -> None:
-        """Append what was admitted to the log, sent with what waits; the transaction's last step."""
+        """Append what was admitted to the log, sent with what waits; the last step of all."""
         connection = together.connection
         relayed = self._relayed(connection, works)
         self._store.changelog.append(connection, relayed, before=together)

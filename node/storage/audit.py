@@ -22,6 +22,7 @@ from node.security.caller import Caller
 from node.storage.model import AuditEntry
 from node.storage.tables import AUDIT, AUDIT_CHAIN
 from node.storage.transactions import ChangedMeanwhileError
+from replication.changelog import Together
 
 __all__ = ["Action", "AuditBreak", "Auditor", "Deed", "Outcome"]
 
@@ -45,6 +46,16 @@ class Action(StrEnum):
     SKIP = "skip"
     ASK = "ask"
     PURGE = "purge"
+    MOVE = "move"
+    GRANT = "grant"
+    LEARN = "learn"
+    SHIP = "ship"
+    TAKE_OVER = "take_over"
+    MERGE = "merge"
+    WHERE = "where"
+    ACCEPT = "accept"
+    REJECT = "reject"
+    REPAIR = "repair"
 
 
 class Outcome(StrEnum):
@@ -84,14 +95,14 @@ class Auditor:
 
     def write(self, connection: Connection, caller: Caller, *deeds: Deed) -> None:
         """Add entries to the caller's transaction: without them it must not commit."""
-        self.write_all(connection, [(caller, deeds)])
+        together = Together(connection)
+        self.write_all(together, [(caller, deeds)])
+        together.send()
 
-    def write_all(
-        self, connection: Connection, done: Sequence[tuple[Caller, Sequence[Deed]]]
-    ) -> None:
-        """Add the deeds of several callers to their one transaction, with one INSERT."""
+    def write_all(self, together: Together, done: Sequence[tuple[Caller, Sequence[Deed]]]) -> None:
+        """Add the deeds of several callers to what their one transaction sends."""
         at = format_ms(self._clock.now_ms())
-        connection.execute(
+        together.add(
             self._insert,
             [
                 {

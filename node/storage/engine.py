@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from node.storage.errors import DurabilityError
 from replication.changelog.dialects import prepare_engine
+from replication.changelog.together import SEVERAL_STATEMENTS
 
 __all__ = ["EngineLimits", "UnsafeSetting", "check_durability", "open_engine", "unsafe_settings"]
 
@@ -199,6 +200,7 @@ def _mysql_arguments(limits: EngineLimits) -> dict[str, Any]:
         "read_timeout": limits.read_timeout_s,
         "write_timeout": limits.read_timeout_s,
         "charset": "utf8mb4",
+        "client_flag": SEVERAL_STATEMENTS,
     }
 
 

@@ -24,7 +24,7 @@ from node.storage.errors import QuarantineItemError
 from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id
 from node.storage.specs import TABLES
-from replication.changelog import QuarantinedItem, QuarantineExit
+from replication.changelog import QuarantinedItem, QuarantineExit, Together
 from replication.core.config import PeerRole
 from replication.core.model import Version
 

@@ -24,6 +24,7 @@ from node.security.sealing import DataKeys
 from node.storage.answers import AnswerCounts, Encode, ResidentAnswers, ResidentQuestion
 from node.storage.apply import BatchApplier
 from node.storage.audit import Action, AuditBreak, Auditor, Deed, Outcome
+from node.storage.away import AwayRows
 from node.storage.columnar_source import ColumnarSource
 from node.storage.context import KeyedIndex, Pseudonyms, StoreContext
 from node.storage.counting import Counter
@@ -129,7 +130,8 @@ class Storage:
         )
         maker = RowMaker(store.cells, blind_index)
         self._marks = Marks(CHANGELOG)
-        self._writer = BundleWriter(store, maker)
+        self.away = AwayRows(store, maker)
+        self._writer = BundleWriter(store, maker, self.away.send)
         self._applier = BatchApplier(store, maker)
         self.desk = QuarantineDesk(store, self._applier)
         self.resender = Resender(store)

@@ -13,6 +13,8 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.sql.dml import Insert
 
+from replication.changelog import Together
+
 __all__ = ["guarded_upsert"]
 
 _VERSION: Final = ("home_epoch", "version_number", "version_epoch")
@@ -22,14 +24,18 @@ _KEPT: Final = frozenset({"row_id", "value_claim"})
 _statements: dict[tuple[str, str], Insert] = {}
 
 
-def guarded_upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Write `rows`, complete database rows of `table`, each row id once."""
+def guarded_upsert(on: Connection | Together, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Write `rows`, complete database rows of `table`, each row id once; or add them to `on`."""
+    connection = on.connection if isinstance(on, Together) else on
     key = (connection.dialect.name, table.name)
     statement = _statements.get(key)
     if statement is None:
         build = _for_sqlite if key[0] == "sqlite" else _for_mysql
         statement = _statements[key] = build(table)
-    connection.execute(statement, list(rows))
+    if isinstance(on, Together):
+        on.add(statement, rows)
+    else:
+        connection.execute(statement, list(rows))
 
 
 def _newer(offered: Any, held: Table) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -28,7 +28,7 @@ from node.storage.rows import RowMaker
 from node.storage.specs import TABLES
 from node.storage.tables import APPLIED_REQUESTS, REPLICATED
 from node.storage.transactions import ChangedMeanwhileError
-from replication.changelog import NewEntry
+from replication.changelog import NewEntry, Together
 from replication.core.codec import CODEC_JSON
 from replication.core.model import SCHEMA_VERSION, Form, Lane, RowChange
 
@@ -57,9 +57,16 @@ class _Request:
 class BundleWriter:
     """Writes what is authored here."""
 
-    def __init__(self, store: StoreContext, maker: RowMaker) -> None:
+    def __init__(
+        self,
+        store: StoreContext,
+        maker: RowMaker,
+        post: Callable[[Connection, Sequence[RowChange]], None],
+    ) -> None:
+        """`post`: sends rows whose home lies outside this subtree to it."""
         self._store = store
         self._maker = maker
+        self._post = post
 
     def put(self, caller: Caller, bundle: Bundle) -> BundleResult:
         """See Storage.put_bundle."""
@@ -138,15 +145,15 @@ class BundleWriter:
             BundleResult(plan.resident_ids, plan.record_ids, len(plan.rows)) for _, plan in planned
         ]
         requests = [request for request, _ in planned]
-        _remember(connection, requests, results, format_ms(now_ms))
+        together = Together(connection)
+        _remember(together, requests, results, format_ms(now_ms))
         rows = [row for _, plan in planned for row in plan.rows]
-        self._insert(connection, [row.change for row in rows if row.replaces is None])
+        self._insert(together, [row.change for row in rows if row.replaces is None])
         self._amend(connection, [row for row in rows if row.replaces is not None])
         deeds = [(request.caller, _deeds(plan)) for request, plan in planned]
-        self._store.auditor.write_all(connection, deeds)
-        self._store.changelog.append(
-            connection, log_entries(self._store, (row.change for row in rows), now_ms)
-        )
+        self._store.auditor.write_all(together, deeds)
+        entries = log_entries(self._store, (row.change for row in rows), now_ms)
+        self._store.changelog.append(connection, entries, before=together)
         return results
 
     def _body_index(self, bundle: Bundle) -> str:
@@ -161,6 +168,7 @@ class BundleWriter:
                         each.resident_id,
                         dict(each.values),
                         each.retracted,
+                        *((each.home_node, each.home_epoch) if each.home_node else ()),
                     ]
                     for each in bundle.records
                 ],
@@ -184,12 +192,12 @@ class BundleWriter:
             tuple(answer["resident_ids"]), tuple(answer["record_ids"]), answer["acknowledged"], True
         )
 
-    def _insert(self, connection: Connection, changes: Sequence[RowChange]) -> None:
+    def _insert(self, together: Together, changes: Sequence[RowChange]) -> None:
         by_table: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for change in changes:
             by_table[change.table].append(self._maker.row(change, claims=True))
         for table, rows in by_table.items():
-            connection.execute(_INSERTS[table], rows)
+            together.add(_INSERTS[table], rows)
 
     def _amend(self, connection: Connection, planned: Sequence[PlannedRow]) -> None:
         """Conditional on the version that was read: another writer in between is never undone."""
@@ -220,7 +228,7 @@ class BundleWriter:
 
 
 def _remember(
-    connection: Connection,
+    together: Together,
     requests: Sequence[_Request],
     results: Sequence[BundleResult],
     applied_at: str,
@@ -241,7 +249,7 @@ def _remember(
                 "applied_at": applied_at,
             }
         )
-    connection.execute(_REMEMBER, rows)
+    together.add(_REMEMBER, rows)
 
 
 def log_entries(store: StoreContext, changes: Iterable[RowChange], now_ms: int) -> list[NewEntry]:

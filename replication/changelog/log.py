@@ -31,8 +31,8 @@ from replication.changelog.errors import (
     LogPrunedError,
     SequencerFencedError,
 )
-from replication.changelog.log_queries import end_query, slice_query
 from replication.changelog.letters import CODEC_ERASED
+from replication.changelog.log_queries import end_query, slice_query
 from replication.changelog.sequencer import CounterSequencer, NumberBlock, Numbering
 from replication.changelog.slices import LogSlice
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables

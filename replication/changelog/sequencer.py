@@ -16,11 +16,14 @@ from typing import Final, Protocol
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Table,
+    Update,
     bindparam,
     case,
     func,
     insert,
     literal,
+    literal_column,
     null,
     select,
     update,
@@ -166,6 +169,15 @@ class CounterSequencer:
         self._store_epoch = store_epoch
         self._durable = durable
         self._durable_head = -1
+        t = tables.sequencer
+        self._raising = _of_life(t, store_epoch).values(
+            head=func.last_insert_id(t.c.head + bindparam("count"))
+        )
+
+    @property
+    def store_epoch(self) -> int:
+        """The life of the store whose numbers these are."""
+        return self._store_epoch
 
     def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
         """Take numbers; from here to the commit no other append runs, so append last.
@@ -178,21 +190,23 @@ class CounterSequencer:
             raise SequencerFencedError("the store is not in the life this log was opened for")
         return NumberBlock(self._store_epoch, head - count + 1)
 
+    @property
+    def raising(self) -> Update:
+        """On MySQL: raises the counter by `count` and gives the new head to LAST_INSERT_ID().
+
+        It matches no row if the store has another life.
+        """
+        return self._raising
+
     def _raised_head(self, connection: Connection, count: int) -> int | None:
         """Raise the counter and read it in one statement; None if the store has another life."""
         t = self._tables.sequencer
-        raise_ = update(t).where(t.c.id == SEQUENCER_ROW, t.c.store_epoch == self._store_epoch)
         if connection.dialect.name == "sqlite":
-            raised = connection.execute(
-                raise_.values(head=t.c.head + bindparam("count")).returning(t.c.head),
-                {"count": count},
-            ).scalar()
+            raise_ = _of_life(t, self._store_epoch).values(head=t.c.head + bindparam("count"))
+            raised = connection.execute(raise_.returning(t.c.head), {"count": count}).scalar()
             return None if raised is None else int(raised)
         # The value given to LAST_INSERT_ID() comes back with the statement's own answer.
-        done = connection.execute(
-            raise_.values(head=func.last_insert_id(t.c.head + bindparam("count"))),
-            {"count": count},
-        )
+        done = connection.execute(self._raising, {"count": count})
         return int(done.lastrowid) if done.rowcount == 1 else None
 
     def take_over(self, connection_factory: ConnectionFactory) -> None:
@@ -219,6 +233,14 @@ class CounterSequencer:
                 )
         self._durable_head = int(row.head)
         return self._durable_head
+
+
+def _of_life(t: Table, store_epoch: int) -> Update:
+    # Literals: they are part of the statement, whose only parameter is how many.
+    return update(t).where(
+        t.c.id == literal_column(str(SEQUENCER_ROW)),
+        t.c.store_epoch == literal_column(str(int(store_epoch))),
+    )
 
 
 def _take_over(factory: ConnectionFactory, tables: ChangelogTables, store_epoch: int) -> int:
