@@ -38,6 +38,8 @@ class NewRecord:
     """A record to store in `table`; values are the table's own columns. An existing id amends.
 
     `retracted`: take back the record of that id. Only ids count then; table and values are empty.
+    `home_node`: where a resident is at home who is not known at this node; of one who is known it
+    is not looked at. `home_epoch` 0: the home knows.
     """
 
     record_id: str | None
@@ -45,6 +47,8 @@ class NewRecord:
     resident_id: str
     values: Mapping[str, Value]
     retracted: bool = False
+    home_node: str | None = None
+    home_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ def _record(record: NewRecord) -> NewRecord:
         resident_id=_code(record.resident_id),
         values={name: _value(record.table, name, value) for name, value in record.values.items()},
         retracted=record.retracted,
+        home_node=_optional(record.home_node),
+        home_epoch=record.home_epoch,
     )
 
 

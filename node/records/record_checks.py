@@ -30,6 +30,7 @@ ENCOUNTER_CLASSES: Final = ("ambulatory", "inpatient", "emergency", "home", "vir
 CLINICAL_STATUSES: Final = ("active", "recurrence", "remission", "resolved", "unknown")
 
 _DOSE_NUMBER_MAX: Final = 99
+_HOME_EPOCH_MAX: Final = 2**31 - 1
 
 
 ValueCheck = Callable[[str, Value, FaultReport], object]
@@ -165,6 +166,9 @@ class RecordChecks:
         for position, record in enumerate(records):
             field = f"records[{position}]"
             check_id(f"{field}.resident_id", record.resident_id, self._report)
+            if not 0 <= record.home_epoch <= _HOME_EPOCH_MAX:
+                expected = f"a whole number up to {_HOME_EPOCH_MAX}"
+                self._report.add(f"{field}.home_epoch", "NUMBER_INVALID", expected)
             if record.retracted:
                 self._check_retraction(field, record)
                 continue

@@ -138,6 +138,7 @@ def record_out(record: StoredRecord) -> care.Record:
         ),
         author_node=record.author_node,
         home_node=record.home_node,
+        home_epoch=record.home_epoch,
         recorded_at=record.recorded_at,
         deleted=record.deleted,
         **{body: _MESSAGES[body](**values)},
@@ -147,7 +148,15 @@ def record_out(record: StoredRecord) -> care.Record:
 def _record_in(message: care.Record) -> NewRecord:
     if message.deleted:
         # As it was read, or by its ids alone: what it said does not matter any more.
-        return NewRecord(message.record_id or None, "", message.resident_id, {}, retracted=True)
+        return NewRecord(
+            message.record_id or None,
+            "",
+            message.resident_id,
+            {},
+            retracted=True,
+            home_node=message.home_node or None,
+            home_epoch=message.home_epoch,
+        )
     body = message.WhichOneof("body")
     if body is None:
         return NewRecord(message.record_id or None, "", message.resident_id, {})
@@ -159,4 +168,11 @@ def _record_in(message: care.Record) -> NewRecord:
         values[name] = value if isinstance(value, float) else value or None
     if body != "encounter":
         values["encounter_id"] = message.encounter_id or None
-    return NewRecord(message.record_id or None, table, message.resident_id, values)
+    return NewRecord(
+        message.record_id or None,
+        table,
+        message.resident_id,
+        values,
+        home_node=message.home_node or None,
+        home_epoch=message.home_epoch,
+    )

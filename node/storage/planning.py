@@ -242,8 +242,9 @@ class _Planner:
     def _homes_elsewhere(
         self, new: Sequence[NewRecord], known: Mapping[str, _Home], held: Mapping[str, HeldRow]
     ) -> dict[str, _Home]:
-        """Homes outside this subtree of residents who are not known here: as a record written here
-        before has them, or as the caller says.
+        """Homes outside this subtree of residents who are not known here.
+
+        As the row has it that is amended, or as the caller says.
         """
         here = self._store.hierarchy.subtree(self._store.node_id)
         homes: dict[str, _Home] = {}

@@ -19,6 +19,7 @@ from hierarchy_config.model import NodeId
 from node.cache import Cache, ChangedResidents, InProcessCache
 from node.clock import Clock, Ids, RandomBytes
 from node.records.model import Bundle
+from node.residence.homes import Homes
 from node.security.caller import Caller
 from node.security.sealing import DataKeys
 from node.storage.answers import AnswerCounts, Encode, ResidentAnswers, ResidentQuestion
@@ -49,7 +50,7 @@ from node.storage.rows import RowMaker
 from node.storage.scope import Scopes
 from node.storage.sealing import CellSealer
 from node.storage.specs import TABLES
-from node.storage.tables import CHANGELOG, TRANSIT
+from node.storage.tables import CHANGELOG, RESIDENCE, TRANSIT
 from node.storage.transactions import Transactions
 from node.storage.writes import BundleWriter
 from node.transit import Post
@@ -127,6 +128,7 @@ class Storage:
             ),
             recovery=recovery
             or Recovery(StoreState(CHANGELOG), node_id, hierarchy, changelog.store_epoch),
+            homes=Homes(RESIDENCE),
         )
         maker = RowMaker(store.cells, blind_index)
         self._marks = Marks(CHANGELOG)
@@ -304,6 +306,11 @@ class Storage:
             up_to=up_to,
             ability=ability or PeerAbility(),
         )
+
+    @property
+    def context(self) -> StoreContext:
+        """What the parts of the storage work with, for rooms that write in its transactions."""
+        return self._store
 
     @property
     def recovery(self) -> Recovery:

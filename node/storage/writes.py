@@ -153,8 +153,19 @@ class BundleWriter:
         deeds = [(request.caller, _deeds(plan)) for request, plan in planned]
         self._store.auditor.write_all(together, deeds)
         entries = log_entries(self._store, (row.change for row in rows), now_ms)
+        entries += self._letters(connection, [row.change for row in rows])
         self._store.changelog.append(connection, entries, before=together)
         return results
+
+    def _letters(self, connection: Connection, changes: Sequence[RowChange]) -> list[NewEntry]:
+        """Log entries of the letters that take rows to homes outside this node's subtree."""
+        below = self._store.hierarchy.subtree(self._store.node_id)
+        away = [change for change in changes if change.home_node not in below]
+        if not away:
+            return []
+        with self._store.post.gathering(connection) as letters:
+            self._post(connection, away)
+        return letters
 
     def _body_index(self, bundle: Bundle) -> str:
         """A keyed digest of everything but the request id."""

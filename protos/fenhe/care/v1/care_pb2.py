@@ -26,7 +26,7 @@ from protos.fenhe.common.v1 import common_pb2 as protos_dot_fenhe_dot_common_dot
 from protos.fenhe.empi.v1 import empi_pb2 as protos_dot_fenhe_dot_empi_dot_v1_dot_empi__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/care/v1/care.proto\x12\rfenhe.care.v1\x1a#protos/fenhe/common/v1/common.proto\x1a\x1fprotos/fenhe/empi/v1/empi.proto\"z\n\x10PutBundleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tresidents\x18\x02 \x03(\x0b\x32\x17.fenhe.empi.v1.Resident\x12&\n\x07records\x18\x03 \x03(\x0b\x32\x15.fenhe.care.v1.Record\"m\n\x11PutBundleResponse\x12\x14\n\x0cresident_ids\x18\x01 \x03(\t\x12\x12\n\nrecord_ids\x18\x02 \x03(\t\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\r\x12\x18\n\x10repeated_request\x18\x04 \x01(\x08\"6\n\x05\x46\x61ult\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\"4\n\x0c\x42undleFaults\x12$\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x14.fenhe.care.v1.Fault\"\xed\x03\n\x06Record\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x13\n\x0bresident_id\x18\x02 \x01(\t\x12\x14\n\x0c\x65ncounter_id\x18\x03 \x01(\t\x12-\n\tencounter\x18\x04 \x01(\x0b\x32\x18.fenhe.care.v1.EncounterH\x00\x12-\n\tcondition\x18\x05 \x01(\x0b\x32\x18.fenhe.care.v1.ConditionH\x00\x12\x31\n\x0bobservation\x18\x06 \x01(\x0b\x32\x1a.fenhe.care.v1.ObservationH\x00\x12/\n\nmedication\x18\x07 \x01(\x0b\x32\x19.fenhe.care.v1.MedicationH\x00\x12-\n\tprocedure\x18\x08 \x01(\x0b\x32\x18.fenhe.care.v1.ProcedureH\x00\x12\x33\n\x0cimmunization\x18\t \x01(\x0b\x32\x1b.fenhe.care.v1.ImmunizationH\x00\x12)\n\x07version\x18\n \x01(\x0b\x32\x18.fenhe.common.v1.Version\x12\x13\n\x0b\x61uthor_node\x18\x0b \x01(\t\x12\x11\n\thome_node\x18\x0c \x01(\t\x12\x13\n\x0brecorded_at\x18\r \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x0e \x01(\x08\x42\x06\n\x04\x62ody\"i\n\tEncounter\x12\r\n\x05\x63lass\x18\x01 \x01(\t\x12\x12\n\nstarted_on\x18\x02 \x01(\t\x12\x10\n\x08\x65nded_on\x18\x03 \x01(\t\x12\x13\n\x0breason_code\x18\x04 \x01(\t\x12\x12\n\ndepartment\x18\x05 \x01(\t\"D\n\tCondition\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08onset_on\x18\x02 \x01(\t\x12\x17\n\x0f\x63linical_status\x18\x03 \x01(\t\"M\n\x0bObservation\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x13\n\x0bobserved_on\x18\x04 \x01(\t\"a\n\nMedication\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07\x64isplay\x18\x02 \x01(\t\x12\x12\n\nstarted_on\x18\x03 \x01(\t\x12\x10\n\x08\x65nded_on\x18\x04 \x01(\t\x12\x0e\n\x06\x64osage\x18\x05 \x01(\t\"@\n\tProcedure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07\x64isplay\x18\x02 \x01(\t\x12\x14\n\x0cperformed_on\x18\x03 \x01(\t\"T\n\x0cImmunization\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07\x64isplay\x18\x02 \x01(\t\x12\x10\n\x08given_on\x18\x03 \x01(\t\x12\x13\n\x0b\x64ose_number\x18\x04 \x01(\r\"%\n\x10GetRecordRequest\x12\x11\n\trecord_id\x18\x01 \x01(\t\"R\n\x0fTimelineRequest\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\x12*\n\x04page\x18\x02 \x01(\x0b\x32\x1c.fenhe.common.v1.PageRequest\"N\n\x10TimelineResponse\x12&\n\x07records\x18\x01 \x03(\x0b\x32\x15.fenhe.care.v1.Record\x12\x12\n\nnext_token\x18\x02 \x01(\t2\xeb\x01\n\rRecordService\x12N\n\tPutBundle\x12\x1f.fenhe.care.v1.PutBundleRequest\x1a .fenhe.care.v1.PutBundleResponse\x12=\n\x03Get\x12\x1f.fenhe.care.v1.GetRecordRequest\x1a\x15.fenhe.care.v1.Record\x12K\n\x08Timeline\x12\x1e.fenhe.care.v1.TimelineRequest\x1a\x1f.fenhe.care.v1.TimelineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/care/v1/care.proto\x12\rfenhe.care.v1\x1a#protos/fenhe/common/v1/common.proto\x1a\x1fprotos/fenhe/empi/v1/empi.proto\"z\n\x10PutBundleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tresidents\x18\x02 \x03(\x0b\x32\x17.fenhe.empi.v1.Resident\x12&\n\x07records\x18\x03 \x03(\x0b\x32\x15.fenhe.care.v1.Record\"m\n\x11PutBundleResponse\x12\x14\n\x0cresident_ids\x18\x01 \x03(\t\x12\x12\n\nrecord_ids\x18\x02 \x03(\t\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\r\x12\x18\n\x10repeated_request\x18\x04 \x01(\x08\"6\n\x05\x46\x61ult\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\"4\n\x0c\x42undleFaults\x12$\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x14.fenhe.care.v1.Fault\"\x81\x04\n\x06Record\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12\x13\n\x0bresident_id\x18\x02 \x01(\t\x12\x14\n\x0c\x65ncounter_id\x18\x03 \x01(\t\x12-\n\tencounter\x18\x04 \x01(\x0b\x32\x18.fenhe.care.v1.EncounterH\x00\x12-\n\tcondition\x18\x05 \x01(\x0b\x32\x18.fenhe.care.v1.ConditionH\x00\x12\x31\n\x0bobservation\x18\x06 \x01(\x0b\x32\x1a.fenhe.care.v1.ObservationH\x00\x12/\n\nmedication\x18\x07 \x01(\x0b\x32\x19.fenhe.care.v1.MedicationH\x00\x12-\n\tprocedure\x18\x08 \x01(\x0b\x32\x18.fenhe.care.v1.ProcedureH\x00\x12\x33\n\x0cimmunization\x18\t \x01(\x0b\x32\x1b.fenhe.care.v1.ImmunizationH\x00\x12)\n\x07version\x18\n \x01(\x0b\x32\x18.fenhe.common.v1.Version\x12\x13\n\x0b\x61uthor_node\x18\x0b \x01(\t\x12\x11\n\thome_node\x18\x0c \x01(\t\x12\x13\n\x0brecorded_at\x18\r \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x0e \x01(\x08\x12\x12\n\nhome_epoch\x18\x0f \x01(\x04\x42\x06\n\x04\x62ody\"i\n\tEncounter\x12\r\n\x05\x63lass\x18\x01 \x01(\t\x12\x12\n\nstarted_on\x18\x02 \x01(\t\x12\x10\n\x08\x65nded_on\x18\x03 \x01(\t\x12\x13\n\x0breason_code\x18\x04 \x01(\t\x12\x12\n\ndepartment\x18\x05 \x01(\t\"D\n\tCondition\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08onset_on\x18\x02 \x01(\t\x12\x17\n\x0f\x63linical_status\x18\x03 \x01(\t\"M\n\x0bObservation\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x13\n\x0bobserved_on\x18\x04 \x01(\t\"a\n\nMedication\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07\x64isplay\x18\x02 \x01(\t\x12\x12\n\nstarted_on\x18\x03 \x01(\t\x12\x10\n\x08\x65nded_on\x18\x04 \x01(\t\x12\x0e\n\x06\x64osage\x18\x05 \x01(\t\"@\n\tProcedure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07\x64isplay\x18\x02 \x01(\t\x12\x14\n\x0cperformed_on\x18\x03 \x01(\t\"T\n\x0cImmunization\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07\x64isplay\x18\x02 \x01(\t\x12\x10\n\x08given_on\x18\x03 \x01(\t\x12\x13\n\x0b\x64ose_number\x18\x04 \x01(\r\"%\n\x10GetRecordRequest\x12\x11\n\trecord_id\x18\x01 \x01(\t\"R\n\x0fTimelineRequest\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\x12*\n\x04page\x18\x02 \x01(\x0b\x32\x1c.fenhe.common.v1.PageRequest\"N\n\x10TimelineResponse\x12&\n\x07records\x18\x01 \x03(\x0b\x32\x15.fenhe.care.v1.Record\x12\x12\n\nnext_token\x18\x02 \x01(\t2\xeb\x01\n\rRecordService\x12N\n\tPutBundle\x12\x1f.fenhe.care.v1.PutBundleRequest\x1a .fenhe.care.v1.PutBundleResponse\x12=\n\x03Get\x12\x1f.fenhe.care.v1.GetRecordRequest\x1a\x15.fenhe.care.v1.Record\x12K\n\x08Timeline\x12\x1e.fenhe.care.v1.TimelineRequest\x1a\x1f.fenhe.care.v1.TimelineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,25 +42,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUNDLEFAULTS']._serialized_start=411
   _globals['_BUNDLEFAULTS']._serialized_end=463
   _globals['_RECORD']._serialized_start=466
-  _globals['_RECORD']._serialized_end=959
-  _globals['_ENCOUNTER']._serialized_start=961
-  _globals['_ENCOUNTER']._serialized_end=1066
-  _globals['_CONDITION']._serialized_start=1068
-  _globals['_CONDITION']._serialized_end=1136
-  _globals['_OBSERVATION']._serialized_start=1138
-  _globals['_OBSERVATION']._serialized_end=1215
-  _globals['_MEDICATION']._serialized_start=1217
-  _globals['_MEDICATION']._serialized_end=1314
-  _globals['_PROCEDURE']._serialized_start=1316
-  _globals['_PROCEDURE']._serialized_end=1380
-  _globals['_IMMUNIZATION']._serialized_start=1382
-  _globals['_IMMUNIZATION']._serialized_end=1466
-  _globals['_GETRECORDREQUEST']._serialized_start=1468
-  _globals['_GETRECORDREQUEST']._serialized_end=1505
-  _globals['_TIMELINEREQUEST']._serialized_start=1507
-  _globals['_TIMELINEREQUEST']._serialized_end=1589
-  _globals['_TIMELINERESPONSE']._serialized_start=1591
-  _globals['_TIMELINERESPONSE']._serialized_end=1669
-  _globals['_RECORDSERVICE']._serialized_start=1672
-  _globals['_RECORDSERVICE']._serialized_end=1907
+  _globals['_RECORD']._serialized_end=979
+  _globals['_ENCOUNTER']._serialized_start=981
+  _globals['_ENCOUNTER']._serialized_end=1086
+  _globals['_CONDITION']._serialized_start=1088
+  _globals['_CONDITION']._serialized_end=1156
+  _globals['_OBSERVATION']._serialized_start=1158
+  _globals['_OBSERVATION']._serialized_end=1235
+  _globals['_MEDICATION']._serialized_start=1237
+  _globals['_MEDICATION']._serialized_end=1334
+  _globals['_PROCEDURE']._serialized_start=1336
+  _globals['_PROCEDURE']._serialized_end=1400
+  _globals['_IMMUNIZATION']._serialized_start=1402
+  _globals['_IMMUNIZATION']._serialized_end=1486
+  _globals['_GETRECORDREQUEST']._serialized_start=1488
+  _globals['_GETRECORDREQUEST']._serialized_end=1525
+  _globals['_TIMELINEREQUEST']._serialized_start=1527
+  _globals['_TIMELINEREQUEST']._serialized_end=1609
+  _globals['_TIMELINERESPONSE']._serialized_start=1611
+  _globals['_TIMELINERESPONSE']._serialized_end=1689
+  _globals['_RECORDSERVICE']._serialized_start=1692
+  _globals['_RECORDSERVICE']._serialized_end=1927
 # @@protoc_insertion_point(module_scope)

@@ -166,16 +166,22 @@ class Record(_message.Message):
     HOME_NODE_FIELD_NUMBER: _builtins.int
     RECORDED_AT_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    HOME_EPOCH_FIELD_NUMBER: _builtins.int
     record_id: _builtins.str
     """UUID; empty: minted here. Giving an existing id of this author amends it (a new version)."""
     resident_id: _builtins.str
-    """Whom it is about; must be known at this node or be in the same bundle."""
+    """Whom it is about. Must be known at this node or be in the same bundle, or home_node says where
+    he is at home.
+    """
     encounter_id: _builtins.str
     """The encounter it belongs to, if any."""
     author_node: _builtins.str
     """Division code of the node where it was written. Set by nodes, ignored in requests."""
     home_node: _builtins.str
-    """Division code of the resident's home. Set by nodes, ignored in requests."""
+    """Division code of the resident's home. In a request: where he is at home, if he is not known
+    at this node and his home lies outside its subtree; the record goes there as a sealed letter.
+    Of a resident who is known here it is ignored, and of a record that was written here before.
+    """
     recorded_at: _builtins.str
     """When the author's node stored this version, ISO 8601 UTC."""
     deleted: _builtins.bool
@@ -183,6 +189,8 @@ class Record(_message.Message):
     resident_id; the body is ignored. It leaves timelines and statistics everywhere, its contents
     are erased from the tables, and record_id stays taken. A later amendment brings it back.
     """
+    home_epoch: _builtins.int
+    """Home epoch of the resident, as home_node; 0 in a request: the home knows."""
     @_builtins.property
     def encounter(self) -> Global___Encounter:
         """A contact with care."""
@@ -228,10 +236,11 @@ class Record(_message.Message):
         home_node: _builtins.str = ...,
         recorded_at: _builtins.str = ...,
         deleted: _builtins.bool = ...,
+        home_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "condition", b"condition", "encounter", b"encounter", "immunization", b"immunization", "medication", b"medication", "observation", b"observation", "procedure", b"procedure", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_node", b"author_node", "body", b"body", "condition", b"condition", "deleted", b"deleted", "encounter", b"encounter", "encounter_id", b"encounter_id", "home_node", b"home_node", "immunization", b"immunization", "medication", b"medication", "observation", b"observation", "procedure", b"procedure", "record_id", b"record_id", "recorded_at", b"recorded_at", "resident_id", b"resident_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_node", b"author_node", "body", b"body", "condition", b"condition", "deleted", b"deleted", "encounter", b"encounter", "encounter_id", b"encounter_id", "home_epoch", b"home_epoch", "home_node", b"home_node", "immunization", b"immunization", "medication", b"medication", "observation", b"observation", "procedure", b"procedure", "record_id", b"record_id", "recorded_at", b"recorded_at", "resident_id", b"resident_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["encounter", "condition", "observation", "medication", "procedure", "immunization"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
