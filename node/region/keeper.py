@@ -17,7 +17,7 @@ from node.links.hub import RequestHandler
 from node.logs import get_logger
 from node.region.context import RegionContext, own_keys, parse_body, to_body
 from node.region.errors import RegionNotNextError, RegionStatementError
-from node.region.statements import Offer, read_decision, read_offer, sign_held
+from node.region.statements import Offer, epoch_said, read_decision, read_offer, sign_held
 from node.region.store import EpochRow, EpochState
 from node.region.switching import write_epoch
 from replication.channel import AskRefusedError
@@ -112,8 +112,7 @@ class Keeper:
             raw, decision = each.get("offer"), each.get("decision")
             if not isinstance(raw, str) or not isinstance(decision, str | None):
                 raise RegionStatementError("a signed epoch has another shape")
-            epoch = self._epoch_of(raw, before)
-            if epoch is None:
+            if epoch_said(raw.encode()) <= before.epoch:
                 continue
             offer = self._next_offer(raw, before)
             self._c.epochs.keep_offer(offer, shape_digest(offer.hierarchy))
@@ -124,11 +123,6 @@ class Keeper:
             ).decode()
             before = offer.hierarchy
         return before.epoch, word
-
-    def _epoch_of(self, raw: str, before: Hierarchy) -> int | None:
-        """None: it is in force already, or behind."""
-        said = parse_body(parse_body(raw.encode())["body"].encode()).get("epoch")
-        return said if isinstance(said, int) and said > before.epoch else None
 
     def _next_offer(self, raw: str, before: Hierarchy) -> Offer:
         offer = read_offer(raw.encode(), self._c.judge(before))

@@ -31,6 +31,7 @@ __all__ = [
     "Offer",
     "PurgeOrder",
     "digest_of",
+    "epoch_said",
     "read_decision",
     "read_held",
     "read_offer",
@@ -159,6 +160,11 @@ def read_offer(raw: bytes, judge: Judge) -> Offer:
     )
 
 
+def epoch_said(raw: bytes) -> int:
+    """The epoch that a statement claims to be for; nothing is verified. RegionStatementError."""
+    return _number(_json(_text(_json(raw), "body")), "epoch")
+
+
 def sign_decision(
     signer: Signer,
     offer: Offer,
@@ -254,24 +260,34 @@ def _opened(raw: bytes, tag: str, judge: Judge) -> tuple[Mapping[str, Any], Node
     """The body, and the node that signed it."""
     if len(raw) > STATEMENT_BYTES_MAX:
         raise RegionStatementError("a statement is larger than one can be")
+    envelope = _json(raw)
     try:
-        envelope = json.loads(raw)
         text, chain = _text(envelope, "body"), _text(envelope, "chain").encode("ascii")
         signature = base64.b64decode(_text(envelope, "signature"), validate=True)
         peer = verify_chain(chain, judge.root_pem, judge.hierarchy, judge.now, judge.former)
         peer.verify(_covered(tag, text), signature)
-        body = json.loads(text)
+        body = _json(text)
     except (SignatureInvalidError, PeerIdentityError) as error:
         raise RegionStatementError(f"a statement of the region: {error.message}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise RegionStatementError("a statement of the region cannot be read") from None
-    if peer.identity.kind is not CallerKind.NODE or not isinstance(body, dict):
+    if peer.identity.kind is not CallerKind.NODE:
         raise RegionStatementError("a statement of the region is not signed by a node")
     return body, peer.identity.node_id
 
 
-def _text(body: Any, key: str) -> str:
-    value = body.get(key) if isinstance(body, dict) else None
+def _json(raw: str | bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise RegionStatementError("a statement of the region cannot be read")
+    return value
+
+
+def _text(body: Mapping[str, Any], key: str) -> str:
+    value = body.get(key)
     if not isinstance(value, str):
         raise RegionStatementError(f"a statement of the region lacks `{key}`")
     return value
