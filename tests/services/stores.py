@@ -69,6 +69,12 @@ class Store:
         """Changes in the quarantine, closed ones too."""
         return self._number(select(func.count()).select_from(CHANGELOG.quarantine))
 
+    def quarantine_causes(self) -> Counter[str]:
+        """Changes that wait in the quarantine, by cause."""
+        t = CHANGELOG.quarantine
+        waiting = select(t.c.cause).where(t.c.closed_as.is_(None))
+        return Counter(self.connection.execute(waiting).scalars())
+
     def audited_rows(self) -> int:
         """Rows that the audit says were written."""
         written = select(func.coalesce(func.sum(AUDIT.c.row_count), 0)).where(
