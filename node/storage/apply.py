@@ -20,6 +20,7 @@ from node.storage.context import StoreContext
 from node.storage.errors import BatchOrderError
 from node.storage.letters import LetterDesk, ReadLetter
 from node.storage.model import ApplyOutcome
+from node.storage.moved import MovedHomes, taken_by_home
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
 from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
@@ -27,7 +28,7 @@ from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import NewEntry, OriginKey, Together
-from replication.core.admission import AdmissionContext, Decision, Held, judge
+from replication.core.admission import AdmissionContext, Cause, Decision, Held, judge
 from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.config import PeerRole
 from replication.core.model import Audience, Batch, Cursor, Form, Lane, LogEntry, RowChange
@@ -79,12 +80,17 @@ class BatchApplier:
         read = [self.read(entry) for entry in batch.entries]
 
         def work(connection: Connection) -> ApplyOutcome:
-            if self._is_applied(connection, peer, batch, cursor):
+            links, recovering = self._store.links, self._store.recovery.active
+            # Mostly it is the next batch: then one statement compares the cursor and moves it.
+            followed = not recovering and links.follow_inbound(
+                connection, peer, batch.previous, cursor
+            )
+            if not followed and self._is_applied(connection, peer, batch, cursor):
                 return _NO_OUTCOME
             works = [
                 EntryWork(each.entry, each.rows, each.unreadable, each.letter) for each in read
             ]
-            return self._apply(connection, peer, peer_role, works, cursor)
+            return self._apply(connection, peer, peer_role, works, None if followed else cursor)
 
         return self._store.transactions.write(work)
 
@@ -122,16 +128,18 @@ class BatchApplier:
         peer: NodeId,
         peer_role: PeerRole,
         works: Sequence[EntryWork],
-        cursor: Cursor,
+        cursor: Cursor | None,
     ) -> ApplyOutcome:
+        """Apply and log; `cursor` is yet to be saved, None if it is."""
         together = Together(connection)
         self.admit(together, peer, peer_role, works)
         for work in works:
             self.set_aside(connection, peer, work)
-        if self._store.recovery.active:
-            held = self._store.links.load_inbound(connection, peer).get(cursor.lane)
-            self._store.recovery.note_applied(connection, peer, held, cursor)
-        self._store.links.save_inbound(connection, peer, cursor)
+        if cursor is not None:
+            if self._store.recovery.active:
+                held = self._store.links.load_inbound(connection, peer).get(cursor.lane)
+                self._store.recovery.note_applied(connection, peer, held, cursor)
+            self._store.links.save_inbound(connection, peer, cursor)
         self.log(together, works)
         return ApplyOutcome(
             sum(len(work.admitted) for work in works),
@@ -259,7 +267,9 @@ class _Judgement:
             if change.table in TABLES and has_ids(change)
         ]
         self._held = _held_by_table(connection, rows)
-        self._homes = _homes(connection, {change.resident_id for change in rows})
+        residents = {change.resident_id for change in rows}
+        self._homes = _homes(connection, residents)
+        self._moves = MovedHomes(store, connection, residents, self._below)
         self.newest: dict[tuple[str, str], RowChange] = {}
 
     def decide(self, work: EntryWork) -> None:
@@ -271,7 +281,7 @@ class _Judgement:
                 work.rejected.append((change, cause))
                 continue
             held = self._held.get((change.table, change.row_id))
-            home_node, home_epoch = self._homes.get(change.resident_id, _NO_HOME)
+            known = self._moves.known(change, self._homes.get(change.resident_id, _NO_HOME))
             verdict = judge(
                 change,
                 Held(held.version, held.home_epoch) if held else None,
@@ -282,11 +292,16 @@ class _Judgement:
                     peer_subtree=self._below,
                     here_path=self._path,
                     recovering=self._recovering,
-                    home_epoch=home_epoch,
-                    home_node=home_node,
+                    home_epoch=known.home_epoch,
+                    home_node=known.home_node,
+                    granted_epoch=known.granted_epoch,
+                    granted_home=known.granted_home,
                 ),
             )
             if verdict.decision is Decision.STALE:
+                work.stale += 1
+            elif verdict.cause is Cause.HOME_EPOCH_OLD and self._moves.redirected(change):
+                # Sent after him: it is merged by his present home.
                 work.stale += 1
             elif verdict.decision is Decision.REJECT:
                 work.rejected.append((change, verdict.cause.value if verdict.cause else "REJECTED"))
@@ -334,7 +349,8 @@ class _Judgement:
 
         An identifier is found under its resident's id, whoever wrote it.
         """
-        home, _ = self._homes.get(change.resident_id, _NO_HOME)
+        known = self._moves.known(change, self._homes.get(change.resident_id, _NO_HOME))
+        home = known.home_node
         own = change.table in _OWN_ROWS
         return lane is Lane.IDENTITY and not own and home not in ("", change.home_node)
 
@@ -362,8 +378,11 @@ class _Judgement:
         return CopyForm(change.form.value) in forms
 
     def _may_write(self, change: RowChange, held: HeldRow) -> bool:
-        """A row keeps its author, unless a successor took over with a greater author epoch."""
-        if change.author_node == held.author_node:
+        """A row keeps its author, unless a successor took over with a greater author epoch.
+
+        A new home takes identity data over so; that the home is new was judged before.
+        """
+        if change.author_node == held.author_node or taken_by_home(change, held):
             return True
         author = self._store.hierarchy.nodes.get(NodeId(change.author_node))
         return (

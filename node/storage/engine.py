@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from pymysql.constants import SERVER_STATUS
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState, QueuePool
 
 from node.storage.errors import DurabilityError
 from replication.changelog.dialects import prepare_engine
@@ -96,6 +97,7 @@ _MYSQL_RULES: Final = MappingProxyType(
     }
 )
 
+_UNKNOWN: Final = object()
 _BINLOG_RULE: Final = _Rule(
     ("1",), "set sync_binlog=1 under [mysqld] and restart the server, or turn log_bin off"
 )
@@ -123,11 +125,14 @@ def open_engine(url: str | URL, limits: EngineLimits | None = None) -> Engine:
         max_overflow=0,
         pool_timeout=limits.checkout_timeout_s,
         pool_recycle=-1 if is_sqlite else 3600,
+        pool_reset_on_return="rollback" if is_sqlite else None,
         connect_args=_sqlite_arguments() if is_sqlite else _mysql_arguments(limits),
     )
     prepare_engine(engine, busy_timeout_ms=limits.busy_timeout_ms)
     if is_sqlite:
         _limit_sqlite_cache(engine, limits.cache_mb)
+    else:
+        event.listen(engine, "reset", _roll_back_what_is_open)
     try:
         check_durability(engine)
     except DurabilityError:
@@ -202,6 +207,18 @@ def _mysql_arguments(limits: EngineLimits) -> dict[str, Any]:
         "charset": "utf8mb4",
         "client_flag": SEVERAL_STATEMENTS,
     }
+
+
+def _roll_back_what_is_open(dbapi: Any, _entry: ConnectionPoolEntry, state: PoolResetState) -> None:
+    """Give a connection back without a transaction; one whose last word was COMMIT has none.
+
+    Another ROLLBACK each time would be a way there and back. PyMySQL holds no result after a COMMIT
+    or ROLLBACK, and one after everything else.
+    """
+    open_still = dbapi.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+    ended = getattr(dbapi, "_result", _UNKNOWN) is None and not open_still
+    if not ended and not state.terminate_only:
+        dbapi.rollback()
 
 
 def _limit_sqlite_cache(engine: Engine, cache_mb: int) -> None:

@@ -84,7 +84,7 @@ class BundleWriter:
         for request in requests:
             firsts.setdefault(request.key, request)
         together = [request for request in requests if firsts[request.key] is request]
-        answers = self._together(together) if len(together) > 1 else {}
+        answers = self._together(together)
         outcomes: list[BundleResult | Exception] = []
         for request in requests:
             # A repeat within the gathering finds the first one's answer in the table.

@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from replication.changelog.dialects import upsert
 from replication.changelog.errors import CursorWentBackError
@@ -33,6 +45,7 @@ class LinkState:
 
     def __init__(self, tables: ChangelogTables) -> None:
         self._tables = tables
+        self._follow = _follow_statement(tables.link_inbound)
 
     def load_inbound(self, connection: Connection, peer: str) -> dict[Lane, Cursor]:
         """How far we have applied the peer's lanes."""
@@ -45,6 +58,30 @@ class LinkState:
             CursorWentBackError: It would go back; the transaction must not commit.
         """
         _save(connection, self._tables.link_inbound, peer, cursor, {})
+
+    def follow_inbound(
+        self, connection: Connection, peer: str, previous: int, cursor: Cursor
+    ) -> bool:
+        """Move our cursor if it stands at `previous` of the same stream; whether it did.
+
+        Compares and saves in one statement, so that it may stand first in the transaction that
+        applies: nobody else moves the cursor before the commit.
+        """
+        moved = connection.execute(
+            self._follow,
+            {
+                "of_peer": peer,
+                "of_lane": cursor.lane.value,
+                "of_sender": cursor.stream_epoch.sender,
+                "of_receiver": cursor.stream_epoch.receiver,
+                "previous": previous,
+                "to_number": cursor.number,
+                "to_covers": cursor.covers_to,
+                "to_hash": cursor.running_hash,
+                "to_position": cursor.position,
+            },
+        )
+        return bool(moved.rowcount)
 
     def load_outbound(self, connection: Connection, peer: str) -> dict[Lane, Cursor]:
         """How far the peer has told us, by receipts, that it has applied."""
@@ -181,6 +218,27 @@ def _cursor(row: Row[Any]) -> Cursor:
         covers_to=row.covers_to,
         running_hash=bytes(row.running_hash),
         position=row.position,
+    )
+
+
+def _follow_statement(table: Table) -> Update:
+    c = table.c
+    return (
+        update(table)
+        .where(
+            c.peer == bindparam("of_peer"),
+            c.lane == bindparam("of_lane"),
+            c.sender_epoch == bindparam("of_sender"),
+            c.receiver_epoch == bindparam("of_receiver"),
+            c.number == bindparam("previous"),
+            c.covers_to <= bindparam("to_covers"),
+        )
+        .values(
+            number=bindparam("to_number"),
+            covers_to=bindparam("to_covers"),
+            running_hash=bindparam("to_hash"),
+            position=bindparam("to_position"),
+        )
     )
 
 

@@ -96,6 +96,10 @@ class Together:
                 self._send_packet(cursor, packet)
         except dialect.loaded_dbapi.Error as error:
             raise self._wrapped(error) from error
+        except BaseException as error:
+            # In the middle of an answer: nobody can go on with this connection.
+            self.connection.invalidate(error)
+            raise
         finally:
             cursor.close()
 

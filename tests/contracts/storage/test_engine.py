@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from node.security.sealing import new_data_key
-from node.storage import StoredKeys, check_durability, migrate, open_engine
+from node.storage import EngineLimits, StoredKeys, check_durability, migrate, open_engine
 from node.storage.engine import unsafe_settings
 from node.storage.errors import DurabilityError, StorageBusyError
 from node.storage.transactions import ChangedMeanwhileError, Transactions
 from replication.changelog import read_transaction
 from tests.contracts.storage.region import FakeClock
 from tests.databases import Database
+from tests.services.mariadb import MariaDBDatabases
 
 SAFE = {
     "innodb_flush_log_at_trx_commit": "1",
@@ -155,3 +157,32 @@ def test_data_keys_are_kept_wrapped_and_one_is_current(database: Database) -> No
         (first.key_id, first.wrapped, "retired"),
         (second.key_id, second.wrapped, "current"),
     ]
+
+
+@pytest.mark.mariadb
+def test_a_connection_is_given_back_without_a_transaction(
+    mariadb_databases: MariaDBDatabases,
+) -> None:
+    """Whether it was committed, rolled back, or its commit never began."""
+    with mariadb_databases.fresh() as url:
+        engine = open_engine(url, EngineLimits(connections=1))
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE t (a INT)"))
+
+        def die(_connection: object) -> None:
+            raise KeyboardInterrupt
+
+        event.listen(engine, "commit", die)
+        with suppress(KeyboardInterrupt), engine.begin() as connection:
+            connection.execute(text("INSERT INTO t VALUES (1)"))
+        event.remove(engine, "commit", die)
+        with engine.connect() as connection:
+            connection.execute(text("INSERT INTO t VALUES (2)"))
+        with suppress(KeyError), engine.begin() as connection:
+            connection.execute(text("INSERT INTO t VALUES (3)"))
+            raise KeyError
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO t VALUES (4)"))
+        with engine.begin() as connection:
+            assert connection.execute(text("SELECT a FROM t")).scalars().all() == [4]
+        engine.dispose()
