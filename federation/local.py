@@ -242,7 +242,9 @@ class LocalSite:
         *,
         concurrency: int = 2,
         partition_rows_min: int = 200_000,
+        is_seeding: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_seeding = is_seeding
         self._replica = replica
         self._source = source
         self._loans = itertools.count(1)
@@ -343,6 +345,8 @@ class LocalSite:
         replica = self._replica
         if replica is None:
             raise ExtraMissingError("analytics", "duckdb")
+        if self._is_seeding():
+            raise SiteSeedingError
         if self._source is not None:
             for _ in range(_FEEDS_MAX):
                 if cancellation.is_set:

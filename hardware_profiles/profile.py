@@ -89,6 +89,9 @@ class HardwareProfile(_Model):
     disk_free_min_mb: Megabytes
     disk_free_min_percent: Annotated[int, _whole(1, 50)]
 
+    log_keep_mb: Megabytes = 1024
+    log_keep_days: Annotated[int, _whole(1, 3650)] = 30
+
     mariadb: MariadbProfile
 
     @property

@@ -37,6 +37,7 @@ from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore, open_store
 from node.pump import LogPump
 from node.questions import Questions
+from node.recovery import SeedingRoom
 from node.region.room import RegionGround, RegionRoom, lay_ground, parent_names
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.bundle_writes import BundleWrites
@@ -68,6 +69,7 @@ class _Parts:
     hub: LinkHub
     questions: Questions
     watch: WatchRoom
+    seeding: SeedingRoom
     ground: RegionGround
     region: RegionRoom
     disk: DiskGuard
@@ -122,6 +124,8 @@ class Node:
             ("link figures", partial(self._watch, parts, metrics)),
             ("watch", partial(parts.watch.run, metrics)),
             ("quarantine", parts.watch.keeper.run),
+            ("recovery", parts.seeding.recovery.run),
+            ("pruning", parts.seeding.pruner.run),
             ("region", parts.region.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
@@ -181,6 +185,9 @@ class Node:
         hub.handlers = {**questions.handlers, **region.handlers}
         hub.child_handlers = region.child_handlers
         hub.met = region.met
+        seeding = SeedingRoom(
+            base, store, hub, link_store, questions, threads=threads, clock=clock
+        )
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
         return _Parts(
             store,
@@ -189,6 +196,7 @@ class Node:
             hub,
             questions,
             watch,
+            seeding,
             ground,
             region,
             disk,
@@ -219,6 +227,7 @@ class Node:
             parts.hub,
             parts.questions,
             RegionServicer(parts.region),
+            parts.seeding,
             lambda: utc_now(clock),
         )
 

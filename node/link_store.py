@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
@@ -17,13 +17,26 @@ from node.clock import Clock
 from node.errors import DiskFullError
 from node.storage import Storage
 from node.storage.outgoing import PeerAbility
-from replication.changelog import ChangeLog, LinkState, Marks, read_transaction, write_transaction
+from node.storage.tables import CHANGELOG
+from replication.changelog import (
+    ChangeLog,
+    LinkState,
+    Marks,
+    StoreState,
+    read_transaction,
+    write_transaction,
+)
 from replication.core.config import PeerRole
 from replication.core.effects import LogPart
 from replication.core.greeting import RECOVERING
 from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, Mark, Receipt
 
-__all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore", "PeerNow"]
+__all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore", "PeerNow", "protocol_fact"]
+
+
+def protocol_fact(peer: str) -> str:
+    """Name in store_state of the link protocol that a peer spoke last."""
+    return f"protocol:{peer}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,9 @@ class NodeLinkStore:
         self._head = head
         self._disk_is_full = disk_is_full
         self._met: dict[str, PeerNow] = {}
+        self.greeted: Callable[[Connection, str, Hello, int], None] | None = None
+        """Told of each peer whose link comes up, with its store epoch before, 0 if never met."""
+        self._facts = StoreState(CHANGELOG)
 
     @property
     def store_epoch(self) -> int:
@@ -186,10 +202,15 @@ class NodeLinkStore:
     def save_peer(self, peer: str, hello: Hello) -> None:
         """The peer's store epoch and incarnation."""
         with write_transaction(self._engine) as connection:
+            before = self._links.peer_epoch_seen(connection, peer)
             self._links.save_peer_epoch(
                 connection, peer, hello.store_epoch, hello.store_incarnation
             )
-        protocol = min(PROTOCOL_MAX, hello.protocol_max)
+            if self.greeted is not None:
+                epoch_before = 0 if before is None else before.store_epoch
+                self.greeted(connection, peer, hello, epoch_before)
+            protocol = min(PROTOCOL_MAX, hello.protocol_max)
+            self._facts.save(connection, protocol_fact(peer), str(protocol))
         self._met[peer] = PeerNow(protocol, RECOVERING in hello.features)
 
     def mark_for(self, peer: str) -> Mark:

@@ -18,6 +18,7 @@ from node.guards import folder_locked
 from node.opening import database_url
 from node.settings import NodePaths, load_settings
 from node.storage import EngineLimits, migrate, open_engine
+from node.storage.recovering import RECOVERING_FACT
 from node.storage.tables import CHANGELOG
 from replication.changelog import StoreState, write_transaction
 
@@ -36,8 +37,15 @@ class NewEpoch:
     now: int
 
 
-def begin_new_epoch(data_dir: Path, random_bytes: RandomBytes = os.urandom) -> NewEpoch:
-    """Raise the store's epoch by one and give this life a name of its own. Durable on return.
+def begin_new_epoch(
+    data_dir: Path, random_bytes: RandomBytes = os.urandom, *, above: int = 0
+) -> NewEpoch:
+    """Raise the store's epoch and give this life a name of its own: it recovers. Durable on return.
+
+    Args:
+        data_dir: Of a node that does not run.
+        random_bytes: For the name.
+        above: An epoch that a neighbour remembers; the new one is greater.
 
     Raises:
         DataFolderInUseError: The node runs; nothing was changed.
@@ -51,13 +59,13 @@ def begin_new_epoch(data_dir: Path, random_bytes: RandomBytes = os.urandom) -> N
         )
         try:
             migrate(engine)
-            before = _raise_epoch(engine, random_bytes)
+            before, now = _raise_epoch(engine, random_bytes, above)
         finally:
             engine.dispose()
-    return NewEpoch(settings.node_id, before, before + 1)
+    return NewEpoch(settings.node_id, before, now)
 
 
-def _raise_epoch(engine: Engine, random_bytes: RandomBytes) -> int:
+def _raise_epoch(engine: Engine, random_bytes: RandomBytes, above: int) -> tuple[int, int]:
     state = StoreState(CHANGELOG)
     with write_transaction(engine) as connection:
         said = state.load(connection)
@@ -67,6 +75,8 @@ def _raise_epoch(engine: Engine, random_bytes: RandomBytes) -> int:
                 hint="Put the backup back first; a node that is new needs no new epoch.",
             )
         before = int(said["store_epoch"])
-        state.save(connection, "store_epoch", str(before + 1))
+        now = max(before, above) + 1
+        state.save(connection, "store_epoch", str(now))
         state.save(connection, "store_incarnation", random_bytes(_INCARNATION_BYTES).hex())
-    return before
+        state.save(connection, RECOVERING_FACT, "1")
+    return before, now

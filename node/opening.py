@@ -29,6 +29,8 @@ from node.settings import NodeSettings
 from node.storage import EngineLimits, Storage, migrate, open_engine
 from node.storage.data_keys import KeyState, StoredKeys
 from node.storage.tables import CHANGELOG
+from node.residence.making import residence_of
+from node.residence.residence import Residence
 from node.transit import Post
 from node.transit.making import post_of
 from replication.changelog import (
@@ -68,6 +70,8 @@ class OpenStore:
     """What this process has just committed."""
     post: Post
     """Letters to nodes that are not neighbours."""
+    residence: Residence
+    """Moves of residents."""
 
     def lane_heads(self, up_to: int) -> dict[Lane, int]:
         """By lane, its greatest number at or below `up_to`."""
@@ -147,6 +151,8 @@ def open_store(
         with lock:
             return sequencer.number(lambda: write_transaction(engine))
 
+    with read_transaction(engine) as connection:
+        storage.recovery.load(connection)
     sequencer.take_over(lambda: write_transaction(engine))
     return OpenStore(
         engine,

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from federation.availability import ExtraMissingError, SiteUnavailableError
-from federation.columnar import COLUMN_NAMES, ColumnarChanges, ColumnarLimits, ColumnarReplica
+from federation.columnar import ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
 from federation.core.model import ExecutorKind, Manifest, PartialAnswer, PartialRequest
@@ -39,6 +39,7 @@ from federation.wire import (
 from hardware_profiles import HardwareProfile
 from hierarchy_config import CopyForm, Hierarchy, NodeId
 from node.clock import Clock
+from node.columnar_feed import StorageSource
 from node.foundations import Foundations
 from node.links import LinkHub
 from node.links.hub import RequestHandler
@@ -62,24 +63,6 @@ FEED_SHARE: Final = 0.05
 PARTIAL_METHOD: Final = "federation.partial"
 _PRINCIPAL_MAX: Final = 200
 _MANIFEST_TAG: Final = b"fenhe-manifest-1\0"
-
-
-class StorageSource:
-    """federation.columnar.ReplicaSource over this node's storage."""
-
-    def __init__(self, storage: Storage, head: Callable[[], int]) -> None:
-        """`head` numbers what has committed and returns the log's durable end."""
-        self._storage = storage
-        self._head = head
-
-    def columnar_changes(self, after: int, limit: int) -> ColumnarChanges:
-        """Current rows touched by the log after a sequence, as tuples in the schema's order."""
-        changes = self._storage.columnar_changes(after, limit, up_to=self._head())
-        rows = {
-            dataset: [tuple(row[name] for name in COLUMN_NAMES[dataset]) for row in group]
-            for dataset, group in changes.rows.items()
-        }
-        return ColumnarChanges(changes.up_to, rows, changes.deleted)
 
 
 class LinkAsker:
@@ -130,7 +113,12 @@ class HomeIndex:
         return self._storage.marks()
 
     async def residents_by_home(self, sites: frozenset[str]) -> Mapping[str, int]:
-        """Residents by this node's index; a home nobody was registered at has none."""
+        """Residents by this node's index; a home nobody was registered at has none.
+
+        Unknown while the node recovers: its index may lack some.
+        """
+        if self._storage.recovery.active:
+            return {}
         known = await asyncio.to_thread(self._storage.residents_by_home, self._caller)
         return {site: known.get(site, 0) for site in sites}
 
@@ -201,6 +189,17 @@ class Questions:
         return self._replica.sequence if self._replica is not None else 0
 
     @property
+    def columnar_on_disk(self) -> int | None:
+        """Log sequence that the replica's files stand at; None without a replica."""
+        return self._replica.stored_sequence if self._replica is not None else None
+
+    async def flush_columnar(self) -> None:
+        """Bring the replica to disk as far as it has come."""
+        if self._replica is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._replica.flush)
+
+    @property
     def handlers(self) -> Mapping[str, RequestHandler]:
         """What this node answers over its links."""
         return {PARTIAL_METHOD: self._answer_partial}
@@ -220,8 +219,15 @@ class Questions:
         """Open the columnar replica, if the analytics extra is installed, and be ready to ask."""
         base = self._base
         self._replica = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        if self._replica is not None:
+            self._source.rebuild = self._replica.rebuild
+        recovery = self._store.storage.recovery
         self._local = LocalSite(
-            self._replica, self._source, concurrency=base.profile.query_concurrency
+            self._replica,
+            self._source,
+            concurrency=base.profile.query_concurrency,
+            # A node that gets back what it lost does not know what it lacks.
+            is_seeding=lambda: recovery.active,
         )
         direct = DirectExecutor(self._asker, self._local)
         self._coordinator = Coordinator(

@@ -122,6 +122,11 @@ class ColumnarReplica:
         return self._sequence
 
     @property
+    def stored_sequence(self) -> int:
+        """The log sequence that the files stand at: from there it reads again after a crash."""
+        return self._manifest.sequence
+
+    @property
     def is_caught_up(self) -> bool:
         """Whether it has reached the end of the log since it was opened or rebuilt."""
         return self._caught_up

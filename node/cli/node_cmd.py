@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 
 import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config import NodeId, load_region, shipped_region
+from node.cli import recover_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, out, print_json, print_table, printable
 from node.clock import SystemClock
@@ -22,6 +23,7 @@ from protos.fenhe.node.v1 import node_pb2_grpc
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+recover_cmd.add_to(app)
 
 DataDir = Annotated[
     Path, typer.Option("--data", envvar="FENHE_DATA", help="The node's data folder.")
@@ -63,11 +65,18 @@ def init(  # noqa: PLR0917 -- the options of a command
         bool,
         typer.Option("--new-pseudonym-key", help="A county: the region's first; make the key."),
     ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="The node was lost: its neighbours give its rows back."),
+    ] = False,
 ) -> None:
     """Make a node's data folder: settings, keys, certificates."""
     from node.initialise import NewNode, initialise
+    from node.recovery.rebuild import begin_rebuilt, refuse_rebuild
 
     hierarchy = load_region(region or shipped_region())
+    if rebuild:
+        refuse_rebuild(hierarchy, NodeId(node_id), pseudonym_from)
     new = NewNode(
         NodeId(node_id),
         listen,
@@ -80,6 +89,8 @@ def init(  # noqa: PLR0917 -- the options of a command
         new_pseudonym_key=new_pseudonym_key,
     )
     initialise(data, hierarchy, new, SystemClock())
+    if rebuild:
+        begin_rebuilt(data, SystemClock())
     out.print(f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}")
 
 
@@ -122,20 +133,24 @@ def run(
 
 @app.command()
 @command
-def new_epoch(data: DataDir) -> None:
+def new_epoch(
+    data: DataDir,
+    above: Annotated[
+        int, typer.Option(min=0, help="An epoch that a neighbour remembers; greater than that.")
+    ] = 0,
+) -> None:
     """Begin a new store epoch, after a database was put back from a backup."""
     from node.new_epoch import begin_new_epoch
 
-    begun = begin_new_epoch(data)
+    begun = begin_new_epoch(data, above=above)
     out.print(
         f"The store of node {begun.node_id} is at epoch {begun.now}, was at {begun.before}. "
         f"Start it: fenhe node run --data {data}",
         soft_wrap=True,
     )
     errors.print(
-        "Rows of this node that are younger than the backup stay where they were delivered and do "
-        "not come back here yet. Write new rows; amend or retract none that may have changed since "
-        "the backup (docs/cli.md).",
+        "It recovers: its neighbours give back what is younger than the backup. New rows are taken "
+        "meanwhile; amendments and retractions wait (fenhe node recover --status).",
         soft_wrap=True,
     )
 

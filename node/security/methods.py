@@ -77,6 +77,8 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.ReplicationService/RetryQuarantine": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/SkipQuarantine": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/AskQuarantine": _OPERATOR,
+        "/fenhe.node.v1.RecoveryService/Standing": _OPERATOR,
+        "/fenhe.node.v1.RecoveryService/GiveUp": _OPERATOR,
         # A parent never dials, a sibling never links.
         "/fenhe.replication.v1.LinkService/Connect": _rule(Relation.CHILD, CallerKind.NODE),
         "/fenhe.node.v1.RegionService/Plan": _OPERATOR,

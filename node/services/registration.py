@@ -13,16 +13,23 @@ from grpc_reflection.v1alpha import reflection
 
 from node.links import LinkHub
 from node.questions import Questions
+from node.recovery import SeedingRoom
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.links import LinkServicer
 from node.services.operations import ReplicationServicer
 from node.services.queries import ExecutorServicer, QueryServicer
+from node.services.recovery import RecoveryServicer
 from node.services.region import RegionServicer
 from node.services.status import NodeServicer
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
-from protos.fenhe.node.v1 import node_pb2_grpc, operations_pb2_grpc, region_pb2_grpc
+from protos.fenhe.node.v1 import (
+    node_pb2_grpc,
+    operations_pb2_grpc,
+    recovery_pb2_grpc,
+    region_pb2_grpc,
+)
 from protos.fenhe.replication.v1 import replication_pb2_grpc
 
 __all__ = ["SERVICE_NAMES", "Servicers", "add_servicers"]
@@ -33,6 +40,7 @@ SERVICE_NAMES: Final = (
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
     "fenhe.node.v1.NodeService",
+    "fenhe.node.v1.RecoveryService",
     "fenhe.node.v1.RegionService",
     "fenhe.node.v1.ReplicationService",
     "fenhe.replication.v1.LinkService",
@@ -49,6 +57,7 @@ class Servicers:
     hub: LinkHub
     questions: Questions
     region: RegionServicer
+    seeding: SeedingRoom
     utc: Callable[[], datetime]
 
 
@@ -61,6 +70,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.status, server)
     operations_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.operations, server)
     region_pb2_grpc.add_RegionServiceServicer_to_server(servicers.region, server)
+    recovery_pb2_grpc.add_RecoveryServiceServicer_to_server(
+        RecoveryServicer(servicers.seeding), server
+    )
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )

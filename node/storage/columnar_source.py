@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, Select, select
 
 from node.storage.context import StoreContext
-from node.storage.model import ColumnarChanges
+from node.storage.model import ColumnarChanges, ColumnarRows
 from node.storage.rows import chunks
 from node.storage.specs import RECORD_TABLES, RESIDENTS, Leaving, TableSpec
 from node.storage.tables import REPLICATED
@@ -65,6 +65,18 @@ class ColumnarSource:
                 for change in decode_changes(entry.codec, entry.rows):
                     touched[change.table].add(change.row_id)
             return self._current(connection, touched, part.scanned_to, part.head)
+
+        return self._store.transactions.read(work)
+
+    def rows(self, dataset: str, after: str, limit: int) -> ColumnarRows:
+        """See Storage.columnar_rows."""
+        t = REPLICATED[dataset]
+        query = self._queries[dataset].where(t.c.row_id > after).order_by(t.c.row_id).limit(limit)
+
+        def work(connection: Connection) -> ColumnarRows:
+            found = list(connection.execute(query).mappings())
+            live = tuple(_shown(row) for row in found if not row["deleted"])
+            return ColumnarRows(tuple(row["row_id"] for row in found), {dataset: live})
 
         return self._store.transactions.read(work)
 

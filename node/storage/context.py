@@ -8,6 +8,7 @@ from typing import Protocol
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock, Ids
+from node.residence.homes import Homes
 from node.storage.audit import Auditor
 from node.storage.recovering import Recovery
 from node.storage.scope import Scopes
@@ -53,3 +54,4 @@ class StoreContext:
     pseudonyms: Pseudonyms | None
     post: Post
     recovery: Recovery
+    homes: Homes

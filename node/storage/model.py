@@ -15,6 +15,7 @@ __all__ = [
     "BundleRequest",
     "BundleResult",
     "ColumnarChanges",
+    "ColumnarRows",
     "Counts",
     "DataKey",
     "Page",
@@ -128,6 +129,14 @@ class ColumnarChanges:
     head: int
     rows: Mapping[str, tuple[Mapping[str, Value], ...]]
     deleted: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnarRows:
+    """Current rows of a dataset by row id, retracted ones left out; `seen`: all ids looked at."""
+
+    seen: tuple[str, ...]
+    rows: Mapping[str, tuple[Mapping[str, Value], ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from node.storage.rows import chunks
 from node.storage.snapshot import Entitled, SnapshotReader
 from node.storage.snapshot_place import Kind, Place
 from node.storage.specs import IDENTIFIERS, IDENTITY_NUMBER
-from node.storage.tables import REPLICATED
+from node.storage.tables import CHANGELOG, REPLICATED
 from node.storage.transforms import transform
 from replication.changelog import LogPrunedError, LogSlice
+from replication.changelog.backlog import backlog_rows
 from replication.core.coalesce import COALESCED_LANES, coalesce
 from replication.core.config import PeerRole
 from replication.core.effects import SEED, LogPart
@@ -262,8 +263,8 @@ class OutgoingReader:
         head = log.head(connection)
         if head - asked.after < SNAPSHOT_ENTRIES_MIN:
             return False
-        backlog = log.backlog_rows(
-            connection, asked.lane, asked.after, entries_max=_BACKLOG_ENTRIES_MAX
+        backlog = backlog_rows(
+            connection, CHANGELOG, asked.lane, asked.after, _BACKLOG_ENTRIES_MAX
         )
         entitled = Entitled.of(self._store, asked.peer, asked.role)
         rows = self._snapshots.rows_entitled(connection, entitled, asked.lane)

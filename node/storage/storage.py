@@ -35,14 +35,16 @@ from node.storage.model import (
     BundleRequest,
     BundleResult,
     ColumnarChanges,
+    ColumnarRows,
     Counts,
     Page,
     StoredRecord,
     StoredResident,
 )
+from node.storage.moved import refuse_if_away
 from node.storage.moving import MovingRows
 from node.storage.outgoing import OutgoingReader, PeerAbility
-from node.storage.reads import Reader
+from node.storage.reads import Reader, named_id
 from node.storage.recovering import Recovery
 from node.storage.release import QuarantineDesk
 from node.storage.resend import Resender
@@ -144,7 +146,7 @@ class Storage:
         self._outgoing = OutgoingReader(store)
         self._columnar = ColumnarSource(store)
         self._counter = Counter(store)
-        self._moving = MovingRows(store)
+        self._moving = MovingRows(store, maker)
 
     def put_bundle(self, caller: Caller, bundle: Bundle) -> BundleResult:
         """Store a bundle, all of it or nothing, with its log entries and audit.
@@ -194,6 +196,19 @@ class Storage:
     def answer_counts(self) -> AnswerCounts:
         """How many answers came from the cache, and from the tables."""
         return self._answers.counts
+
+    def refuse_if_moved(self, caller: Caller, resident_id: str) -> None:
+        """Say where a resident is who is not here (any more, or yet), if the caller may know.
+
+        Raises:
+            ResidentMovedError: His home is elsewhere.
+            ResidentInTransferError: It is here, and his history has not come yet.
+        """
+        named = named_id(resident_id)
+        if named is not None:
+            self._store.transactions.read(
+                lambda connection: refuse_if_away(self._store, connection, caller, named)
+            )
 
     def find_resident(self, caller: Caller, system: str, value: str) -> StoredResident | None:
         """The resident who carries an identifier, found by the keyed index. Audited."""
@@ -326,6 +341,13 @@ class Storage:
         brings all of his records. Call again from `up_to` until it is `head`; 0 starts over.
         """
         return self._columnar.changes(after, limit, up_to)
+
+    def columnar_rows(self, dataset: str, after: str, limit: int) -> ColumnarRows:
+        """Current rows of a dataset after a row id, at most `limit`: the replica from the tables.
+
+        For a replica that stands before what is left of the log.
+        """
+        return self._columnar.rows(dataset, after, limit)
 
     def unknown_fields(self, table: str, row: RowMapping) -> dict[str, Value]:
         """The columns of a stored row that a newer peer sent and this schema does not have."""

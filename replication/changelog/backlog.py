@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, func, select
 from replication.changelog.tables import ChangelogTables
 from replication.core.model import Audience, Form, Lane
 
-__all__ = ["Backlog", "Waiting", "backlog"]
+__all__ = ["Backlog", "Waiting", "backlog", "backlog_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,22 @@ def backlog(
         tuple(_waiting(row) for row in rows if row.audience == Audience.EVERYBODY.value),
         sum(row.entries for row in rows) >= entries_max,
     )
+
+
+def backlog_rows(
+    connection: Connection, tables: ChangelogTables, lane: Lane, after: int, entries_max: int
+) -> int:
+    """Rows in a lane's entries after a sequence; of more than `entries_max`, those of the first."""
+    t = tables.change_log
+    entries = (
+        select(t.c.row_count)
+        .where(t.c.lane == lane.value, t.c.sequence > after)
+        .order_by(t.c.sequence)
+        .limit(entries_max)
+        .subquery("waiting")
+    )
+    rows = connection.execute(select(func.coalesce(func.sum(entries.c.row_count), 0)))
+    return int(rows.scalar_one())
 
 
 def _waiting(row: Row[Any]) -> Waiting:

@@ -367,24 +367,6 @@ class ChangeLog:
             waiting = waiting.where(t.c.lane == lane.value)
         return connection.execute(waiting).scalar_one()
 
-    def backlog_rows(
-        self, connection: Connection, lane: Lane, after: int, *, entries_max: int
-    ) -> int:
-        """Rows in the entries of a lane that a reader at `after` has not seen.
-
-        At most `entries_max` entries are looked at, so it is at least this many rows.
-        """
-        t = self._tables.change_log
-        entries = (
-            select(t.c.row_count)
-            .where(t.c.lane == lane.value, t.c.sequence > after)
-            .order_by(t.c.sequence)
-            .limit(entries_max)
-            .subquery("waiting")
-        )
-        rows = connection.execute(select(func.coalesce(func.sum(entries.c.row_count), 0)))
-        return int(rows.scalar_one())
-
     def known(self, connection: Connection, origins: Collection[OriginKey]) -> frozenset[OriginKey]:
         """Those of `origins` whose entry is in the log.
 
@@ -405,24 +387,34 @@ class ChangeLog:
             )
         return frozenset(found)
 
-    def prune(self, connection: Connection, up_to: int, *, entries_max: int = 10_000) -> int:
+    def prune(
+        self,
+        connection: Connection,
+        up_to: int,
+        *,
+        entries_max: int = 10_000,
+        keep: Collection[int] = (),
+    ) -> int:
         """Delete numbered entries up to and including `up_to`; return how many went.
 
-        At most `entries_max` go in one call, so that no transaction grows without bound: call again
-        until 0. Which readers may be left behind is the caller's policy; a reader left behind gets
-        LogPrunedError, never a silent gap.
+        At most `entries_max` numbers are looked at, so that no transaction grows without bound.
+        Which readers may be left behind is the caller's policy; a reader left behind gets
+        LogPrunedError, never a silent gap. `keep`: letters that are nowhere else stay.
         """
         t, s = self._tables.change_log, self._tables.sequencer
-        head, pruned = connection.execute(
-            select(s.c.head, s.c.pruned_to).where(s.c.id == SEQUENCER_ROW).with_for_update()
-        ).one()
+        state = select(s.c.head, s.c.pruned_to).where(s.c.id == SEQUENCER_ROW)
+        head, pruned = connection.execute(state).one()
         last = min(up_to, head, pruned + entries_max)
         if last <= pruned:
             return 0
-        gone = connection.execute(
-            delete(t).where(t.c.sequence > pruned, t.c.sequence <= last)
-        ).rowcount
-        connection.execute(update(s).where(s.c.id == SEQUENCER_ROW).values(pruned_to=last))
+        going = delete(t).where(t.c.sequence > pruned, t.c.sequence <= last)
+        if keep:
+            going = going.where(t.c.sequence.not_in(sorted(keep)))
+        gone = connection.execute(going).rowcount
+        # Last, for an append waits for this row.
+        moved = update(s).where(s.c.id == SEQUENCER_ROW, s.c.pruned_to == pruned)
+        if connection.execute(moved.values(pruned_to=last)).rowcount != 1:
+            raise SequencerFencedError("another process prunes this log")
         return gone
 
     def _values(self, entry: NewEntry) -> dict[str, Any]:

@@ -1,0 +1,51 @@
+"""Puts recovery and pruning together for one node."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+from node.clock import Clock
+from node.foundations import Foundations
+from node.link_store import NodeLinkStore
+from node.links import LinkHub
+from node.opening import OpenStore
+from node.pruning import LogPruner
+from node.questions import Questions
+from node.recovery.keeper import RecoveryKeeper
+
+__all__ = ["SeedingRoom"]
+
+
+class SeedingRoom:
+    """The tasks `recovery.run` and `pruner.run`, and what the services ask."""
+
+    def __init__(
+        self,
+        base: Foundations,
+        store: OpenStore,
+        hub: LinkHub,
+        link_store: NodeLinkStore,
+        questions: Questions,
+        *,
+        threads: Executor,
+        clock: Clock,
+    ) -> None:
+        self.node_id = base.node_id
+        self.hub = hub
+        self.link_store = link_store
+        self.recovery = RecoveryKeeper(
+            store.engine, store.storage.recovery, hub, link_store, threads
+        )
+        self.pruner = LogPruner(
+            store.engine,
+            store.log,
+            store.links,
+            hub,
+            hierarchy=base.hierarchy,
+            node_id=base.node_id,
+            profile=base.profile,
+            clock=clock,
+            threads=threads,
+            columnar=lambda: questions.columnar_on_disk,
+            flush_columnar=questions.flush_columnar,
+        )
