@@ -61,6 +61,7 @@ class Region:
             self._exit.enter_context(server)
             for node in codes:
                 self.place.set_database(node, server.create_database(f"node_{node}"))
+            self._server = server
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +76,10 @@ class Region:
         for node in chosen:
             self.fleet.start(node)
         self.fleet.wait_ready(chosen)
+
+    def new_database(self, name: str) -> str:
+        """URL of one more empty database on the region's server."""
+        return self._server.create_database(name)
 
     def linked(self, *codes: NodeId) -> None:
         """Wait until the nodes (none named: all) have their link to the parent."""

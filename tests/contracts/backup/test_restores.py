@@ -17,7 +17,13 @@ from node.records.model import Bundle, NewRecord
 from node.settings import load_settings
 from node.storage.purging import note_purged
 from node.storage.tables import AUDIT, CHANGELOG, REPLICATED
-from replication.changelog import NewEntry, StoreState, read_transaction, write_transaction
+from replication.changelog import (
+    LogReaders,
+    NewEntry,
+    StoreState,
+    read_transaction,
+    write_transaction,
+)
 from replication.core.config import PeerRole
 from replication.core.model import Cursor, Form, Lane, LogEntry, StreamEpoch
 from tests.contracts.backup.nodes import SECRET, BackedUpNode, Contents, contents
@@ -239,7 +245,7 @@ def test_a_reader_of_the_log_stands_at_the_newest_backup(node: BackedUpNode) -> 
     node.store.number()
     made = node.backup()
     with read_transaction(node.store.engine) as connection:
-        readers = dict(connection.execute(select(CHANGELOG.log_readers)).all())  # type: ignore[arg-type]
+        readers = LogReaders(CHANGELOG).load(connection)
     assert readers["backup"] == made.manifest.head > 0
 
 
