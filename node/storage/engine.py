@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from pymysql.constants import SERVER_STATUS
+from pymysql.constants import CLIENT, SERVER_STATUS
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState, QueuePool
@@ -205,7 +205,9 @@ def _mysql_arguments(limits: EngineLimits) -> dict[str, Any]:
         "read_timeout": limits.read_timeout_s,
         "write_timeout": limits.read_timeout_s,
         "charset": "utf8mb4",
-        "client_flag": SEVERAL_STATEMENTS,
+        # Flags given here replace the dialect's own, so its FOUND_ROWS is given again: without it
+        # an UPDATE that changes nothing counts no row, and a conditional one seems refused.
+        "client_flag": SEVERAL_STATEMENTS | CLIENT.FOUND_ROWS,
     }
 
 

@@ -48,6 +48,7 @@ class WatchRoom:
         self._clock = clock
         self._log = get_logger("watch")
         self._lock = threading.Lock()
+        self._gauges: WatchGauges | None = None
         self.node_id = base.node_id
         self.figures = Figures(base.node_id, base.hierarchy, store.engine, hub, clock)
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
@@ -68,7 +69,8 @@ class WatchRoom:
     async def run(self, metrics: NodeMetrics) -> None:
         """Look again and again until cancelled."""
         loop = asyncio.get_running_loop()
-        gauges = WatchGauges(metrics.registry)
+        # Once: the loop begins again after the database was away.
+        self._gauges = gauges = self._gauges or WatchGauges(metrics.registry)
         pause_s = min(LOOK_S_MAX, self._base.settings.alarm_after_s / 3)
         while True:
             links, causes = await loop.run_in_executor(self._threads, self.look)

@@ -200,7 +200,7 @@ class Desk(threading.Thread):
                 self._channel.close()
                 self._channel = None
                 if error.code() not in _AGAIN:
-                    code = (error.details() or "").split(":")[0]
+                    code = _code(error)
                     self.refused[code] = self.refused.get(code, 0) + 1
                     return None
                 self.over.wait(AGAIN_S)
@@ -210,6 +210,14 @@ class Desk(threading.Thread):
         who = load_credentials(self._place / "credentials" / f"client-{self._node}")
         options = channel_options(who.server_name, GrpcLimits())
         return grpc.secure_channel(who.address, channel_credentials(who.tls), options=options)
+
+
+def _code(error: grpc.RpcError) -> str:
+    """The node's own code of a refusal, else the call's status."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "fenhe-code":
+            return str(value)
+    return str(error.code().name)
 
 
 def _pressure(value: int) -> care.Observation:

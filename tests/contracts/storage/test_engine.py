@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from node.security.sealing import new_data_key
-from node.storage import EngineLimits, StoredKeys, check_durability, migrate, open_engine
+from node.storage import CHANGELOG, EngineLimits, StoredKeys, check_durability, migrate, open_engine
 from node.storage.engine import unsafe_settings
 from node.storage.errors import DurabilityError, StorageBusyError
 from node.storage.transactions import ChangedMeanwhileError, Transactions
-from replication.changelog import read_transaction
+from replication.changelog import LinkState, read_transaction
 from tests.contracts.storage.region import FakeClock
 from tests.databases import Database
 from tests.services.mariadb import MariaDBDatabases
@@ -186,3 +186,16 @@ def test_a_connection_is_given_back_without_a_transaction(
         with engine.begin() as connection:
             assert connection.execute(text("SELECT a FROM t")).scalars().all() == [4]
         engine.dispose()
+
+
+def test_an_update_that_changes_nothing_counts_its_row(database: Database) -> None:
+    """A conditional update is judged by the rows it met, not by those it changed."""
+    engine = open_engine(database.url, EngineLimits(connections=2))
+    migrate(engine)
+    links = LinkState(CHANGELOG)
+
+    for _ in range(2):
+        with engine.begin() as connection:
+            links.save_peer_epoch(connection, "141002", 1, "aa")
+
+    engine.dispose()
