@@ -39,6 +39,7 @@ from node.pump import LogPump
 from node.questions import Questions
 from node.recovery import SeedingRoom
 from node.region.room import RegionGround, RegionRoom, lay_ground, parent_names
+from node.residence.room import ResidenceRoom
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
@@ -47,8 +48,10 @@ from node.services.operations import ReplicationServicer
 from node.services.point_reads import PointReads
 from node.services.region import RegionServicer
 from node.services.registration import Servicers, add_servicers
+from node.services.residence import ResidenceServicer
 from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
+from node.transit.room import TransitRoom
 from node.watch import WatchRoom
 from node.whereabouts import Whereabouts
 
@@ -72,6 +75,8 @@ class _Parts:
     seeding: SeedingRoom
     ground: RegionGround
     region: RegionRoom
+    transit: TransitRoom
+    residence: ResidenceRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -127,6 +132,8 @@ class Node:
             ("recovery", parts.seeding.recovery.run),
             ("pruning", parts.seeding.pruner.run),
             ("region", parts.region.run),
+            ("letters", parts.transit.service.run),
+            ("moves", parts.residence.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work))
@@ -182,11 +189,20 @@ class Node:
             clock=clock,
             restart=self.restarting.set,
         )
-        hub.handlers = {**questions.handlers, **region.handlers}
-        hub.child_handlers = region.child_handlers
+        residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
+        hub.handlers = {**questions.handlers, **region.handlers, **residence.handlers}
+        hub.child_handlers = {**region.child_handlers, **residence.child_handlers}
         hub.met = region.met
-        seeding = SeedingRoom(
-            base, store, hub, link_store, questions, threads=threads, clock=clock
+        seeding = SeedingRoom(base, store, hub, link_store, questions, threads=threads, clock=clock)
+        transit = TransitRoom(
+            base,
+            store,
+            hub,
+            link_store,
+            threads=threads,
+            clock=clock,
+            notify=pump.notify,
+            head=lambda: pump.head,
         )
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
         return _Parts(
@@ -199,6 +215,8 @@ class Node:
             seeding,
             ground,
             region,
+            transit,
+            residence,
             disk,
             threads,
             started_ms,
@@ -227,7 +245,9 @@ class Node:
             parts.hub,
             parts.questions,
             RegionServicer(parts.region),
+            ResidenceServicer(parts.residence),
             parts.seeding,
+            parts.transit.where,
             lambda: utc_now(clock),
         )
 
@@ -306,7 +326,7 @@ class Node:
             storage,
             threads,
             self._clock,
-            parts.disk.is_full,
+            partial(_refuses_writes, parts),
             PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
             BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
@@ -412,6 +432,12 @@ class Node:
             return
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(task.exception() or RuntimeError("unknown"))
+
+
+def _refuses_writes(parts: _Parts) -> bool:
+    """Whether the disk is full. Raises RegionClosedError: the region has closed this node."""
+    parts.region.keeper.refuse_if_closed()
+    return parts.disk.is_full()
 
 
 def run_node(data_dir: Path, log_file: Path | None) -> None:

@@ -12,7 +12,9 @@ from node.cli import (
     profile_cmd,
     quarantine_cmd,
     query_cmd,
+    record_cmd,
     replication_cmd,
+    resident_cmd,
 )
 
 __all__ = ["app", "main"]
@@ -29,6 +31,8 @@ app.add_typer(node_cmd.app, name="node", help="Make, run and look at one node.")
 app.add_typer(hierarchy_cmd.app, name="hierarchy", help="Who is above whom, and what is copied up.")
 app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its machine.")
 app.add_typer(replication_cmd.app, name="replication", help="How copies move between nodes.")
+app.add_typer(resident_cmd.app, name="resident", help="Where residents live, and their moves.")
+app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)

@@ -52,6 +52,7 @@ def _rule(relation: Relation, *kinds: CallerKind) -> MethodRule:
 _CARE = _rule(Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
 _QUESTIONS = _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.OPERATOR)
 _EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
+_STAFF = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
 _OPERATOR = _rule(Relation.HERE, CallerKind.OPERATOR)
 _REFLECTION = _rule(Relation.HERE, CallerKind.OPERATOR, CallerKind.STAFF)
 
@@ -60,9 +61,14 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.empi.v1.ResidentService/Register": _CARE,
         "/fenhe.empi.v1.ResidentService/Get": _CARE,
         "/fenhe.empi.v1.ResidentService/Find": _CARE,
+        "/fenhe.empi.v1.ResidenceService/Move": _STAFF,
+        "/fenhe.empi.v1.ResidenceService/Where": _CARE,
+        "/fenhe.empi.v1.ResidenceService/ListProposals": _STAFF,
+        "/fenhe.empi.v1.ResidenceService/DecideProposal": _STAFF,
         "/fenhe.care.v1.RecordService/PutBundle": _CARE,
         "/fenhe.care.v1.RecordService/Get": _CARE,
         "/fenhe.care.v1.RecordService/Timeline": _CARE,
+        "/fenhe.care.v1.RecordService/Where": _CARE,
         "/fenhe.federation.v1.QueryService/Ask": _QUESTIONS,
         "/fenhe.federation.v1.QueryService/Explain": _QUESTIONS,
         # Only the executors that this node itself certified, over loopback.

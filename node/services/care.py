@@ -26,9 +26,11 @@ from node.records.normalise import normalise_bundle
 from node.services.bundle_writes import BundleWrites, Gathered
 from node.services.interceptor import current_call
 from node.services.point_reads import PointReads
+from node.services.where_wire import where_out
 from node.services.wire import bundle_in, faults_out, record_out, resident_in, resident_out
 from node.storage import Storage
 from node.storage.model import BundleResult, Page
+from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
 
@@ -124,6 +126,7 @@ class ResidentServicer(empi_pb2_grpc.ResidentServiceServicer):
         caller = current_call().caller
         found = await self._desk.reads.resident(caller, request.resident_id)
         if found is None:
+            await self._desk.run(self._desk.storage.refuse_if_moved, caller, request.resident_id)
             raise NotFoundError("no such resident here")
         return found
 
@@ -146,8 +149,9 @@ class ResidentServicer(empi_pb2_grpc.ResidentServiceServicer):
 class RecordServicer(care_pb2_grpc.RecordServiceServicer):
     """fenhe.care.v1.RecordService."""
 
-    def __init__(self, desk: CareDesk) -> None:
+    def __init__(self, desk: CareDesk, where: Wherever) -> None:
         self._desk = desk
+        self._where = where
 
     async def PutBundle(
         self, request: care.PutBundleRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -188,6 +192,17 @@ class RecordServicer(care_pb2_grpc.RecordServiceServicer):
             )
 
         page = await desk.run(read)
+        if not page.records and not request.page.token:
+            await desk.run(desk.storage.refuse_if_moved, caller, request.resident_id)
         return care.TimelineResponse(
             records=[record_out(record) for record in page.records], next_token=page.next_token
         )
+
+    async def Where(
+        self, request: care.WhereRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> care.WhereResponse:
+        """Where a record is: each node of its way, as far as links reach."""
+        found = await self._where.record(current_call().caller, request.record_id)
+        if found is None:
+            raise NotFoundError("no such record here")
+        return where_out(found)

@@ -20,9 +20,11 @@ from node.services.operations import ReplicationServicer
 from node.services.queries import ExecutorServicer, QueryServicer
 from node.services.recovery import RecoveryServicer
 from node.services.region import RegionServicer
+from node.services.residence import ResidenceServicer
 from node.services.status import NodeServicer
+from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
-from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc
+from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     node_pb2_grpc,
@@ -36,6 +38,7 @@ __all__ = ["SERVICE_NAMES", "Servicers", "add_servicers"]
 
 SERVICE_NAMES: Final = (
     "fenhe.care.v1.RecordService",
+    "fenhe.empi.v1.ResidenceService",
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
@@ -57,19 +60,23 @@ class Servicers:
     hub: LinkHub
     questions: Questions
     region: RegionServicer
+    residence: ResidenceServicer
     seeding: SeedingRoom
+    where: Wherever
     utc: Callable[[], datetime]
 
 
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
     """Add every service; returns the health servicer, which is told about the shutdown."""
-    care_pb2_grpc.add_RecordServiceServicer_to_server(RecordServicer(servicers.desk), server)
+    records = RecordServicer(servicers.desk, servicers.where)
+    care_pb2_grpc.add_RecordServiceServicer_to_server(records, server)
     residents = ResidentServicer(servicers.desk)
     empi_pb2_grpc.add_ResidentServiceServicer_to_server(residents, server)
     _answer_in_bytes(server, residents)
     node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.status, server)
     operations_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.operations, server)
     region_pb2_grpc.add_RegionServiceServicer_to_server(servicers.region, server)
+    residence_pb2_grpc.add_ResidenceServiceServicer_to_server(servicers.residence, server)
     recovery_pb2_grpc.add_RecoveryServiceServicer_to_server(
         RecoveryServicer(servicers.seeding), server
     )

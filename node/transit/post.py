@@ -399,7 +399,8 @@ class Post:
         elif not outcome:
             outcome = self._handled(connection, letter)
         if outcome != LetterKeyOldError.code:
-            self.inbox.save(connection, letter, outcome, now_ms)
+            # The time after the handler's: what it logged lies before.
+            self.inbox.save(connection, letter, outcome, self._clock.now_ms())
         self._answer(connection, letter, outcome, now_ms)
         waits_already = bool(before) or outcome == LetterKeyOldError.code
         return "" if waits_already else outcome

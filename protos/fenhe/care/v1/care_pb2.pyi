@@ -529,3 +529,161 @@ class TimelineResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TimelineResponse: _TypeAlias = TimelineResponse  # noqa: Y015
+
+@_typing.final
+class WhereRequest(_message.Message):
+    """Which record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    record_id: _builtins.str
+    """UUID. Required."""
+    def __init__(
+        self,
+        *,
+        record_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_id", b"record_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhereRequest: _TypeAlias = WhereRequest  # noqa: Y015
+
+@_typing.final
+class WhereResponse(_message.Message):
+    """Where a record is, nearest node first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    AUTHOR_NODE_FIELD_NUMBER: _builtins.int
+    HOME_NODE_FIELD_NUMBER: _builtins.int
+    LETTER_FIELD_NUMBER: _builtins.int
+    HOPS_FIELD_NUMBER: _builtins.int
+    record_id: _builtins.str
+    """As asked for."""
+    author_node: _builtins.str
+    """Division code of the node where it was written."""
+    home_node: _builtins.str
+    """Division code of the resident's home."""
+    @_builtins.property
+    def version(self) -> _common_pb2.Version:
+        """The version that is spoken of: the one this node holds."""
+
+    @_builtins.property
+    def letter(self) -> Global___Letter:
+        """Empty: it travels as a row. Else the letter that takes it to its home."""
+
+    @_builtins.property
+    def hops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hop]:
+        """This node, then the nodes on the way, the home, and those above it as far as they answer."""
+
+    def __init__(
+        self,
+        *,
+        record_id: _builtins.str = ...,
+        version: _common_pb2.Version | None = ...,
+        author_node: _builtins.str = ...,
+        home_node: _builtins.str = ...,
+        letter: Global___Letter | None = ...,
+        hops: _abc.Iterable[Global___Hop] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["letter", b"letter", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_node", b"author_node", "home_node", b"home_node", "hops", b"hops", "letter", b"letter", "record_id", b"record_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhereResponse: _TypeAlias = WhereResponse  # noqa: Y015
+
+@_typing.final
+class Letter(_message.Message):
+    """A sealed letter as its author knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LETTER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_AT_FIELD_NUMBER: _builtins.int
+    RECEIPT_AT_FIELD_NUMBER: _builtins.int
+    RECEIPT_KEY_ID_FIELD_NUMBER: _builtins.int
+    letter_id: _builtins.str
+    """UUID."""
+    state: _builtins.str
+    """"waiting_key", "sent", "confirmed", "refused". Confirmed means the home's own signed receipt."""
+    code: _builtins.str
+    """The newest refusal; empty: none."""
+    attempts: _builtins.int
+    """How often it was put into the log."""
+    next_at: _builtins.str
+    """When it is sent again without a receipt, ISO 8601 UTC; empty: never."""
+    receipt_at: _builtins.str
+    """When the home's receipt came, ISO 8601 UTC; empty: not yet."""
+    receipt_key_id: _builtins.str
+    """SHA-256 of the certificate that signed the receipt, hexadecimal; its signature was verified
+    when it came. Empty: not yet.
+    """
+    def __init__(
+        self,
+        *,
+        letter_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        code: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        next_at: _builtins.str = ...,
+        receipt_at: _builtins.str = ...,
+        receipt_key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "code", b"code", "letter_id", b"letter_id", "next_at", b"next_at", "receipt_at", b"receipt_at", "receipt_key_id", b"receipt_key_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Letter: _TypeAlias = Letter  # noqa: Y015
+
+@_typing.final
+class Hop(_message.Message):
+    """One node of the way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Division code."""
+    place: _builtins.str
+    """"author", "relay", "home", "copy"."""
+    state: _builtins.str
+    """"stored", "waiting", "passed", "confirmed", "refused", "quarantined", "not_copied",
+    "unreachable", "unknown".
+    """
+    cause: _builtins.str
+    """Why it stands there, in words; empty: nothing to say."""
+    at: _builtins.str
+    """Since when, ISO 8601 UTC by that node's clock; empty: unknown."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        place: _builtins.str = ...,
+        state: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        at: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "cause", b"cause", "node_id", b"node_id", "place", b"place", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hop: _TypeAlias = Hop  # noqa: Y015

@@ -50,6 +50,11 @@ class RecordServiceStub:
                 request_serializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.TimelineRequest.SerializeToString,
                 response_deserializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.TimelineResponse.FromString,
                 _registered_method=True)
+        self.Where = channel.unary_unary(
+                '/fenhe.care.v1.RecordService/Where',
+                request_serializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.WhereRequest.SerializeToString,
+                response_deserializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.WhereResponse.FromString,
+                _registered_method=True)
 
 
 class RecordServiceServicer:
@@ -82,6 +87,14 @@ class RecordServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Where(self, request, context):
+        """Where a record is: stored here, on its way as a letter, at its home, and how far it has climbed.
+        Nodes that cannot be reached are said so. NOT_FOUND also when it is outside the caller's scope.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RecordServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -99,6 +112,11 @@ def add_RecordServiceServicer_to_server(servicer, server):
                     servicer.Timeline,
                     request_deserializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.TimelineRequest.FromString,
                     response_serializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.TimelineResponse.SerializeToString,
+            ),
+            'Where': grpc.unary_unary_rpc_method_handler(
+                    servicer.Where,
+                    request_deserializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.WhereRequest.FromString,
+                    response_serializer=protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.WhereResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -183,6 +201,33 @@ class RecordService:
             '/fenhe.care.v1.RecordService/Timeline',
             protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.TimelineRequest.SerializeToString,
             protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.TimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Where(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenhe.care.v1.RecordService/Where',
+            protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.WhereRequest.SerializeToString,
+            protos_dot_fenhe_dot_care_dot_v1_dot_care__pb2.WhereResponse.FromString,
             options,
             channel_credentials,
             insecure,

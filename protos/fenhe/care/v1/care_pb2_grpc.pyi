@@ -45,6 +45,10 @@ class RecordServiceStub:
     """One record by id. NOT_FOUND also when it is outside the caller's scope."""
     Timeline: _grpc.UnaryUnaryMultiCallable[_care_pb2.TimelineRequest, _care_pb2.TimelineResponse]
     """A resident's records, newest first, paged."""
+    Where: _grpc.UnaryUnaryMultiCallable[_care_pb2.WhereRequest, _care_pb2.WhereResponse]
+    """Where a record is: stored here, on its way as a letter, at its home, and how far it has climbed.
+    Nodes that cannot be reached are said so. NOT_FOUND also when it is outside the caller's scope.
+    """
 
 @_typing.type_check_only
 class RecordServiceAsyncStub(RecordServiceStub):
@@ -63,6 +67,10 @@ class RecordServiceAsyncStub(RecordServiceStub):
     """One record by id. NOT_FOUND also when it is outside the caller's scope."""
     Timeline: _aio.UnaryUnaryMultiCallable[_care_pb2.TimelineRequest, _care_pb2.TimelineResponse]  # type: ignore[assignment]
     """A resident's records, newest first, paged."""
+    Where: _aio.UnaryUnaryMultiCallable[_care_pb2.WhereRequest, _care_pb2.WhereResponse]  # type: ignore[assignment]
+    """Where a record is: stored here, on its way as a letter, at its home, and how far it has climbed.
+    Nodes that cannot be reached are said so. NOT_FOUND also when it is outside the caller's scope.
+    """
 
 class RecordServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stores records of care and reads them back."""
@@ -96,5 +104,15 @@ class RecordServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_care_pb2.TimelineResponse, _abc.Awaitable[_care_pb2.TimelineResponse]]:
         """A resident's records, newest first, paged."""
+
+    @_abc_1.abstractmethod
+    def Where(
+        self,
+        request: _care_pb2.WhereRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_care_pb2.WhereResponse, _abc.Awaitable[_care_pb2.WhereResponse]]:
+        """Where a record is: stored here, on its way as a letter, at its home, and how far it has climbed.
+        Nodes that cannot be reached are said so. NOT_FOUND also when it is outside the caller's scope.
+        """
 
 def add_RecordServiceServicer_to_server(servicer: RecordServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

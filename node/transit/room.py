@@ -1,0 +1,77 @@
+"""Puts the letters of a running node together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from node.clock import Clock
+from node.foundations import Foundations
+from node.link_store import NodeLinkStore
+from node.links import LinkHub
+from node.opening import OpenStore
+from node.storage.tables import CHANGELOG
+from node.transit.carriage import Carriage
+from node.transit.service import TransitService
+from node.transit.tracks import Tracks
+from node.transit.where import Wherever
+
+__all__ = ["TransitRoom"]
+
+
+class TransitRoom:
+    """The task `service.run`, and `where` for the services."""
+
+    def __init__(
+        self,
+        base: Foundations,
+        store: OpenStore,
+        hub: LinkHub,
+        link_store: NodeLinkStore,
+        *,
+        threads: Executor,
+        clock: Clock,
+        notify: Callable[[], None],
+        head: Callable[[], int],
+    ) -> None:
+        """Answers neighbours' questions and hears of links from now on."""
+        carriage = Carriage(
+            store.engine,
+            CHANGELOG,
+            store.post,
+            hierarchy=base.hierarchy,
+            changelog=store.log,
+            clock=clock,
+        )
+        self.service = TransitService(
+            store.engine,
+            store.post,
+            carriage,
+            hub,
+            hierarchy=base.hierarchy,
+            clock=clock,
+            threads=threads,
+            notify=notify,
+            head=head,
+        )
+        tracks = Tracks(
+            store.engine,
+            CHANGELOG,
+            node_id=base.node_id,
+            changelog=store.log,
+            quarantine=store.storage.quarantine,
+            inbox=store.post.inbox,
+        )
+        self.where = Wherever(
+            store.storage,
+            store.post,
+            carriage,
+            tracks,
+            hub,
+            hierarchy=base.hierarchy,
+            threads=threads,
+        )
+        link_store.greeted = carriage.greeted
+        answers = {**self.service.handlers, **self.where.handlers}
+        hub.handlers = {**hub.handlers, **answers}
+        hub.child_handlers = {**hub.child_handlers, **answers}

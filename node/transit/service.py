@@ -1,0 +1,198 @@
+"""The task of letters: finds keys, sends again what got no receipt, erases what was handed on.
+
+Answers neighbours who look for a node's chain ("keys.chain"): from what this node knows, else from
+below, else from above; a node's chain is public and proves itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Final, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from hierarchy_config.errors import FenheError
+from hierarchy_config.hierarchy import Hierarchy
+from hierarchy_config.model import NodeId
+from node.clock import Clock
+from node.links.hub import RequestHandler
+from node.logs import get_logger
+from node.storage.transactions import Transactions
+from node.transit.carriage import Carriage, next_hop
+from node.transit.inbox import KnownKey
+from node.transit.post import Post
+from replication.channel import AskRefusedError
+from replication.core.model import Request
+
+__all__ = ["Asker", "TransitService"]
+
+KEYS_CHAIN: Final = "keys.chain"
+_STEP_S: Final = 1.0
+_LETTERS_A_STEP: Final = 500
+_KEY_MS: Final = 5_000
+_HOP_MS: Final = 100
+_KEY_HEX: Final = 64
+T = TypeVar("T")
+
+
+class Asker(Protocol):
+    """Asks a neighbour over the link: node/links' LinkHub."""
+
+    async def ask(self, to: NodeId, method: str, body: bytes, *, remaining_ms: int) -> bytes:
+        """Raises LinkDownError, AskTimeoutError, AskRefusedError."""
+
+
+class TransitService:
+    """Letters of a running node."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        post: Post,
+        carriage: Carriage,
+        hub: Asker,
+        *,
+        hierarchy: Hierarchy,
+        clock: Clock,
+        threads: Executor,
+        notify: Callable[[], None],
+        head: Callable[[], int],
+    ) -> None:
+        """`notify`: the log has grown. `head`: how far it is durable."""
+        self._transactions = Transactions(engine)
+        self._post = post
+        self._carriage = carriage
+        self._hub = hub
+        self._here = post.node_id
+        self._hierarchy = hierarchy
+        self._clock = clock
+        self._threads = threads
+        self._notify = notify
+        self._head = head
+        self._log = get_logger("transit")
+
+    @property
+    def handlers(self) -> Mapping[str, RequestHandler]:
+        """Questions that the parent and the children may ask."""
+        return {KEYS_CHAIN: self._answer_chain}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.step()
+            await asyncio.sleep(_STEP_S)
+
+    async def step(self) -> None:
+        """Everything that is due now."""
+        wanting = await self._run(self._send_due)
+        for addressee, letters in wanting.items():
+            bad = letters[0][1]
+            known = await self._find(addressee, bad, _KEY_MS)
+            await self._run(self._go_on_with, known, [letter_id for letter_id, _ in letters])
+        await self._run(self._carriage.step, self._head())
+
+    def _send_due(self) -> dict[NodeId, list[tuple[str, str]]]:
+        """Send what is due; by addressee, letters that want a key, each with the key refused."""
+        now_ms = self._clock.now_ms()
+        due = self._transactions.read(
+            lambda connection: self._post.outbox.due(connection, now_ms, _LETTERS_A_STEP)
+        )
+        wanting: dict[NodeId, list[tuple[str, str]]] = defaultdict(list)
+        for letter_id in due:
+            addressee = self._transactions.write(_going_on(self._post, letter_id))
+            if addressee is None:
+                continue
+            letter = self._transactions.read(_getting(self._post, letter_id))
+            bad = letter.key_id if letter is not None and letter.parcel.code else ""
+            wanting[addressee].append((letter_id, bad))
+        if len(due) > sum(map(len, wanting.values())):
+            self._notify()
+        return wanting
+
+    def _go_on_with(self, known: KnownKey | None, letters: list[str]) -> None:
+        """Send with the key that was found, or later."""
+        for letter_id in letters:
+            if known is None:
+                self._transactions.write(_postponing(self._post, letter_id))
+            else:
+                self._transactions.write(_going_on(self._post, letter_id))
+        self._notify()
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    async def _find(self, node_id: NodeId, bad: str, remaining_ms: int) -> KnownKey | None:
+        """A node's chain, learnt; `bad` names the key that its owner no longer has."""
+        known = await self._run(self._known, node_id)
+        if known is not None and known.key_id != bad:
+            return known
+        hop = next_hop(self._hierarchy, self._here, node_id)
+        if hop is None:
+            return None
+        body = json.dumps({"node": node_id, "not": bad}).encode()
+        try:
+            chain = await self._hub.ask(hop, KEYS_CHAIN, body, remaining_ms=remaining_ms)
+            return await self._run(self._learn, node_id, chain, bad)
+        except FenheError as error:
+            self._log.info("no key yet", node=node_id, asked=hop, code=error.code)
+            return None
+
+    def _known(self, node_id: NodeId) -> KnownKey | None:
+        own = self._post.own() if node_id == self._here else None
+        if own is not None:
+            return KnownKey(node_id, own.key_id, own.chain_pem)
+        return self._transactions.read(
+            lambda connection: self._post.certificates.get(connection, node_id)
+        )
+
+    def _learn(self, node_id: NodeId, chain: bytes, bad: str) -> KnownKey | None:
+        known = self._transactions.write(
+            lambda connection: self._post.learn(connection, node_id, chain)
+        )
+        return None if known.key_id == bad else known
+
+    async def _answer_chain(self, peer: NodeId, request: Request) -> bytes:
+        """A node's chain for a neighbour. A child's question about its own subtree ends here."""
+        node_id, bad = _asked(request.body)
+        hop = next_hop(self._hierarchy, self._here, node_id)
+        known = None
+        if node_id in self._hierarchy.nodes:
+            if hop == peer:
+                known = await self._run(self._known, node_id)
+                known = known if known is not None and known.key_id != bad else None
+            else:
+                known = await self._find(node_id, bad, request.remaining_ms - _HOP_MS)
+        if known is None:
+            raise AskRefusedError(
+                "KEY_NOT_FOUND", f"{self._here} cannot give the chain of {node_id}"
+            )
+        return known.chain_pem
+
+    async def _run(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+
+def _asked(body: bytes) -> tuple[NodeId, str]:
+    try:
+        said = json.loads(body)
+        node_id, bad = said["node"], said["not"]
+    except (ValueError, KeyError, TypeError):
+        raise AskRefusedError("BAD_REQUEST", "the question cannot be read") from None
+    if not isinstance(node_id, str) or not isinstance(bad, str) or len(bad) > _KEY_HEX:
+        raise AskRefusedError("BAD_REQUEST", "the question cannot be read")
+    return NodeId(node_id), bad
+
+
+def _going_on(post: Post, letter_id: str) -> Callable[[Connection], NodeId | None]:
+    return lambda connection: post.go_on(connection, letter_id)
+
+
+def _postponing(post: Post, letter_id: str) -> Callable[[Connection], None]:
+    return lambda connection: post.postpone(connection, letter_id)
+
+
+def _getting(post: Post, letter_id: str) -> Callable[[Connection], Any]:
+    return lambda connection: post.outbox.get(connection, letter_id)
