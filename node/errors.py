@@ -125,6 +125,11 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "NOT_AUTHOR": _PRECONDITION,
         "UNKNOWN_RESIDENT": _PRECONDITION,
         "UNKNOWN_RECORD": _PRECONDITION,
+        "RESIDENT_MOVED": _PRECONDITION,
+        "RESIDENT_IN_TRANSFER": _UNAVAILABLE,
+        "MOVE_NOT_NEEDED": _PRECONDITION,
+        "MOVE_REFUSED": _PRECONDITION,
+        "PROPOSAL_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
     }
 )
 """Codes with a status of their own; the others follow the fault (public_status)."""

@@ -20,6 +20,8 @@ from hierarchy_config import Hierarchy, NodeId
 from node.cache import Cache, InProcessCache, RedisCache, StoreLife
 from node.clock import Clock, Ids
 from node.errors import SettingsError
+from node.residence.making import residence_of
+from node.residence.residence import Residence
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.security.folders import NodeFolder
 from node.security.key_files import load_key
@@ -29,8 +31,6 @@ from node.settings import NodeSettings
 from node.storage import EngineLimits, Storage, migrate, open_engine
 from node.storage.data_keys import KeyState, StoredKeys
 from node.storage.tables import CHANGELOG
-from node.residence.making import residence_of
-from node.residence.residence import Residence
 from node.transit import Post
 from node.transit.making import post_of
 from replication.changelog import (
@@ -166,6 +166,7 @@ def open_store(
         number,
         tail,
         post,
+        residence_of(NodeFolder(data_dir), storage, hierarchy, sealer=keys, clock=clock),
     )
 
 

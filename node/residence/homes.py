@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from node.residence.tables import ResidenceTables
 from replication.core.model import RowChange
@@ -137,7 +137,7 @@ class Homes:
         return self._any
 
 
-def _grant(row: Row[Any]) -> Grant:
+def _grant(row: Any) -> Grant:
     return Grant(
         row.resident_id,
         row.home_epoch,

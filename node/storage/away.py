@@ -130,11 +130,16 @@ class AwayRows:
         return _RECOVERING if self._store.recovery.active else Misfit.RESIDENT_UNKNOWN
 
     def _homes(self, connection: Connection, ids: set[str]) -> dict[str, tuple[str, int]]:
-        return {
+        """By rows held, and by grants of moves, which are newer than the rows until these come."""
+        homes = {
             row.row_id: (row.home_node, row.home_epoch)
             for some in chunks(sorted(ids))
             for row in connection.execute(_HOMES, {"ids": some})
         }
+        for resident_id, grant in self._store.homes.newest(connection, ids).items():
+            if grant.home_epoch > homes.get(resident_id, ("", 0))[1]:
+                homes[resident_id] = (grant.home_node, grant.home_epoch)
+        return homes
 
     def _held(
         self, connection: Connection, rows: Sequence[RowChange]

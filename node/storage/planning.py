@@ -28,6 +28,7 @@ from node.storage.errors import (
     UnknownResidentError,
 )
 from node.storage.lookups import Lookups
+from node.storage.moved import may_know, refuse_moved
 from node.storage.rows import HeldRow, chunks
 from node.storage.scope import sees
 from node.storage.shapes import is_row_id
@@ -147,6 +148,15 @@ class _Planner:
             for i, row_id in enumerate(given)
             if row_id in held and (held[row_id].author_node != here or held[row_id].form != "full")
         ]
+        refuse_moved(
+            self._store,
+            self._connection,
+            [
+                (row_id, f"residents[{i}].resident_id", held.get(row_id))
+                for i, row_id in enumerate(given)
+                if row_id
+            ],
+        )
         if foreign:
             raise NotAuthorError("residents were registered by another node", foreign)
         return [self._resident(each, held.get(each.resident_id or "")) for each in new]
@@ -282,12 +292,22 @@ class _Planner:
             raise UnknownColumnError("records have unknown tables or columns", positions)
 
     def _homes_of(self, caller: Caller, resident_ids: set[str]) -> dict[str, _Home]:
-        """Home and epoch of residents held here that the caller may see; no move meanwhile."""
-        return {
+        """Home and epoch of residents whom the caller may know; no move meanwhile.
+
+        A grant is newer than the rows held, which may have gone: he lives where it says.
+        """
+        homes = {
             row_id: _Home(held.home_node, held.home_epoch)
             for row_id, held in self._lookups.homes(resident_ids).items()
             if sees(caller, home_node=held.home_node, author_node=held.author_node)
         }
+        for row_id, grant in self._store.homes.newest(self._connection, resident_ids).items():
+            known = homes.get(row_id)
+            if (known or may_know(caller, grant)) and (
+                known is None or known.epoch < grant.home_epoch
+            ):
+                homes[row_id] = _Home(grant.home_node, grant.home_epoch)
+        return homes
 
     def _held_records(self, new: Sequence[NewRecord]) -> dict[str, HeldRow]:
         given = [each.record_id for each in new]

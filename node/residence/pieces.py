@@ -1,0 +1,115 @@
+"""Pieces of histories that wait for the rest of their set; in the caller's transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, distinct, select
+
+from node.residence.errors import HandoverInvalidError
+from node.residence.papers import Piece, digest_of
+from node.residence.proposals import PayloadSealer
+from node.residence.tables import ResidenceTables
+from replication.changelog.dialects import upsert
+from replication.core.model import RowChange
+
+__all__ = ["History", "Pieces"]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A set that has come whole: what one node held of a resident, or some rows of it."""
+
+    handover_id: str
+    sender: str
+    whole: bool
+    judged: bool
+    changes: tuple[RowChange, ...]
+
+
+class Pieces:
+    """Statements on residence_pieces. Rows lie sealed until they are taken."""
+
+    def __init__(self, tables: ResidenceTables, node_id: str, sealer: PayloadSealer) -> None:
+        self._p = tables.pieces
+        self._node_id = node_id
+        self._sealer = sealer
+
+    def keep(self, connection: Connection, sender: str, piece: Piece, now_ms: int) -> None:
+        """Keep a piece; the same again changes nothing."""
+        row = {
+            "handover_id": piece.handover_id,
+            "number": piece.number,
+            "resident_id": piece.resident_id,
+            "home_epoch": piece.home_epoch,
+            "sender": sender,
+            "total": piece.total,
+            "digest": piece.digest,
+            # One column says both: a set that was judged is never whole.
+            "whole": piece.whole,
+            "arrived_at": now_ms,
+            "body": self._sealer.seal(
+                (b"1" if piece.judged else b"0") + piece.rows,
+                self._aad(piece.handover_id, piece.number),
+            ),
+        }
+        upsert(connection, self._p, [row], ["arrived_at", "body"])
+
+    def complete(self, connection: Connection, resident_id: str) -> list[History]:
+        """The sets of a resident of which every piece has come, whole ones first.
+
+        Raises:
+            HandoverInvalidError: The pieces of a set are not of one history.
+        """
+        p = self._p
+        ids = connection.execute(
+            select(distinct(p.c.handover_id)).where(p.c.resident_id == resident_id)
+        ).scalars()
+        found: list[History] = []
+        for handover_id in sorted(ids):
+            rows = connection.execute(
+                select(p)
+                .where(p.c.handover_id == handover_id, p.c.resident_id == resident_id)
+                .order_by(p.c.number)
+                .with_for_update()
+            ).all()
+            if len(rows) == rows[0].total:
+                found.append(self._history(rows))
+        return sorted(found, key=lambda history: not history.whole)
+
+    def drop(self, connection: Connection, handover_id: str) -> None:
+        """Delete a set that was taken."""
+        connection.execute(delete(self._p).where(self._p.c.handover_id == handover_id))
+
+    def _history(self, rows: list[Row[Any]] | Any) -> History:
+        first = rows[0]
+        opened = [
+            self._sealer.open(bytes(row.body), self._aad(row.handover_id, row.number))
+            for row in rows
+        ]
+        parts = [clear[1:] for clear in opened]
+        about = {(row.total, row.digest, bool(row.whole), row.sender) for row in rows}
+        if len(about) != 1 or digest_of(parts) != first.digest:
+            raise HandoverInvalidError("the pieces of a history are not of one set")
+        judged = all(clear[:1] == b"1" for clear in opened)
+        changes: list[RowChange] = []
+        for number, rows_of in enumerate(parts, start=1):
+            piece = Piece(
+                first.handover_id,
+                first.resident_id,
+                first.home_epoch,
+                number,
+                first.total,
+                first.digest,
+                bool(first.whole),
+                judged,
+                rows_of,
+            )
+            changes.extend(piece.changes())
+        return History(first.handover_id, first.sender, bool(first.whole), judged, tuple(changes))
+
+    def _aad(self, handover_id: str, number: int) -> bytes:
+        return b"|".join(
+            (self._node_id.encode(), b"residence_pieces", handover_id.encode(), b"%d" % number)
+        )

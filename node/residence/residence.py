@@ -1,0 +1,398 @@
+"""One node's part in moves: grants them, learns of them, and does what each then owes.
+
+Each method that works is one transaction, so a death between any two leaves a state that the next
+step finds in the tables. What a node owes is said in replication/core/residence.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy import Connection
+
+from hierarchy_config.model import NodeId
+from node.clock import Ids
+from node.errors import NotFoundError
+from node.residence.errors import (
+    GrantInvalidError,
+    MoveNotNeededError,
+    ResidentMovedError,
+)
+from node.residence.handover import Handover
+from node.residence.homes import Homes, SignedGrant
+from node.residence.moves import REQUESTED_EPOCH, Move, Moves, MoveState
+from node.residence.papers import (
+    GRANT,
+    HANDOVER,
+    SETTLED,
+    Ask,
+    Settled,
+    fingerprint,
+    grant_in,
+    grant_out,
+    settled_in,
+    settled_out,
+    statement_of,
+)
+from node.residence.pieces import Pieces
+from node.residence.proposals import PayloadSealer, Proposals
+from node.residence.rows import ResidentRows
+from node.residence.seal import GrantSeal
+from node.residence.tables import ResidenceTables
+from node.security.caller import Caller, local_operator
+from node.storage.audit import Action, Deed, Outcome
+from node.storage.context import StoreContext
+from node.storage.specs import RESIDENTS
+from node.transit import Letter, SentLetter
+from replication.core.model import Lane, RowChange
+from replication.core.residence import (
+    Duty,
+    Grant,
+    KnownHome,
+    Request,
+    Step,
+    decide,
+    duty,
+    is_genuine,
+    lets_go,
+    newest_home,
+    outranks,
+)
+
+__all__ = ["Knowledge", "Residence"]
+
+AWAY_MS: Final = 5_000
+"""How long a node on the old path gives the old home before it looks whether it is there."""
+_NOT_THE_HOME: Final = "NOT_THE_HOME"
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What this node knows of a resident's home. `held`: in full, here."""
+
+    home: KnownHome | None
+    grants: tuple[SignedGrant, ...]
+    moves: tuple[Move, ...]
+    held: bool
+
+
+class Residence:
+    """Moves of residents at one node."""
+
+    def __init__(
+        self,
+        store: StoreContext,
+        tables: ResidenceTables,
+        *,
+        seal: GrantSeal,
+        sealer: PayloadSealer,
+        ids: Ids,
+    ) -> None:
+        self._store = store
+        self._seal = seal
+        self.homes: Homes = store.homes
+        self.moves = Moves(tables)
+        self.rows = ResidentRows(store)
+        self.proposals = Proposals(tables, store.node_id, sealer)
+        self.handover = Handover(
+            store,
+            homes=self.homes,
+            moves=self.moves,
+            rows=self.rows,
+            pieces=Pieces(tables, store.node_id, sealer),
+            proposals=self.proposals,
+            ids=ids,
+        )
+        self.homes.redirect = self._redirect
+        post = store.post
+        post.on_letter(GRANT, self._take_grant)
+        post.on_passing(GRANT, self._see_grant)
+        post.on_letter(HANDOVER, self.handover.take)
+        post.on_receipt(HANDOVER, self._receipted)
+        post.on_letter(SETTLED, self._take_settled)
+        post.on_passing(SETTLED, self._see_settled)
+
+    # -- knowledge ------------------------------------------------------------------------------
+
+    def path(self, node: str) -> tuple[str, ...]:
+        """A node and all above it; empty for a node that the region does not have."""
+        tree = self._store.hierarchy
+        return tree.path_to_root(NodeId(node)) if node in tree else ()
+
+    def known(self, connection: Connection, resident_id: str) -> KnownHome | None:
+        """His newest home, by rows and grants held here."""
+        grant = self.homes.newest(connection, [resident_id]).get(resident_id)
+        granted = KnownHome(grant.home_node, grant.home_epoch) if grant else None
+        return newest_home((granted, self.rows.home(connection, resident_id)))
+
+    def knowledge(self, connection: Connection, resident_id: str) -> Knowledge:
+        """Everything this node knows of his home."""
+        return Knowledge(
+            self.known(connection, resident_id),
+            tuple(self.homes.of_resident(connection, resident_id)),
+            tuple(self.moves.of_resident(connection, resident_id)),
+            self.rows.is_held(connection, resident_id),
+        )
+
+    # -- asking and granting --------------------------------------------------------------------
+
+    def decide(self, request: Request, present: KnownHome | None) -> Step:
+        """What this node does with a request."""
+        return decide(self._store.node_id, request, present, self.path)
+
+    def request(self, connection: Connection, caller: Caller, ask: Ask) -> Move:
+        """Note that a move was asked for here; it is asked for until it is answered."""
+        now_ms = self._store.clock.now_ms()
+        move = Move(
+            ask.resident_id,
+            REQUESTED_EPOCH,
+            ask.to_node,
+            ask.known.home_node if ask.known else "",
+            MoveState.REQUESTED,
+            since=now_ms,
+            changed_at=now_ms,
+            reason=ask.reason,
+            asked_by=caller.principal[:200],
+            next_at=now_ms + AWAY_MS,
+        )
+        self.moves.save(connection, move)
+        self.audit(connection, caller, Action.MOVE, ask.resident_id)
+        return move
+
+    def answered(self, connection: Connection, resident_id: str, code: str) -> None:
+        """Note the answer to what was asked for here: "" it is granted, a code it is refused."""
+        move = self.moves.get(connection, resident_id, REQUESTED_EPOCH)
+        if move is None:
+            return
+        if not code:
+            self.moves.drop(connection, resident_id, REQUESTED_EPOCH)
+            return
+        now_ms = self._store.clock.now_ms()
+        refused = replace(
+            move, state=MoveState.REFUSED, code=code[:64], changed_at=now_ms, next_at=None
+        )
+        self.moves.save(connection, refused)
+
+    def grant(
+        self, connection: Connection, caller: Caller, ask: Ask, present: KnownHome
+    ) -> SignedGrant:
+        """Grant the next home epoch: one grant for each, whoever asks first.
+
+        `present` is the newest home that this node and those who asked know. A repeated request is
+        given the same grant.
+
+        Raises:
+            ResidentMovedError: Somebody else was first.
+            MoveNotNeededError: He lives there already.
+            RecoveringError: This node does not know what it granted before.
+        """
+        store = self._store
+        store.recovery.refuse()
+        known = newest_home((self.known(connection, ask.resident_id), present))
+        if known is None:
+            raise NotFoundError("no such resident is known here")
+        if known.home_node == ask.to_node:
+            return self._granted_already(connection, ask, known)
+        if known != present:
+            raise ResidentMovedError(known.home_node, known.home_epoch)
+        grant = Grant(
+            ask.resident_id,
+            known.home_epoch + 1,
+            ask.to_node,
+            known.home_node,
+            str(store.node_id),
+            store.clock.now_ms(),
+        )
+        if not is_genuine(grant, store.node_id, self.path):
+            raise GrantInvalidError(f"{store.node_id} may not grant this move")
+        statement = statement_of(grant)
+        signature, chain = self._seal.sign(statement)
+        signed = SignedGrant(grant, statement, signature, chain)
+        self.audit(connection, caller, Action.GRANT, ask.resident_id)
+        # Its key is (resident, epoch): of two at once the second fails, looks again and is told.
+        self._learn(connection, signed, ask.reason)
+        for to in (grant.from_node, grant.home_node):
+            self._send_grant(connection, signed, to)
+        return signed
+
+    def _granted_already(self, connection: Connection, ask: Ask, known: KnownHome) -> SignedGrant:
+        signed = self.homes.signed(connection, ask.resident_id, known.home_epoch)
+        if signed is None or signed.grant.home_node != ask.to_node:
+            raise MoveNotNeededError(f"the resident's home is {ask.to_node}")
+        return signed
+
+    def _send_grant(self, connection: Connection, signed: SignedGrant, to: str) -> None:
+        if to == self._store.node_id:
+            return
+        self._store.post.send(
+            connection,
+            to=NodeId(to),
+            kind=GRANT,
+            body=grant_out(signed),
+            lane=Lane.CONTROL,
+            open_letter=True,
+        )
+
+    # -- learning of a grant --------------------------------------------------------------------
+
+    def prove(self, signed: SignedGrant) -> None:
+        """Raise GrantInvalidError unless the lowest common ancestor of both homes signed it."""
+        grant = signed.grant
+        if not is_genuine(grant, grant.granted_by, self.path):
+            raise GrantInvalidError(f"{grant.granted_by} may not grant this move")
+        self._seal.prove(
+            signed.statement, signed.signature, signed.chain_pem, NodeId(grant.granted_by)
+        )
+
+    def learn(self, connection: Connection, signed: SignedGrant) -> None:
+        """Record a grant and do what this node owes for it.
+
+        Raises:
+            GrantInvalidError: It is not the common ancestor's word.
+        """
+        self.prove(signed)
+        self._learn(connection, signed, "")
+
+    def _learn(self, connection: Connection, signed: SignedGrant, reason: str) -> None:
+        grant = signed.grant
+        held = self.homes.signed(connection, grant.resident_id, grant.home_epoch)
+        if held is not None:
+            if held.grant == grant or not outranks(grant, held.grant, self.path):
+                return
+            self._overrule(connection, held.grant, signed)
+        self.homes.record(connection, signed, self._store.clock.now_ms())
+        self.answered(connection, grant.resident_id, "")
+        newest = self.homes.newest(connection, [grant.resident_id])[grant.resident_id]
+        if newest.home_epoch == grant.home_epoch:
+            self._begin(connection, grant, reason, was_home=held is not None)
+
+    def _overrule(self, connection: Connection, lost: Grant, signed: SignedGrant) -> None:
+        """Two granters gave one epoch: the home that lost has to hear of it from somebody."""
+        self.homes.forget(connection, lost)
+        self.moves.drop(connection, lost.resident_id, lost.home_epoch)
+        if lost.home_node not in (signed.grant.home_node, signed.grant.from_node):
+            self._send_grant(connection, signed, lost.home_node)
+
+    def _begin(self, connection: Connection, grant: Grant, reason: str, *, was_home: bool) -> None:
+        """Do what this node owes, as far as it can be done at once."""
+        here, now_ms = str(self._store.node_id), self._store.clock.now_ms()
+        owed = duty(here, grant, self.path)
+        move = Move(
+            grant.resident_id,
+            grant.home_epoch,
+            grant.home_node,
+            grant.from_node,
+            MoveState.GRANTED,
+            since=now_ms,
+            changed_at=now_ms,
+            reason=reason,
+        )
+        has_rows = self.rows.is_held(connection, grant.resident_id)
+        mine = self.rows.home(connection, grant.resident_id)
+        is_home = mine is not None and mine.home_node == here
+        if owed is Duty.OLD_HOME or (has_rows and is_home and owed is not Duty.NEW_HOME):
+            move = self._fence(connection, grant, move)
+        elif has_rows and owed in {Duty.LEAVES, Duty.KEEPS}:
+            move = replace(move, next_at=now_ms + AWAY_MS)
+            if lets_go(here, grant, self.path):
+                self.rows.rehome(connection, grant)
+        elif has_rows and was_home:
+            self.rows.rehome(connection, grant)
+        self.moves.save(connection, move)
+        operator = local_operator(self._store.node_id, self._store.hierarchy, "a home was granted")
+        self.audit(connection, operator, Action.LEARN, grant.resident_id)
+
+    def _fence(self, connection: Connection, grant: Grant, move: Move) -> Move:
+        """The old home: ships what it holds and owns him no more, in one transaction.
+
+        From here on the planner finds the grant and writes no identity data of his.
+        """
+        shipped = self.handover.ship_all(connection, grant)
+        if self._store.node_id not in self.path(grant.home_node):
+            self.rows.rehome(connection, grant)
+        # Nothing to ship: somebody above may have it, and looks after a while.
+        state = MoveState.SHIPPING if shipped else MoveState.GRANTED
+        return replace(move, state=state, sequence=1 if shipped else 0)
+
+    def _take_grant(self, connection: Connection, letter: Letter) -> str:
+        self.learn(connection, grant_in(letter.body))
+        return ""
+
+    def _see_grant(self, connection: Connection, letter: Letter) -> None:
+        self.learn(connection, grant_in(letter.body))
+
+    # -- rows that come late --------------------------------------------------------------------
+
+    def _redirect(self, connection: Connection, change: RowChange, grant: Grant) -> None:
+        """A row reached this node under a home that it knows to be a former one."""
+        self.handover.ship(connection, grant, [change], whole=False)
+
+    def _receipted(self, connection: Connection, letter: SentLetter, code: str) -> None:
+        self.moves.receipted(connection, letter.letter_id, code)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def say_settled(self, connection: Connection, move: Move) -> None:
+        """At the new home, once the node above confirmed: tell the old path that he is held."""
+        held = frozenset(fingerprint(change) for change in self._as_shipped(connection, move))
+        body = settled_out(Settled(move.resident_id, move.home_epoch, held))
+        if move.from_node != self._store.node_id:
+            self._store.post.send(
+                connection,
+                to=NodeId(move.from_node),
+                kind=SETTLED,
+                body=body,
+                lane=Lane.CONTROL,
+                open_letter=True,
+            )
+        now_ms = self._store.clock.now_ms()
+        self.moves.save(
+            connection,
+            replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None),
+        )
+
+    def _as_shipped(self, connection: Connection, move: Move) -> list[RowChange]:
+        """His rows with the versions under which the old path knows them."""
+        return self.handover.as_shipped(self.rows.read(connection, move.resident_id), move)
+
+    def _take_settled(self, connection: Connection, letter: Letter) -> str:
+        return self._note_settled(connection, letter)
+
+    def _see_settled(self, connection: Connection, letter: Letter) -> None:
+        self._note_settled(connection, letter)
+
+    def _note_settled(self, connection: Connection, letter: Letter) -> str:
+        settled = settled_in(letter.body)
+        move = self.moves.get(connection, settled.resident_id, settled.home_epoch)
+        if move is None or letter.sender != move.home_node:
+            return _NOT_THE_HOME
+        if move.state in {MoveState.PURGING, MoveState.SETTLED}:
+            return ""
+        grant = self._grant_of(move)
+        goes = lets_go(str(self._store.node_id), grant, self.path)
+        now_ms = self._store.clock.now_ms()
+        self.moves.save(
+            connection,
+            replace(
+                move,
+                state=MoveState.PURGING if goes else MoveState.SETTLED,
+                held=b"".join(sorted(settled.held)) if goes else None,
+                changed_at=now_ms,
+                next_at=now_ms if goes else None,
+            ),
+        )
+        return ""
+
+    @staticmethod
+    def _grant_of(move: Move) -> Grant:
+        return Grant(
+            move.resident_id, move.home_epoch, move.home_node, move.from_node, "", move.since
+        )
+
+    def audit(
+        self, connection: Connection, caller: Caller, action: Action, resident_id: str
+    ) -> None:
+        """Write a deed about a move into the audit."""
+        deed = Deed(action, RESIDENTS.name, Outcome.DONE, 1, resident_id, resident_id)
+        self._store.auditor.write(connection, caller, deed)

@@ -1,0 +1,175 @@
+"""What a node's part in a move still needs, step by step; each step is one bounded transaction.
+
+Driven by the clock of the desk and by nothing else: a step looks at the tables, does what can be
+done, and says when it is to be looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy import Connection, func, select
+
+from hierarchy_config.model import NodeId
+from node.residence.moves import Move, MoveState
+from node.residence.papers import FINGERPRINT_BYTES, fingerprint
+from node.residence.residence import AWAY_MS, Residence
+from node.storage.context import StoreContext
+from node.storage.tables import CHANGELOG
+from replication.core.model import Audience, Lane, RowChange
+from replication.core.residence import Duty, Grant, duty, lets_go
+
+__all__ = ["MoveSteps"]
+
+PATIENCE_MS: Final = 10 * 60_000
+"""After that a node that holds him ships, whatever it believes of those nearer to the old home."""
+_SOON_MS: Final = 1_000
+_LATER_MS: Final = 30_000
+_ROWS_A_STEP: Final = 500
+_LANES: Final = (Lane.IDENTITY, Lane.BULK)
+
+
+class MoveSteps:
+    """Carries moves on. `is_connected`: whether a child's link is up."""
+
+    def __init__(
+        self,
+        store: StoreContext,
+        residence: Residence,
+        *,
+        is_connected: Callable[[NodeId], bool],
+    ) -> None:
+        self._store = store
+        self._residence = residence
+        self._is_connected = is_connected
+
+    def due(self, limit: int = 100) -> list[tuple[str, int]]:
+        """Moves to look at now."""
+        now_ms = self._store.clock.now_ms()
+        return self._store.transactions.read(
+            lambda connection: self._residence.moves.due(connection, now_ms, limit)
+        )
+
+    def step(self, resident_id: str, home_epoch: int) -> None:
+        """Do what can be done for one move."""
+
+        def work(connection: Connection) -> None:
+            move = self._residence.moves.get(connection, resident_id, home_epoch)
+            if move is None or move.next_at is None:
+                return
+            match move.state:
+                case MoveState.GRANTED:
+                    self._stand_in(connection, move)
+                case MoveState.HOLDING:
+                    self._confirm(connection, move)
+                case MoveState.PURGING:
+                    self._let_go(connection, move)
+                case _:
+                    self._save(connection, replace(move, next_at=None))
+
+        self._store.transactions.write(work)
+
+    # -- an ancestor in the old home's place ----------------------------------------------------
+
+    def _stand_in(self, connection: Connection, move: Move) -> None:
+        """Ship for an old home that is away: the node whose link towards it is down does."""
+        grant = self._newest(connection, move)
+        owed = None if grant is None else duty(self._here, grant, self._residence.path)
+        if grant is None or owed not in {Duty.LEAVES, Duty.KEEPS}:
+            self._save(connection, replace(move, next_at=None))
+            return
+        now_ms = self._store.clock.now_ms()
+        towards = self._store.hierarchy.next_hop(NodeId(self._here), NodeId(grant.from_node))
+        is_late = now_ms - move.since > PATIENCE_MS
+        if self._is_connected(towards) and not is_late:
+            self._save(connection, replace(move, next_at=now_ms + AWAY_MS))
+            return
+        shipped = self._residence.handover.ship_all(connection, grant)
+        state = MoveState.SHIPPING if shipped else MoveState.GRANTED
+        again = None if shipped else now_ms + _LATER_MS
+        self._save(
+            connection,
+            replace(move, state=state, sequence=int(bool(shipped)), next_at=again),
+        )
+
+    # -- the new home ---------------------------------------------------------------------------
+
+    def _confirm(self, connection: Connection, move: Move) -> None:
+        """Say that he is held here once the node above has all of it."""
+        now_ms = self._store.clock.now_ms()
+        parent = self._store.hierarchy.parent(NodeId(self._here))
+        if parent is not None:
+            head = self._store.changelog.head(connection)
+            if move.sequence == 0:
+                # What the take-over logged has a number by now: it committed before.
+                self._save(connection, replace(move, sequence=head, next_at=now_ms))
+                return
+            reached = self._store.links.load_outbound(connection, parent)
+            for lane in _LANES:
+                cursor = reached.get(lane)
+                wanted = self._last_own(connection, lane, move.sequence)
+                if wanted > (cursor.covers_to if cursor else 0):
+                    self._save(connection, replace(move, next_at=now_ms + _SOON_MS))
+                    return
+        self._residence.say_settled(connection, move)
+
+    def _last_own(self, connection: Connection, lane: Lane, up_to: int) -> int:
+        """The last entry of this home's own rows; what is not for the parent is confirmed late."""
+        log = CHANGELOG.change_log
+        query = select(func.max(log.c.sequence)).where(
+            log.c.lane == lane.value,
+            log.c.origin_node == self._here,
+            log.c.home_node == self._here,
+            log.c.audience == Audience.EVERYBODY.value,
+            log.c.sequence <= up_to,
+        )
+        return int(connection.execute(query).scalar() or 0)
+
+    # -- the old path ---------------------------------------------------------------------------
+
+    def _let_go(self, connection: Connection, move: Move) -> None:
+        """Delete what the new home holds; what it does not is sent to it first."""
+        now_ms = self._store.clock.now_ms()
+        grant = self._newest(connection, move)
+        if grant is None or not lets_go(self._here, grant, self._residence.path):
+            # He has come back, or below, since.
+            self._save(connection, replace(move, state=MoveState.SETTLED, next_at=None))
+            return
+        if move.sequence == 0:
+            missing = self._not_held(connection, move)
+            if missing:
+                self._residence.handover.ship(connection, grant, missing, whole=False)
+            self._save(connection, replace(move, sequence=1, next_at=now_ms))
+            return
+        if self._residence.moves.unconfirmed(connection, move.resident_id, move.home_epoch):
+            self._save(connection, replace(move, next_at=now_ms + _SOON_MS))
+            return
+        if self._residence.rows.let_go(connection, grant, _ROWS_A_STEP):
+            self._save(connection, replace(move, next_at=now_ms))
+            return
+        settled = replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None, held=None)
+        self._save(connection, settled)
+
+    def _not_held(self, connection: Connection, move: Move) -> list[RowChange]:
+        marks = move.held or b""
+        starts = range(0, len(marks), FINGERPRINT_BYTES)
+        held = {marks[at : at + FINGERPRINT_BYTES] for at in starts}
+        rows = self._residence.rows.read(connection, move.resident_id)
+        return [change for change in rows if fingerprint(change) not in held]
+
+    # -- small ----------------------------------------------------------------------------------
+
+    @property
+    def _here(self) -> str:
+        return str(self._store.node_id)
+
+    def _newest(self, connection: Connection, move: Move) -> Grant | None:
+        """The move's grant, if no later one has come."""
+        found = self._residence.homes.newest(connection, [move.resident_id])
+        grant = found.get(move.resident_id)
+        return grant if grant is not None and grant.home_epoch == move.home_epoch else None
+
+    def _save(self, connection: Connection, move: Move) -> None:
+        self._residence.moves.save(connection, move)
