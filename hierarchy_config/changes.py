@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import Final
 
 from hierarchy_config.hierarchy import Hierarchy
-from hierarchy_config.model import NodeId
+from hierarchy_config.model import CopyForm, NodeId
 
 __all__ = ["Closing", "HierarchyChange", "Move", "Resending", "shape_digest"]
 
+RESIDENTS: Final = "residents"
 _TAG: Final = "fenhe-hierarchy-1"
 
 
@@ -140,10 +141,32 @@ class HierarchyChange:
         }
 
     def leaving(self, here: NodeId) -> frozenset[NodeId]:
-        """Homes that were below a node and are elsewhere in the new hierarchy."""
+        """Homes that were below a node and are elsewhere in the new hierarchy.
+
+        Closed ones too, unless their successor is below it.
+        """
         if here not in self.old or here not in self.new:
             return frozenset()
-        return (self.old.subtree(here) - self.new.subtree(here)) & set(self.new.nodes)
+        gone = self.old.subtree(here) - self.new.subtree(here)
+        return frozenset(
+            home
+            for home in gone
+            if (heir := self.new.successor(home)) is not None
+            and not self.new.is_in_subtree(heir, here)
+        )
+
+    def keeper_of(self, closing: Closing) -> NodeId | None:
+        """The lowest node above a closed one and above its successor; None: there is none."""
+        if closing.successor is None:
+            return None
+        above = self.new.path_to_root(closing.successor)[1:]
+        return next((e for e in self.old.path_to_root(closing.node_id)[1:] if e in above), None)
+
+    def draining(self, closing: Closing) -> tuple[NodeId, ...]:
+        """The closed node and those above it, up to below the one that hands its rows on."""
+        path = self.old.path_to_root(closing.node_id)
+        keeper = self.keeper_of(closing)
+        return path[: path.index(keeper)] if keeper in path else path
 
     @cached_property
     def purging(self) -> tuple[NodeId, ...]:
@@ -209,6 +232,16 @@ class HierarchyChange:
         successor = self.new.entry(closing.successor)
         if successor.level is not self.old.entry(node_id).level:
             yield f"{successor.node_id} succeeds {node_id} and is of another level"
+        reduced = [
+            each
+            for each in self.draining(closing)
+            if self.old.copy_forms(each, RESIDENTS) != (CopyForm.FULL,)
+        ]
+        if reduced:
+            yield (
+                f"{successor.node_id} cannot take over from {node_id}: no node above both holds "
+                "its rows in full; move one of them to the other's branch first"
+            )
         earlier = self.old.nodes.get(closing.successor)
         if earlier is not None and earlier.succeeds not in {None, node_id}:
             yield f"{successor.node_id} succeeds {earlier.succeeds} already"

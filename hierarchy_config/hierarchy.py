@@ -84,6 +84,7 @@ class Hierarchy:
     _forms: Mapping[tuple[CareLevel, str], tuple[CopyForm, ...]] = field(
         init=False, repr=False, compare=False
     )
+    _successors: Mapping[NodeId, NodeId] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # A copy, so that nobody else holds the mapping; a plain dict, so that it can be pickled.
@@ -96,6 +97,8 @@ class Hierarchy:
         object.__setattr__(self, "_paths", paths)
         object.__setattr__(self, "_subtrees", _subtrees_of(paths))
         object.__setattr__(self, "_forms", _forms_of(self.rules))
+        succeeded = {each.succeeds: code for code, each in nodes.items() if each.succeeds}
+        object.__setattr__(self, "_successors", succeeded)
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self.nodes
@@ -128,6 +131,10 @@ class Hierarchy:
         """Return the node, its parent, … and the root last. Raises NodeUnknownError."""
         self.entry(node_id)
         return self._paths[node_id]
+
+    def successor(self, node_id: NodeId) -> NodeId | None:
+        """Return the node that stands for a code: itself, its successor, None if there is none."""
+        return node_id if node_id in self.nodes else self._successors.get(node_id)
 
     def is_in_subtree(self, node_id: NodeId, root: NodeId) -> bool:
         """Whether `node_id` is `root` or below it. An unknown node is in no subtree.

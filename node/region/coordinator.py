@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from hierarchy_config import HierarchyChange, NodeId, region_text
+from hierarchy_config import Closing, HierarchyChange, NodeId, region_text
 from hierarchy_config.errors import FenheError
 from node.clock import format_ms
 from node.logs import get_logger
@@ -22,8 +22,8 @@ from node.region.errors import (
     RegionNotRootError,
     RegionRollbackError,
 )
-from node.region.jobs import CENSUS, PROGRESS, PURGE, Jobs
-from node.region.keeper import Holding, Keeper
+from node.region.jobs import CENSUS, DRAIN, PROGRESS, PURGE, Jobs
+from node.region.keeper import OFFER, Holding, Keeper
 from node.region.plan import Census, Plan, make_plan, next_epoch
 from node.region.statements import (
     Offer,
@@ -105,10 +105,13 @@ class Coordinator:
             seen=frozenset(NodeId(each) for each in answer["nodes"]),
             moving=moving,
             purging=purging,
-            blocks=(*blocks, *unsettled, *_unbuilt(change)),
+            blocks=(*blocks, *unsettled),
         )
 
     async def _unsettled(self) -> tuple[str, ...]:
+        waiting = await self.pending()
+        if waiting is not None and (waiting.decision or waiting.progress.get("draining")):
+            return (f"epoch {waiting.epoch} is decided and waits for closed nodes to deliver",)
         row = await self._c.blocking(self._c.epochs.get, self._c.hierarchy.epoch)
         if row is None or row.offer is None or row.progress.get("settled"):
             return ()
@@ -144,7 +147,7 @@ class Coordinator:
                 return
             new, blocks = next_epoch(text, self._c.hierarchy)
             change = HierarchyChange(self._c.hierarchy, new)
-            blocks = (*blocks, *change.blocks, *await self._unsettled(), *_unbuilt(change))
+            blocks = (*blocks, *change.blocks, *await self._unsettled())
             async for step in self._put_in_force(change, blocks, wish):
                 yield step
 
@@ -179,7 +182,8 @@ class Coordinator:
     async def _known(self, wish: Wish) -> Step | None:
         """The step at which a request of that id ended, if it was decided before."""
         for row in await self._c.blocking(self._c.epochs.all):
-            if row.decision and wish.request_id and row.progress.get("request") == wish.request_id:
+            decided = row.decision or row.progress.get("draining")
+            if decided and wish.request_id and row.progress.get("request") == wish.request_id:
                 return Step("decided", row.epoch, "this request was carried out before")
         return None
 
@@ -208,7 +212,7 @@ class Coordinator:
             await asyncio.sleep(_AGAIN_S)
         await self._c.blocking(self._decide, offer, change, holding, wish)
         yield Step("decided", offer.epoch, "decided; it is handed down, then this node switches")
-        self._keeper.spawn(self._keeper.carry_out(_LAST_WORD_S, _HAND_DOWN_MS))
+        self._keeper.spawn(self.carry_out(_LAST_WORD_S, _HAND_DOWN_MS))
 
     def _make_offer(self, change: HierarchyChange, wish: Wish) -> Offer:
         text = region_text(change.new)
@@ -267,7 +271,49 @@ class Coordinator:
             at=format_ms(self._c.clock.now_ms()),
         )
         self._c.epochs.note(offer.epoch, {"request": wish.request_id})
-        self._c.epochs.keep_decision(offer.epoch, raw)
+        if change.closed:
+            # Told to the closed nodes first; it stands, and comes into force when they are drained.
+            self._c.epochs.note(offer.epoch, {"draining": raw.decode()})
+        else:
+            self._c.epochs.keep_decision(offer.epoch, raw)
+
+    async def carry_out(self, pause_s: float, remaining_ms: int) -> None:
+        """Drain what is closed, hand the decision down, switch.
+
+        After a decision, and at the start of a life that finds one waiting.
+        """
+        await asyncio.sleep(pause_s)
+        row = await self._c.blocking(self._c.epochs.get, self._c.hierarchy.epoch + 1)
+        waiting = None if row is None else row.progress.get("draining")
+        if self._c.is_root and row is not None and waiting and row.decision is None:
+            change = HierarchyChange(self._c.hierarchy, row.hierarchy)
+            for closing in change.closed:
+                await self._drain(change, closing, row, waiting)
+            await self._c.blocking(self._c.epochs.keep_decision, row.epoch, waiting.encode())
+        await self._keeper.carry_out(0, remaining_ms)
+
+    async def _drain(
+        self, change: HierarchyChange, closing: Closing, row: EpochRow, decision: str
+    ) -> None:
+        """Until the node that hands the rows on has everything from the closed one; for ever.
+
+        What it has acknowledged and not delivered would be lost with it.
+        """
+        told = {"offer": (row.offer or b"").decode(), "decision": decision}
+        for node_id in change.draining(closing):
+            head, drained = 0, False
+            while not drained:
+                try:
+                    if node_id == closing.node_id:
+                        await self._c.ask(node_id, OFFER, {"epochs": [told]}, _FACTS_MS)
+                    said = await self._c.ask(node_id, DRAIN, {"head": head}, _FACTS_MS)
+                    head, drained = int(said["head"]), bool(said["drained"])
+                except (FenheError, KeyError, TypeError, ValueError) as error:
+                    code = error.code if isinstance(error, FenheError) else "ANSWER"
+                    self._log.info("not drained yet", peer=node_id, code=code)
+                if not drained:
+                    await asyncio.sleep(_AGAIN_S)
+        self._log.info("a closed node is drained", peer=closing.node_id, epoch=row.epoch)
 
     def _refuse_elsewhere(self) -> None:
         if not self._c.is_root:
@@ -297,6 +343,10 @@ class Coordinator:
             if facts.get("epoch") != row.epoch or not facts.get("renewed"):
                 return False
             if not facts.get("seeded"):
+                return False
+        for closing in change.closed:
+            heir = closing.successor
+            if heir is None or not self.standing.get(heir, {}).get("taken"):
                 return False
         return all(self.standing.get(each, {}).get("resent") for each in _resending(change))
 
@@ -338,6 +388,7 @@ class Coordinator:
 
     async def _facts(self, change: HierarchyChange) -> dict[NodeId, Mapping[str, Any]]:
         nodes = {each.node_id for each in change.moved} | set(change.purging)
+        nodes |= {each.successor for each in change.closed if each.successor is not None}
         asked = sorted(each for each in nodes | _resending(change) if each in self._c.hierarchy)
 
         async def ask(node_id: NodeId) -> Mapping[str, Any]:
@@ -360,10 +411,6 @@ class Coordinator:
 def _resending(change: HierarchyChange) -> set[NodeId]:
     above = {each for move in change.moved for each in change.new.path_to_root(move.node_id)}
     return {each for each in above if change.resending(each)}
-
-
-def _unbuilt(change: HierarchyChange) -> tuple[str, ...]:
-    return tuple(f"{each.node_id} would be closed: that is not built yet" for each in change.closed)
 
 
 def _named(what: str, nodes: Sequence[NodeId]) -> str:

@@ -5,6 +5,7 @@ RegionError
 ├── RegionNotNextError     it does not follow the epoch in force here
 ├── RegionBlockedError     the plan says what forbids the change
 ├── RegionNotHeldError     nodes do not hold the configuration yet
+├── RegionClosedError      this node was closed: its residents live at its successor
 ├── RegionRollbackError    there is nothing to go back to, or the purge was ordered
 ├── RegionNotRootError     asked of another node than the region's root
 └── RegionRenewalError     the node above cannot certify this one yet, or answered with a wrong one
@@ -17,6 +18,7 @@ from node.errors import NodeError
 
 __all__ = [
     "RegionBlockedError",
+    "RegionClosedError",
     "RegionError",
     "RegionNotHeldError",
     "RegionNotNextError",
@@ -69,6 +71,14 @@ class RegionNotHeldError(RegionError):
         "See why these nodes are away and apply again; a node that is not moved itself may be given"
         " up with --without CODE and learns of the change when it comes back."
     )
+
+
+class RegionClosedError(RegionError):
+    """The region has closed this node: what it held is delivered, nothing more is written here."""
+
+    code = "REGION_CLOSED"
+    fault = Fault.CALLER
+    default_hint = "Write at the node that succeeds it: see `fenhe hierarchy history` at the root."
 
 
 class RegionRollbackError(RegionError):

@@ -18,9 +18,10 @@ from node.region.store import EpochRow
 from node.storage.moving import START, Position
 from replication.core.model import Request
 
-__all__ = ["CENSUS", "PROGRESS", "PURGE", "Jobs"]
+__all__ = ["CENSUS", "DRAIN", "PROGRESS", "PURGE", "Jobs"]
 
 CENSUS: Final = "region.census"
+DRAIN: Final = "region.drain"
 PROGRESS: Final = "region.progress"
 PURGE: Final = "region.purge"
 _ROWS_A_STEP: Final = 500
@@ -36,7 +37,12 @@ class Jobs:
     @property
     def handlers(self) -> dict[str, Any]:
         """Questions of the parent."""
-        return {CENSUS: self._on_census, PROGRESS: self._on_progress, PURGE: self._on_purge}
+        return {
+            CENSUS: self._on_census,
+            DRAIN: self._on_drain,
+            PROGRESS: self._on_progress,
+            PURGE: self._on_purge,
+        }
 
     def step(self) -> bool:
         """Do the next step; False when there is nothing to do."""
@@ -113,11 +119,12 @@ class Jobs:
             "epoch": epoch,
             "renewed": not self._c.base.credentials.is_former,
             "resent": resent,
-            "seeded": resent and self._is_seeded(int(facts["resent_head"])),
+            "seeded": resent and self._is_delivered(int(facts["resent_head"])),
             "purged": bool(facts.get("purged")),
+            "taken": "inherited_head" in facts and self._is_delivered(int(facts["inherited_head"])),
         }
 
-    def _is_seeded(self, head: int) -> bool:
+    def _is_delivered(self, head: int) -> bool:
         """Whether the parent's receipts cover the log up to a sequence, in every lane.
 
         A lane without entries may never be read, so that nothing is confirmed of it.
@@ -133,6 +140,15 @@ class Jobs:
             lane.delivered_to >= head or (lane.backlog == 0 and lane.delivered_to >= pruned_to)
             for lane in self._c.links.lanes(parent, state.delivered_to).values()
         )
+
+    async def _on_drain(self, _peer: NodeId, request: Request) -> bytes:
+        said = parse_body(request.body).get("head")
+        return to_body(await self._c.blocking(self._drained, said if isinstance(said, int) else 0))
+
+    def _drained(self, asked: int) -> Mapping[str, Any]:
+        """Whether the parent has the log up to a place; 0: up to where it ends now."""
+        head = asked or self._c.number()
+        return {"head": head, "drained": self._is_delivered(head)}
 
     async def _on_purge(self, _peer: NodeId, request: Request) -> bytes:
         raw = parse_body(request.body).get("order")

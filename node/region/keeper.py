@@ -16,7 +16,7 @@ from hierarchy_config.errors import FenheError
 from node.links.hub import RequestHandler
 from node.logs import get_logger
 from node.region.context import RegionContext, own_keys, parse_body, to_body
-from node.region.errors import RegionNotNextError, RegionStatementError
+from node.region.errors import RegionClosedError, RegionNotNextError, RegionStatementError
 from node.region.statements import Offer, epoch_said, read_decision, read_offer, sign_held
 from node.region.store import EpochRow, EpochState
 from node.region.switching import write_epoch
@@ -64,6 +64,8 @@ class Keeper:
         self._log = get_logger("region")
         self._tasks: set[asyncio.Task[None]] = set()
         self._switching = False
+        self.closed_by = 0
+        """The epoch that was decided on and does not have this node; 0: none."""
         self.children_at: dict[NodeId, int] = {}
         """The newest epoch that each direct child was last known to hold."""
 
@@ -118,6 +120,7 @@ class Keeper:
             self._c.epochs.keep_offer(offer, shape_digest(offer.hierarchy))
             if decision:
                 self._keep_decision(decision, offer, before)
+                self._decided()
             word = sign_held(
                 self._c.base.credentials.signer, self._c.node_id, offer, own_keys(self._c.base)
             ).decode()
@@ -250,6 +253,17 @@ class Keeper:
         self._log.info("the region changes", epoch=decided.epoch, was=self._c.hierarchy.epoch)
         self._c.restart()
 
+    def refuse_if_closed(self) -> None:
+        """Refuse to write at a node that the region has closed.
+
+        Raises:
+            RegionClosedError: It is decided.
+        """
+        if self.closed_by:
+            raise RegionClosedError(
+                f"{self._c.node_id} is closed by epoch {self.closed_by} of the region"
+            )
+
     def _decided(self) -> EpochRow | None:
         """The last epoch that is decided on without a gap and that has this node."""
         found, epoch = None, self._c.hierarchy.epoch
@@ -259,6 +273,9 @@ class Keeper:
             epoch = row.epoch
             if self._c.node_id in row.hierarchy:
                 found = row
+            elif not self.closed_by:
+                self.closed_by = row.epoch
+                self._log.warning("this node is closed: it takes no more writes", epoch=row.epoch)
         return found
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

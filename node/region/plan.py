@@ -135,6 +135,12 @@ def _notes(change: HierarchyChange, away: tuple[NodeId, ...]) -> tuple[str, ...]
         f"{node_id} is to be made with `fenhe node init` once this is in force"
         for node_id in change.added
     ]
+    notes += [
+        f"{each.successor} is to be made with `fenhe node init` once this is in force, and takes "
+        f"over what {each.node_id} holds"
+        for each in change.closed
+        if each.renumbered
+    ]
     concerned = sorted(change.concerned & set(away))
     notes += [f"{node_id} moves and must be there: it cannot be given up" for node_id in concerned]
     return tuple(notes)

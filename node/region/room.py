@@ -20,6 +20,7 @@ from node.opening import OpenStore
 from node.region.context import RegionContext
 from node.region.coordinator import Coordinator
 from node.region.fetching import Fetching
+from node.region.inheriting import INHERIT, Inheriting
 from node.region.jobs import Jobs
 from node.region.keeper import Keeper
 from node.region.renewal import CERTIFICATE, Renewal
@@ -124,6 +125,7 @@ class RegionRoom:
         self.keeper = Keeper(context)
         self._jobs = Jobs(context)
         self._renewal = Renewal(context, clock)
+        self._inheriting = Inheriting(context)
         self._fetching = Fetching(context, self.keeper)
         self.coordinator = Coordinator(context, self.keeper, self._jobs)
 
@@ -135,7 +137,10 @@ class RegionRoom:
     @property
     def child_handlers(self) -> Mapping[str, RequestHandler]:
         """Questions of the children."""
-        return {CERTIFICATE: self._renewal.on_certificate}
+        return {
+            CERTIFICATE: self._renewal.on_certificate,
+            INHERIT: self._inheriting.on_inherit,
+        }
 
     def met(self, peer: NodeId, hello: Hello) -> None:
         """A link is up."""
@@ -143,7 +148,7 @@ class RegionRoom:
 
     async def run(self) -> None:
         """Until cancelled: what was decided, what is due, what is missing."""
-        await self.keeper.carry_out(_START_PAUSE_S, _HAND_DOWN_MS)
+        await self.coordinator.carry_out(_START_PAUSE_S, _HAND_DOWN_MS)
         turn = 0
         while True:
             while await self.context.blocking(self._jobs.step):
@@ -151,6 +156,7 @@ class RegionRoom:
             if self._renewal.is_due and await self._renewal.ask():
                 self.context.restart()
                 return
+            await self._inheriting.take()
             if turn % _FETCH_EVERY == 0:
                 await self._fetching.look()
             await self.coordinator.see_through()

@@ -37,7 +37,10 @@ def progress_of(row: EpochRow, standing: Mapping[NodeId, Mapping[str, Any]]) -> 
 
 def _progress_of(row: EpochRow, standing: Mapping[NodeId, Mapping[str, Any]]) -> Iterator[str]:
     if row.state is EpochState.PENDING:
-        yield "decided, not in force here yet" if row.decision else "offered, not decided"
+        if row.progress.get("draining"):
+            yield "decided; waits until what is closed has delivered everything"
+        else:
+            yield "decided, not in force here yet" if row.decision else "offered, not decided"
         return
     if row.progress.get("settled"):
         yield "settled"
@@ -50,6 +53,8 @@ def _progress_of(row: EpochRow, standing: Mapping[NodeId, Mapping[str, Any]]) ->
             yield f"{node_id} does not answer ({facts['away']})"
             continue
         said = [yes if facts.get(name) else no for name, yes, no in _FACTS]
+        if facts.get("taken"):
+            said.append("has taken over the closed node")
         if facts.get("purged"):
             said.append("has deleted what left it")
         yield f"{node_id} is at epoch {facts.get('epoch')}, {', '.join(said)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Table, delete, func, select
@@ -19,12 +19,14 @@ from node.security.caller import local_operator
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.pieces import encoded_pieces
-from node.storage.rows import chunks
+from node.storage.purging import note_purged
+from node.storage.rows import RowMaker, chunks
 from node.storage.specs import RESIDENTS, TABLES
 from node.storage.tables import CHANGELOG, REPLICATED
+from node.storage.upsert import guarded_upsert
 from replication.changelog import NewEntry
 from replication.core.codec import CODEC_JSON
-from replication.core.model import Audience, Form, Operation, RowChange, Version
+from replication.core.model import Audience, Form, Lane, Operation, RowChange, Version
 
 __all__ = ["START", "HomeCounts", "MovingRows", "Position"]
 
@@ -54,8 +56,9 @@ class HomeCounts:
 class MovingRows:
     """Works on the rows of some homes."""
 
-    def __init__(self, store: StoreContext) -> None:
+    def __init__(self, store: StoreContext, maker: RowMaker) -> None:
         self._store = store
+        self._maker = maker
 
     def counts(self, homes: Collection[NodeId]) -> HomeCounts:
         """What is held here of these homes."""
@@ -115,6 +118,7 @@ class MovingRows:
                 operator = local_operator(here, self._store.hierarchy, "homes left this subtree")
                 deed = Deed(Action.PURGE, t.name, Outcome.DONE, len(rows))
                 self._store.auditor.write(connection, operator, deed)
+                note_purged(connection)
             gone = [_tombstone(t, row) for row in rows]
             self._store.changelog.append(connection, self._entries(gone, Audience.HERE))
             return _next(after, rows, limit)
@@ -152,6 +156,50 @@ class MovingRows:
                     gone += len(ids)
                 connection.execute(delete(marks).where(marks.c.home_node.in_(some)))
             return gone
+
+        return self._store.transactions.write(work)
+
+    def of_home(
+        self, home: NodeId, after: Position, limit: int
+    ) -> tuple[list[RowChange], Position | None]:
+        """The next full rows of one home, clear, and where to go on; None at the end."""
+
+        def work(connection: Connection) -> tuple[list[RowChange], Position | None]:
+            t, rows = _slice(
+                connection,
+                after,
+                limit,
+                lambda t: (t.c.form == Form.FULL.value,),
+                [home],
+                None,
+                lock=False,
+            )
+            return [self._change(t, row) for row in rows], _next(after, rows, limit)
+
+        return self._store.transactions.read(work)
+
+    def take_over(self, changes: Sequence[RowChange], closed: NodeId) -> int:
+        """Store rows of a closed home as this node's, which succeeds it; how many. Durable.
+
+        Who they are and what the closed node wrote gets this node as its author, under the next
+        author epoch; what others wrote stays theirs. All get this node as their home.
+        """
+        here = self._store.node_id
+        taken = [_taken_over(each, closed, here) for each in changes if each.home_node == closed]
+
+        def work(connection: Connection) -> int:
+            by_table: dict[str, list[RowChange]] = defaultdict(list)
+            for change in taken:
+                by_table[change.table].append(change)
+            for table, group in sorted(by_table.items()):
+                rows = [self._maker.row(each) for each in sorted(group, key=_row_id)]
+                guarded_upsert(connection, REPLICATED[table], rows)
+            if taken:
+                operator = local_operator(here, self._store.hierarchy, f"{closed} was closed")
+                deed = Deed(Action.PUT, taken[0].table, Outcome.DONE, len(taken))
+                self._store.auditor.write(connection, operator, deed)
+            self._store.changelog.append(connection, self._entries(taken))
+            return len(taken)
 
         return self._store.transactions.write(work)
 
@@ -198,6 +246,8 @@ def _slice(
     condition: Any,
     homes: Collection[NodeId],
     authors: Collection[NodeId] | None,
+    *,
+    lock: bool = True,
 ) -> tuple[Table, list[RowMapping]]:
     """The next rows of one table in the order of their ids, locked until the commit."""
     t = REPLICATED[_TABLES[after.table]]
@@ -206,8 +256,9 @@ def _slice(
     )
     if authors is not None:
         query = query.where(t.c.author_node.in_(sorted(authors)))
-    query = query.order_by(t.c.row_id).limit(limit).with_for_update()
-    return t, list(connection.execute(query).mappings())
+    query = query.order_by(t.c.row_id).limit(limit)
+    rows = connection.execute(query.with_for_update() if lock else query)
+    return t, list(rows.mappings())
 
 
 def _next(after: Position, rows: Sequence[RowMapping], limit: int) -> Position | None:
@@ -216,6 +267,18 @@ def _next(after: Position, rows: Sequence[RowMapping], limit: int) -> Position |
     if after.table + 1 < len(_TABLES):
         return Position(after.table + 1, "")
     return None
+
+
+def _row_id(change: RowChange) -> str:
+    return change.row_id
+
+
+def _taken_over(change: RowChange, closed: NodeId, here: NodeId) -> RowChange:
+    moved = replace(change, home_node=here, home_epoch=change.home_epoch + 1)
+    if TABLES[change.table].lane is not Lane.IDENTITY and change.author_node != closed:
+        return moved
+    version = Version(change.version.author_epoch + 1, 1)
+    return replace(moved, author_node=here, version=version)
 
 
 def _tombstone(t: Table, row: RowMapping) -> RowChange:
