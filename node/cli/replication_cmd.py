@@ -19,12 +19,14 @@ from node.cli.output import (
     print_table,
     printable,
 )
+from node.cli.verify_cmd import verify
 from protos.fenhe.common.v1 import common_pb2
 from protos.fenhe.node.v1 import operations_pb2_grpc
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(verify)
 
 EXIT_ALARM: Final = 5
 CALL_S: Final = 30

@@ -12,6 +12,7 @@ from node.reconcile.model import Cause, LinkReport, Pair, Slice, Verdict, row_id
 from node.reconcile.ranges import Asked, RangeSearch
 from node.reconcile.side import KEYS_A_SETTLE
 from node.storage.specs import TABLES
+from replication.channel import AskRefusedError
 from replication.errors import RemoteProtocolError
 
 __all__ = ["Comparison"]
@@ -48,8 +49,10 @@ class Comparison:
             for part in await self.parts(tables):
                 await self.compare(part)
                 await told(self.report)
+        except AskRefusedError as error:
+            self.report.fault, self.report.fault_message = error.status, error.message
         except FenheError as error:
-            self.report.fault = error.code
+            self.report.fault, self.report.fault_message = error.code, error.message
         self.report.questions, self.report.bytes = self._far.questions, self._far.bytes
         return self.report
 

@@ -154,6 +154,7 @@ class LinkReport:
     undecided_count: int = 0
     fault: str = ""
     """Code of the error that ended it early; "" if it is complete."""
+    fault_message: str = ""
 
     @property
     def equal(self) -> bool:

@@ -35,7 +35,7 @@ from node.storage.rows import RowMaker
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, RESIDENTS, TABLES
 from replication.changelog.slices import LogSlice
 from replication.core.codec import decode_changes
-from replication.core.model import Audience, Form, Lane, LogEntry, Operation, RowChange
+from replication.core.model import Audience, Form, Lane, LogEntry, Operation, RowChange, Version
 
 __all__ = ["KEYS_A_SETTLE", "LocalSide"]
 
@@ -179,7 +179,7 @@ class LocalSide:
                 verdicts.append(Verdict(key, young=True))
                 continue
             verdict = self._judge(part, key, mine, their)
-            if verdict.cause in _DOUBTFUL:
+            if verdict.cause in _DOUBTFUL or self._is_elsewhere(part, mine):
                 doubtful[key] = verdict
             else:
                 verdicts.append(verdict)
@@ -210,6 +210,11 @@ class LocalSide:
             return Verdict(key, Cause.SEAL_BROKEN, row=mine.change)
         is_older = their.version is not None and their.version < mine.version
         return Verdict(key, Cause.STALE if is_older else Cause.CONTENT, row=mine.change)
+
+    def _is_elsewhere(self, part: Slice, mine: SliceRow | None) -> bool:
+        """Whether the row says that it is of another slice: it moved, or that word is wrong."""
+        change = None if mine is None else mine.change
+        return change is not None and not self._reader.belongs(part, change)
 
     def _wanted(self, part: Slice, key: bytes, cause: Cause, their: Current) -> Verdict:
         """The owner needs the copy's row: to be had from a parent that has it in full."""
@@ -347,7 +352,7 @@ def _note_newest(
     held = found.get(key)
     if audience is Audience.HERE and change.operation is Operation.DELETE:
         found.pop(key, None)
-    elif held is None or held.version < change.version:
+    elif held is None or _age(held) < _age(change):
         found[key] = change
 
 
@@ -357,7 +362,14 @@ def _is_sound(mine: SliceRow | None, truth: RowChange, shown: RowChange) -> bool
         return False
     if mine.version > truth.version:
         return True
-    return mine.change is not None and mine.digest == row_digest(shown)
+    if mine.change is None:
+        return False
+    return _age(mine.change) > _age(truth) or mine.digest == row_digest(shown)
+
+
+def _age(change: RowChange) -> tuple[Version, int]:
+    """The same version under a later home epoch is newer: he has moved."""
+    return change.version, change.home_epoch
 
 
 def _without_row(verdict: Verdict) -> Verdict:
