@@ -37,6 +37,7 @@ from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore, open_store
 from node.pump import LogPump
 from node.questions import Questions
+from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.region.room import RegionGround, RegionRoom, lay_ground, parent_names
 from node.residence.room import ResidenceRoom
@@ -77,6 +78,7 @@ class _Parts:
     region: RegionRoom
     transit: TransitRoom
     residence: ResidenceRoom
+    reconcile: ReconcileRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -134,6 +136,7 @@ class Node:
             ("region", parts.region.run),
             ("letters", parts.transit.service.run),
             ("moves", parts.residence.run),
+            ("comparison", partial(parts.reconcile.run, metrics)),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work))
@@ -205,6 +208,10 @@ class Node:
             head=lambda: pump.head,
         )
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
+        thread = self._threads("reconcile", 1)
+        reconcile = ReconcileRoom(
+            base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
+        )
         return _Parts(
             store,
             pump,
@@ -217,6 +224,7 @@ class Node:
             region,
             transit,
             residence,
+            reconcile,
             disk,
             threads,
             started_ms,
@@ -248,6 +256,7 @@ class Node:
             ResidenceServicer(parts.residence),
             parts.seeding,
             parts.transit.where,
+            parts.reconcile,
             lambda: utc_now(clock),
         )
 

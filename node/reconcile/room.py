@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Final
 
 from hierarchy_config.model import NodeId
@@ -51,10 +51,14 @@ class ReconcileRoom:
         hub: LinkHub,
         link_store: NodeLinkStore,
         *,
+        thread: Executor,
         clock: Clock,
         notify: Callable[[], None],
     ) -> None:
-        """Answers neighbours' questions from now on; compares nothing before it is told to."""
+        """Answers neighbours' questions from now on; compares nothing before it is told to.
+
+        `thread`: of its own, one worker: what neighbours ask must not crowd out other work.
+        """
         self._base = base
         self._store = store
         self._hub = hub
@@ -62,7 +66,7 @@ class ReconcileRoom:
         self._clock = clock
         self._notify = notify
         self._log = get_logger("reconcile")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reconcile")
+        self._thread = thread
         self._ends: dict[NodeId, NearEnd] = {}
         self._busy = asyncio.Lock()
         self._gauges: ReconcileGauges | None = None
@@ -75,10 +79,6 @@ class ReconcileRoom:
     def now_ms(self) -> int:
         """Monotonic milliseconds, for how long a comparison took."""
         return self._clock.monotonic_ms()
-
-    def close(self) -> None:
-        """Wait for the work in hand and end the thread."""
-        self._thread.shutdown(cancel_futures=True)
 
     def peers(self, named: str = "") -> list[NodeId]:
         """The neighbour named, or all: the parent first.

@@ -77,6 +77,7 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.NodeService/Status": _rule(
             Relation.HERE, *(set(CallerKind) - {CallerKind.EXECUTOR})
         ),
+        "/fenhe.node.v1.MaintenanceService/Verify": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/Status": _CARE,
         "/fenhe.node.v1.ReplicationService/ListQuarantine": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/ShowQuarantine": _OPERATOR,

@@ -13,9 +13,11 @@ from grpc_reflection.v1alpha import reflection
 
 from node.links import LinkHub
 from node.questions import Questions
+from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.links import LinkServicer
+from node.services.maintenance import MaintenanceServicer
 from node.services.operations import ReplicationServicer
 from node.services.queries import ExecutorServicer, QueryServicer
 from node.services.recovery import RecoveryServicer
@@ -27,6 +29,7 @@ from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
+    maintenance_pb2_grpc,
     node_pb2_grpc,
     operations_pb2_grpc,
     recovery_pb2_grpc,
@@ -42,6 +45,7 @@ SERVICE_NAMES: Final = (
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
+    "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.NodeService",
     "fenhe.node.v1.RecoveryService",
     "fenhe.node.v1.RegionService",
@@ -63,6 +67,7 @@ class Servicers:
     residence: ResidenceServicer
     seeding: SeedingRoom
     where: Wherever
+    reconcile: ReconcileRoom
     utc: Callable[[], datetime]
 
 
@@ -79,6 +84,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     residence_pb2_grpc.add_ResidenceServiceServicer_to_server(servicers.residence, server)
     recovery_pb2_grpc.add_RecoveryServiceServicer_to_server(
         RecoveryServicer(servicers.seeding), server
+    )
+    maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(
+        MaintenanceServicer(servicers.reconcile), server
     )
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
