@@ -3,6 +3,7 @@
 # DEMO=...    arguments of `fenhe demo`, e.g. make demo DEMO="--once --json"
 # BENCH=...   arguments of the benchmarks, e.g. make bench BENCH="hop_single --quick"
 # SEEDS=..., SEED=...   how many schedules to simulate, or the one to replay
+# MINUTES=..., CHAOS_SEED=...   how long `make chaos` goes on, and which faults it plans
 # PYTHON=...  the interpreter the virtual environment is made with (3.11 or newer)
 
 SHELL := /bin/bash
@@ -16,13 +17,15 @@ BENCH ?=
 SEEDS ?= 2000
 SEED ?=
 WORKERS ?= 2
+MINUTES ?= 3
+CHAOS_SEED ?= 1
 
 export PYTHON
 BIN := .venv/bin
 ROOMS := hierarchy_config hardware_profiles replication federation node
 CODE := setup.py tests $(ROOMS) $(wildcard benchmarks)
 # Cheapest first. Every file keeps to one worker: its servers are started once.
-FLOORS := unit property contracts simulation services
+FLOORS := unit property contracts simulation services chaos
 FLOORS_HERE := $(foreach floor,$(FLOORS),$(if $(wildcard tests/$(floor)),$(floor)))
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 
@@ -59,7 +62,7 @@ check: setup-dev ## lint, format, types, imports, protos
 	@$(BIN)/lint-imports --no-cache | tail -n 3
 	@$(BIN)/buf lint
 
-$(FLOORS): setup-dev services-installed
+$(filter-out chaos,$(FLOORS)): setup-dev services-installed
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/$@
 
 bench: setup-dev services-installed ## print the benchmarks as ratios
@@ -75,6 +78,9 @@ lock: ## write the lock files anew (needs pip-compile of the oldest Python on th
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	    --extra $$kind -o requirements/$$kind.txt setup.py requirements/build.in; \
 	done
+
+chaos: setup-dev services-installed ## fifteen real nodes under faults: MINUTES=3 CHAOS_SEED=1
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(CHAOS_SEED)
 
 simulate: setup-dev ## replay schedules of the replication simulator: SEEDS=5000, or SEED=42
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,19 @@ def plan(seed: int, minutes: float) -> list[Planned]:
     return sorted(planned, key=lambda each: each.at_s)
 
 
+@dataclass(frozen=True, slots=True)
+class _Under:
+    """A fault that goes on: until when, on what, how it ends, and what it does meanwhile."""
+
+    until_s: float
+    target: NodeId | str
+    end: Callable[[], None]
+    work: threading.Thread | None
+
+    def is_over(self, now_s: float) -> bool:
+        return now_s >= self.until_s and (self.work is None or not self.work.is_alive())
+
+
 class Faults:
     """Begins faults on a place, and ends each when its time is over."""
 
@@ -119,8 +133,11 @@ class Faults:
         self._place = place
         self._tell = tell
         self._chance = random.Random(seed)
-        self._ends: list[tuple[float, NodeId | str, Callable[[], None]]] = []
+        self._under: list[_Under] = []
         self._busy: set[NodeId | str] = set()
+        self._at_work: dict[NodeId | str, threading.Thread] = {}
+        self.failed: list[Exception] = []
+        self.backed_up = False
         self.fired: Counter[str] = Counter()
         self.forgiven: list[Forgiven] = []
         self.restored: Counter[NodeId] = Counter()
@@ -145,6 +162,7 @@ class Faults:
             where = ("--data", folder, "--to", str(self._backups), "--key", str(self._key))
             fenhe("backup", *where)
             self._tell(f"backed up {node}")
+        self.backed_up = True
 
     def begin(self, fault: Planned, now_s: float) -> None:
         """Begin a fault on a node that is under no other; without one it does not fire."""
@@ -159,13 +177,13 @@ class Faults:
         self.fired[fault.kind] += 1
         self._tell(f"{now_s:6.1f} s {fault.kind} {target} for {fault.lasts_s:.1f} s")
         self._busy.add(target)
-        self._ends.append((now_s + fault.lasts_s, target, end))
+        self._under.append(_Under(now_s + fault.lasts_s, target, end, self._at_work.get(target)))
 
     def end_due(self, now_s: float) -> None:
         """End what is over, and start again what has ended by itself."""
-        for due in [each for each in self._ends if each[0] <= now_s]:
-            self._ends.remove(due)
-            self._end(due[1], due[2])
+        for due in [each for each in self._under if each.is_over(now_s)]:
+            self._under.remove(due)
+            self._end(due)
         for node in self._place.fleet.ended():
             if node not in self._busy:
                 self.ended_by_themselves[node] += 1
@@ -173,15 +191,17 @@ class Faults:
 
     def heal(self) -> None:
         """End everything."""
-        for _, target, end in self._ends:
-            self._end(target, end)
-        self._ends.clear()
+        for each in self._under:
+            self._end(each)
+        self._under.clear()
         for line in self._place.lines.values():
             self._place.proxies.cut(line, CLEAR)
 
-    def _end(self, target: NodeId | str, end: Callable[[], None]) -> None:
-        end()
-        self._busy.discard(target)
+    def _end(self, under: _Under) -> None:
+        if under.work is not None:
+            under.work.join()
+        under.end()
+        self._busy.discard(under.target)
 
     def _free_node(self, luck: float, nodes: tuple[NodeId, ...] = ()) -> NodeId | None:
         free = [
@@ -292,8 +312,26 @@ class Faults:
         node = self._free_node(fault.luck, tuple(self._to_restore))
         if node is None:
             return None
-        place = self._place.place
         self._place.fleet.kill(node)
+        self._at_work[node] = work = threading.Thread(target=self._put_back, args=(node,))
+        work.start()
+
+        def end() -> None:
+            del self._at_work[node]
+            if self.failed:
+                raise self.failed[0]
+            self._place.fleet.start(node)
+
+        return node, end
+
+    def _put_back(self, node: NodeId) -> None:
+        try:
+            self._restore_store(node)
+        except Exception as error:  # noqa: BLE001 -- raised again where the run ends the fault
+            self.failed.append(error)
+
+    def _restore_store(self, node: NodeId) -> None:
+        place = self._place.place
         folder = place.node_dir(node)
         former = _rows_by(self._place, node, node)
         old = folder.with_name(f"{folder.name}.{self.restored[node]}.old")
@@ -306,7 +344,6 @@ class Faults:
         )
         shutil.copyfile(old / "node.log", folder / "node.log")
         self._forgive(node, former, _rows_by(self._place, node, node))
-        return node, lambda: self._place.fleet.start(node)
 
     def _forgive(self, node: NodeId, former: dict[Row, HeldRow], back: dict[Row, HeldRow]) -> None:
         """Note what the restored node alone had: what its parent has not, had no receipt."""
@@ -318,7 +355,7 @@ class Faults:
                 break
             except SQLAlchemyError:
                 # Its database is under a fault of its own; it is back in a moment.
-                self._start_mariadbd()
+                threading.Event().wait(0.5)
         now_ms = CLOCK.now_ms()
         for row, held in former.items():
             number = held.version[1]

@@ -187,8 +187,18 @@ class ProxyThread:
         """Stop all proxies and the thread."""
         for proxy in self._proxies:
             self._run(proxy.stop())
+        self._run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+async def _cancel_others() -> None:
+    """End what still carries bytes."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

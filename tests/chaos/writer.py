@@ -214,10 +214,9 @@ class Desk(threading.Thread):
 
 def _code(error: grpc.RpcError) -> str:
     """The node's own code of a refusal, else the call's status."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "fenhe-code":
-            return str(value)
-    return str(error.code().name)
+    trailing: Any = error.trailing_metadata()
+    codes = [str(value) for key, value in trailing or () if key == "fenhe-code"]
+    return codes[0] if codes else str(error.code().name)
 
 
 def _pressure(value: int) -> care.Observation:
