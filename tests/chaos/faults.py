@@ -141,6 +141,7 @@ class Faults:
         self.fired: Counter[str] = Counter()
         self.forgiven: list[Forgiven] = []
         self.restored: Counter[NodeId] = Counter()
+        self.restored_ms: dict[NodeId, int] = {}
         self.impossible: set[str] = set() if place.small_disk else {"full_disk"}
         self.ended_by_themselves: Counter[NodeId] = Counter()
         self._backups = place.root / "backups"
@@ -356,7 +357,7 @@ class Faults:
             except SQLAlchemyError:
                 # Its database is under a fault of its own; it is back in a moment.
                 threading.Event().wait(0.5)
-        now_ms = CLOCK.now_ms()
+        self.restored_ms[node] = now_ms = CLOCK.now_ms()
         for row, held in former.items():
             number = held.version[1]
             left = max((rows[row].version[1] for rows in (above, back) if row in rows), default=0)

@@ -93,7 +93,7 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
         place.fleet.stop()
         tell("verifying")
         noted = list(read_all(root / "acknowledged"))
-        verdict = verify(place, noted, faults.forgiven)
+        verdict = verify(place, noted, faults)
         return Outcome(
             verdict,
             faults.fired,

@@ -13,7 +13,7 @@ from node.security.blind_index import Pseudonymizer
 from node.security.folders import NodeFolder
 from node.security.key_files import load_key
 from tests.chaos.acknowledged import Acknowledged
-from tests.chaos.faults import Forgiven
+from tests.chaos.faults import Faults, Forgiven
 from tests.chaos.place import ChaosPlace, line_of
 from tests.services.stores import HeldRow, opened
 
@@ -78,9 +78,9 @@ def expected_of(
     return expected, forgiven_count
 
 
-def verify(place: ChaosPlace, noted: list[Acknowledged], forgiven: list[Forgiven]) -> Verdict:
+def verify(place: ChaosPlace, noted: list[Acknowledged], faults: Faults) -> Verdict:
     """Compare every node's store with what was acknowledged. The nodes are stopped."""
-    expected, pardoned = expected_of(noted, forgiven)
+    expected, pardoned = expected_of(noted, faults.forgiven)
     verdict = Verdict(acknowledged=len(noted), forgiven=pardoned)
     stores: dict[NodeId, Rows] = {}
     for node in place.nodes:
@@ -88,9 +88,10 @@ def verify(place: ChaosPlace, noted: list[Acknowledged], forgiven: list[Forgiven
             stores[node] = store.rows()
             verdict.quarantined.update(store.quarantine_causes())
             _check_log(node, [e["sequence"] for e in store.log()], verdict)
-            written = sum(ack.author == node for ack in noted)
-            pardons = sum(p.node == node for p in forgiven)
-            if store.audited_rows() < written - pardons:
+            # The audit of a former life went with it.
+            since_ms = faults.restored_ms.get(node, 0)
+            written = sum(ack.author == node and ack.at_ms > since_ms for ack in noted)
+            if store.audited_rows() < written:
                 verdict.faults.append(f"{node} audited fewer rows than it acknowledged")
             if store.audit_break() is not None:
                 verdict.faults.append(f"the audit's chain of {node} breaks")
