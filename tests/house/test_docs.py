@@ -41,9 +41,11 @@ def _root_command() -> TyperGroup:
     return command
 
 
-def _commands(group: TyperGroup, prefix: str = "fenhe") -> Iterator[tuple[str, TyperCommand]]:
+def _commands(group: TyperGroup, prefix: str = "fenhe") -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
     for name, command in sorted(group.commands.items()):
         if isinstance(command, TyperGroup):
+            if command.invoke_without_command:
+                yield f"{prefix} {name}", command
             yield from _commands(command, f"{prefix} {name}")
         elif isinstance(command, TyperCommand):
             yield f"{prefix} {name}", command
@@ -174,6 +176,10 @@ def _faults_of(line: str) -> list[str]:
             # A group named as a whole is a way to speak of its commands.
             return [] if any(c.startswith(f"{name} ") for c in COMMANDS) else [f"no {line}"]
         name = f"{name} {rest.pop(0)}"
+    while rest and any(c.startswith(f"{name} {rest[0]}") for c in COMMANDS):
+        name = f"{name} {rest.pop(0)}"
+    if name not in COMMANDS:
+        return []
     command = COMMANDS[name]
     known = {o for p in command.params if isinstance(p, TyperOption) for o in p.opts} | {"--help"}
     arguments = sum(1 for p in command.params if isinstance(p, TyperArgument))
