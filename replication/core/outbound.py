@@ -44,11 +44,20 @@ class ReceiptFault:
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """Whether a receipt is owed; refusals since the last receipt, and the code of the last one."""
+    """Batches without a receipt; refusals since the last receipt, and the code of the last one.
 
-    waiting: bool
+    Up to `sent_to` of the log nothing for the peer is still to be sent.
+    """
+
+    in_flight: int
     refusals: int
     refused: str
+    sent_to: int = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a receipt is owed."""
+        return self.in_flight > 0
 
 
 class RateMeter:
@@ -92,30 +101,36 @@ class OutboundLane:
         self._refused = ""
         self.seed_wanted = False
         self._seed_end = 0
+        self._seed_put_off = False
 
     @property
     def read_position(self) -> str:
         """What ReadLog says of a snapshot: where it goes on, that one is wanted, or nothing."""
-        return self.position or (SEED if self.seed_wanted and not self._seed_end else "")
+        asked = self.seed_wanted and not self._seed_end and not self._seed_put_off
+        return self.position or (SEED if asked else "")
 
     def take_wishes(self, features: Collection[str]) -> None:
         """Note whether the peer, which is recovering, wants a snapshot of this lane."""
         self.seed_wanted = seed_feature(self.lane) in features
 
-    def is_news(self, entries: Sequence[LogEntry], position: str) -> bool:
-        """Whether an answer to ReadLog makes a batch: rows, or that a snapshot has ended.
+    def wish_again(self) -> None:
+        """Ask once more for a snapshot that the store put off."""
+        self._seed_put_off = False
 
-        The end is told even without rows, for a peer that waits for it.
+    def is_news(self, entries: Sequence[LogEntry], position: str) -> bool:
+        """Whether an answer to ReadLog makes a batch: rows, or a snapshot's begin or end.
+
+        Those are told even without rows, for a peer that waits for them.
         """
         if not self.position and not position:
-            # The store has nothing to seed the peer with, or not yet.
-            self.seed_wanted = self.seed_wanted and self._seed_end > 0
-        return bool(entries) or (self.position != "" and position == "")
+            # The store cannot seed the peer yet: it is asked again after a while.
+            self._seed_put_off = self.seed_wanted
+        return bool(entries) or (self.position == "") != (position == "")
 
     @property
     def view(self) -> LaneView:
         """How the lane is, for those who look after it."""
-        return LaneView(self.waiting, self._failures, self._refused)
+        return LaneView(len(self._sent), self._failures, self._refused, self.scanned)
 
     @property
     def delivered_to(self) -> int:

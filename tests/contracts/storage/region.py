@@ -139,6 +139,10 @@ class NodeStore:
         )
         self.storage = self.open_storage(source, None)
 
+    def open_storage_again(self) -> Storage:
+        """What a restarted process would open: nothing that was in memory is left."""
+        return self.open_storage(random.Random(self.seed + 1), None)
+
     def open_storage(self, source: random.Random, cache: Cache | None) -> Storage:
         """The node's storage, with a cache of answers or none."""
         level = self.tree.nodes[self.node_id].level
@@ -193,6 +197,7 @@ class Region:
         self.clock = FakeClock()
         self._new_engine = new_engine
         self._nodes: dict[NodeId, NodeStore] = {}
+        self._more: list[NodeStore] = []
 
     def node(self, node_id: NodeId) -> NodeStore:
         """The node of that id."""
@@ -203,9 +208,17 @@ class Region:
             )
         return self._nodes[node_id]
 
+    def another(self, node_id: NodeId) -> NodeStore:
+        """A second store under a node's id: what it would be if it were made anew."""
+        made = NodeStore(
+            node_id, self._new_engine(), self.tree, self.clock, int(node_id) + len(self._more) + 1
+        )
+        self._more.append(made)
+        return made
+
     def close(self) -> None:
         """Close every engine."""
-        for node in self._nodes.values():
+        for node in (*self._nodes.values(), *self._more):
             node.engine.dispose()
 
     def ship(self, sender: NodeStore, receiver: NodeStore) -> list[LogEntry]:
