@@ -20,20 +20,19 @@ from typing import Any, Final, Protocol, assert_never
 
 from hierarchy_config.errors import FenheError
 from replication.channel import CREDIT_BYTES, OPEN_REQUESTS_MAX, Answerer, Channel, ChannelFrame
-from replication.core.effects import LogPart
-from replication.core.link import (
+from replication.core.config import LinkConfig
+from replication.core.effects import (
     ApplyBatch,
     Close,
     Effect,
-    LinkConfig,
-    LinkEnd,
-    LinkState,
     LinkUp,
+    LogPart,
     ReadLog,
     SaveDelivered,
     SaveMark,
     Send,
 )
+from replication.core.link import LinkEnd, LinkState
 from replication.core.model import (
     AnswerPart,
     Batch,

@@ -55,7 +55,7 @@ class Entitled:
     inside: frozenset[str]
     """The subtree whose homes are looked at: this node's towards the parent, else the child's."""
     above: frozenset[str]
-    """The parent and everything above it; empty towards a child."""
+    """Everything above whoever reads: the parent and its path, or this node's path for a child."""
     full_tables: frozenset[str]
     """Towards the parent: tables of which policy copies full rows."""
 
@@ -64,7 +64,8 @@ class Entitled:
         """What a neighbour is to have."""
         hierarchy, here = store.hierarchy, store.node_id
         if role is PeerRole.CHILD:
-            return cls(role, peer, hierarchy.subtree(peer), frozenset(), frozenset())
+            above = frozenset(hierarchy.path_to_root(here))
+            return cls(role, peer, hierarchy.subtree(peer), above, frozenset())
         full = {
             name
             for name in TABLES
@@ -90,7 +91,8 @@ class Entitled:
         if form != Form.FULL.value:
             return False
         if self.role is PeerRole.CHILD:
-            return author == self.peer or (author in self.inside and home in self.inside)
+            # What came to a home there by letter too: the home has logged it as its own.
+            return author == self.peer or (home in self.inside and author not in self.above)
         held = author == self.peer or (author in self.above and table in self.full_tables)
         return held and home in self.inside
 

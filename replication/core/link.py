@@ -50,21 +50,7 @@ from replication.core.outbound import LaneView, OutboundLane, RateMeter
 from replication.core.resume import resume_point
 from replication.errors import LocalProtocolError
 
-__all__ = [
-    "ApplyBatch",
-    "Close",
-    "Effect",
-    "LinkConfig",
-    "LinkEnd",
-    "LinkFrame",
-    "LinkState",
-    "LinkUp",
-    "PeerRole",
-    "ReadLog",
-    "SaveDelivered",
-    "SaveMark",
-    "Send",
-]
+__all__ = ["TRANSITIONS", "LinkEnd", "LinkEvent", "LinkState"]
 
 CURSOR_CODES: Final = frozenset({"BATCH_OUT_OF_ORDER", "CURSOR_WENT_BACK"})
 """With these a store says that the lane no longer stands where this end believes."""
@@ -285,6 +271,7 @@ class LinkEnd:
             return []
         effects: list[Effect] = []
         for out in self._out.values():
+            out.wish_again()
             place = out.passed_over()
             if place is not None:
                 effects.append(SaveDelivered(place, None))
@@ -311,13 +298,18 @@ class LinkEnd:
         self.protocol = min(self.config.protocol_max, hello.protocol_max)
         mine, theirs = self.config.store_epoch, hello.store_epoch
         claims = {cursor.lane: cursor for cursor in hello.cursors}
+        effects: list[Effect] = [LinkUp(hello)]
         for lane in sorted(self.config.lanes):
             stream = Cursor(lane, StreamEpoch(mine, theirs), 0, 0)
-            start = type(self).resume(stream, claims.get(lane), self._outbound_saved.get(lane))
+            saved = self._outbound_saved.get(lane)
+            start = type(self).resume(stream, claims.get(lane), saved)
+            if start.acked.number and not start.acked.is_at(saved):
+                # The receipt was lost, but what it would have let go need not wait for another.
+                effects.append(SaveDelivered(start.acked, None))
             self._out[lane] = self.outbound_type(lane, start)
             self._out[lane].take_wishes(hello.features if self.protocol > 1 else ())
             self._in[lane] = self.inbound_type(self._inbound_start(lane, theirs))
-        return [LinkUp(hello)]
+        return effects
 
     def _inbound_start(self, lane: Lane, peer_epoch: int) -> Cursor:
         epoch = StreamEpoch(peer_epoch, self.config.store_epoch)
@@ -414,16 +406,20 @@ class LinkEnd:
         batch_bytes = self.batch_bytes
         window = min(self.config.window_bytes, 2 * batch_bytes)
         reserved = self._in_flight_bytes
+        urgent = False
         for lane, out in self._out.items():
             if out.reading:
                 reserved += batch_bytes
+                urgent = urgent or lane <= Lane.CARE
                 continue
             if self._skip_quiet(lane, out) or out.full or out.is_paused(now):
                 continue
             # A lane with nothing in flight may always send one batch: care never waits for the
-            # receipts of bulk. Half a batch of grace, for batches end with a whole entry.
-            if out.waiting and reserved + batch_bytes // 2 > window:
+            # receipts of bulk. Half a batch of grace, for batches end with a whole entry. While
+            # care is being read nothing more may overtake it.
+            if out.waiting and (urgent or reserved + batch_bytes // 2 > window):
                 continue
+            urgent = urgent or lane <= Lane.CARE
             out.begin_read()
             reserved += batch_bytes
             effects.append(ReadLog(lane, out.scanned, batch_bytes, out.read_position))

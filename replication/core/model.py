@@ -161,6 +161,11 @@ class Cursor:
     running_hash: bytes = b""
     position: str = ""
 
+    def is_at(self, other: Cursor | None) -> bool:
+        """Whether the other stands at the same batch of the same stream."""
+        mine = self.stream_epoch, self.number
+        return other is not None and mine == (other.stream_epoch, other.number)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
