@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, distinct, select
+from sqlalchemy import Connection, Row, delete, select
 
 from node.residence.errors import HandoverInvalidError
 from node.residence.papers import Piece, digest_of
@@ -64,7 +64,7 @@ class Pieces:
         """
         p = self._p
         ids = connection.execute(
-            select(distinct(p.c.handover_id)).where(p.c.resident_id == resident_id)
+            select(p.c.handover_id).where(p.c.resident_id == resident_id).distinct()
         ).scalars()
         found: list[History] = []
         for handover_id in sorted(ids):
