@@ -275,11 +275,8 @@ def _next_table(place: Place, lane: Lane) -> Place:
 
 def _origin(row: RowChange, entitled: Entitled) -> str:
     """The author; for what came by letter the home, which logged it as its own."""
-    by_letter = (
-        entitled.role is PeerRole.PARENT
-        and row.author_node not in entitled.inside
-        and row.author_node not in entitled.above
-    )
+    outside = row.author_node not in entitled.inside and row.author_node not in entitled.above
+    by_letter = outside and row.home_node in entitled.inside
     return row.home_node if by_letter else row.author_node
 
 

@@ -78,7 +78,7 @@ def test_a_lost_village_gets_all_its_rows_back(region: Region) -> None:
 
 
 def test_nothing_given_back_goes_up_again(region: Region) -> None:
-    """What came from the parent is at the parent; readers inside see it, the parent is sent none."""
+    """The parent has what came from it and is sent none; readers inside see it."""
     tree = fill(region)
     village = region.another(VILLAGE)
     recover(village)
@@ -133,7 +133,7 @@ def test_children_give_back_what_their_parent_wrote(region: Region) -> None:
     assert end_if_done(fresh)
     got = held(fresh)
     assert got.pop(("observations", written.row_id)) == held(county)["observations", written.row_id]
-    assert got == {key: row for key, row in held(city).items()}
+    assert got == held(city)
     assert fresh.storage.quarantined() == 0
 
 
@@ -217,7 +217,7 @@ def test_a_recovering_node_asks_lane_by_lane(region: Region) -> None:
 
 
 def test_a_parent_that_recovers_itself_puts_its_children_off(region: Region) -> None:
-    """What it lacks they would lack; it serves them once it is whole. A parent is served at once."""
+    """What it lacks they would lack: once it is whole. A parent is served at once."""
     tree = fill(region)
     township = tree[TOWNSHIP]
     recover(township)
