@@ -183,7 +183,7 @@ class HomeElsewhereError(BundleError):
 class HomeUnknownError(BundleError):
     """A record names as its resident's home what is no node of the region."""
 
-    code = "HOME_UNKNOWN"
+    code = "HOME_NODE_UNKNOWN"
     default_hint = "Give the division code of the node where the resident is registered."
 
 
