@@ -216,7 +216,7 @@ class _Making:
     def _steps(
         self, snapshot: Snapshot, base: Held | None, life: _Life, counts: dict[str, int]
     ) -> Iterator[Step]:
-        yield {"do": "files", "files": _files(self._data_dir)}
+        yield {"do": "files", "files": _files(self._data_dir, self._settings)}
         touched = Touched()
         if base is not None:
             log = self._log(snapshot, life)
@@ -301,21 +301,22 @@ def _life(snapshot: Snapshot) -> _Life:
     )
 
 
-def _files(data_dir: Path) -> list[dict[str, Any]]:
+def _files(data_dir: Path, settings: NodeSettings) -> list[dict[str, Any]]:
     """The node's small files; read until two readings agree, since certificates are renewed."""
     before: list[dict[str, Any]] = []
     for _ in range(_STEADY_TRIES):
-        now = _read_files(data_dir)
+        now = _read_files(data_dir, settings)
         if now == before:
             return now
         before = now
     return before
 
 
-def _read_files(data_dir: Path) -> list[dict[str, Any]]:
-    chosen = [path for path in data_dir.glob("*.yaml") if path.is_file()]
+def _read_files(data_dir: Path, settings: NodeSettings) -> list[dict[str, Any]]:
+    named = {data_dir / settings.region, data_dir / settings.profile, *data_dir.glob("*.yaml")}
     for folder in _FOLDERS:
-        chosen += [path for path in (data_dir / folder).rglob("*") if path.is_file()]
+        named.update((data_dir / folder).rglob("*"))
+    chosen = [path for path in named if path.is_file() and _lies_in(path, data_dir)]
     return [
         {
             "path": str(path.relative_to(data_dir)),
@@ -325,6 +326,10 @@ def _read_files(data_dir: Path) -> list[dict[str, Any]]:
         for path in sorted(chosen)
         if path.stat().st_size <= _FILE_BYTES_MAX and not path.is_symlink()
     ]
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
 
 
 def _release() -> str:

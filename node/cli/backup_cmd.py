@@ -188,17 +188,16 @@ def restore(  # noqa: PLR0917 -- the options of a command
         _show_list(source, node, _secret(key), as_json)
         return
     from node.backup.chains import open_shelf
+    from node.backup.keys import load_secret
     from node.backup.place import open_place
     from node.backup.restoring import restore as put_back
 
     if data is None or key is None or (at is not None and not at.isdigit()):
         raise typer.BadParameter("--data and --key are needed; --at is a number or `list`")
     os.umask(0o077)
-    secret = _secret(key)
-    assert secret is not None  # noqa: S101 -- a key file was given
     done = put_back(
         open_shelf(open_place(source), node),
-        secret,
+        load_secret(key),
         data,
         at=int(at) if at else None,
         database=database,

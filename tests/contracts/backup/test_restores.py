@@ -14,7 +14,9 @@ from node.backup.chains import Shelf
 from node.backup.place import open_place
 from node.backup.restoring import restore
 from node.records.model import Bundle, NewRecord
-from node.settings import load_settings
+from node.settings import load_settings, save_settings
+from node.storage import EngineLimits, migrate, open_engine
+from node.storage.migrations import head_revision, revision_of
 from node.storage.purging import note_purged
 from node.storage.tables import AUDIT, CHANGELOG, REPLICATED
 from replication.changelog import (
@@ -165,9 +167,14 @@ class Days:
         store.storage.apply_batch(TOWNSHIP, PeerRole.PARENT, batch, after)
 
 
+def shelf_at(node: BackedUpNode) -> Shelf:
+    """The node's backups."""
+    return Shelf(open_place(str(node.shelf)), node.node_id)
+
+
 def put_back(node: BackedUpNode, at: int, folder: Path, url: str) -> Contents:
     """Restore a backup and look at all of it."""
-    restore(Shelf(open_place(str(node.shelf)), node.node_id), SECRET, folder, at=at, database=url)
+    restore(shelf_at(node), SECRET, folder, at=at, database=url)
     return contents(url)
 
 
@@ -257,8 +264,7 @@ def test_a_restore_is_a_new_life_that_recovers(
     days.register()
     node.backup()
     folder, url = tmp_path / "restored", new_url()
-    shelf = Shelf(open_place(str(node.shelf)), node.node_id)
-    done = restore(shelf, SECRET, folder, database=url, epoch=7)
+    done = restore(shelf_at(node), SECRET, folder, database=url, epoch=7)
     assert (done.epoch, done.number) == (7, 1)
     assert load_settings(folder).database == url
     assert (folder / "keys" / "node.key").stat().st_mode & 0o777 == 0o600
@@ -272,3 +278,28 @@ def test_a_restore_is_a_new_life_that_recovers(
     made = node.backup()
     assert made.manifest.kind == "full"
     assert made.reason == "the store lives another life than at the last backup"
+
+
+def test_a_store_of_the_first_release_is_kept_and_brought_up(
+    node: BackedUpNode, new_url: Url, tmp_path: Path
+) -> None:
+    """Its schema has fewer columns: a full backup of it restores, and is migrated then."""
+    old = new_url()
+    engine = open_engine(old, EngineLimits(connections=2))
+    migrate(engine, "0001")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO store_state VALUES ('store_epoch', '3')"))
+        connection.execute(text("INSERT INTO store_state VALUES ('store_incarnation', 'old')"))
+        connection.execute(text("INSERT INTO scope_homes VALUES ('key', '1410')"))
+    engine.dispose()
+    settings = load_settings(node.folder)
+    save_settings(node.folder, settings.model_copy(update={"database": old}))
+    made = node.backup()
+    assert (made.manifest.kind, made.manifest.revision) == ("full", "0001")
+    assert node.backup().reason == "the schema changed since the last backup"
+    url = new_url()
+    restore(shelf_at(node), SECRET, tmp_path / "restored", database=url)
+    assert contents(url)["scope_homes"] == [("key", "1410")]
+    engine = open_engine(url, EngineLimits(connections=2))
+    assert revision_of(engine) == head_revision()
+    engine.dispose()

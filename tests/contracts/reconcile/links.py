@@ -72,12 +72,20 @@ def desk_of(region: Region, here: NodeStore, peer: NodeStore) -> LinkDesk:
 
 
 async def compare(
-    region: Region, here: NodeStore, peer: NodeStore, *, repair: bool, tables: tuple[str, ...] = ()
+    region: Region,
+    here: NodeStore,
+    peer: NodeStore,
+    *,
+    repair: bool,
+    tables: tuple[str, ...] = (),
+    refuse: Exception | None = None,
 ) -> LinkReport:
-    """Compare a node with its neighbour."""
+    """Compare a node with its neighbour; `refuse`: what the neighbour answers to everything."""
     desk = desk_of(region, peer, here)
 
     async def ask(method: str, body: bytes, remaining_ms: int) -> bytes:
+        if refuse is not None:
+            raise refuse
         return await desk.answer(here.node_id, Request(1, (), method, remaining_ms, b"", body))
 
     async def told(_report: LinkReport) -> None:
