@@ -53,10 +53,15 @@ class LinkMemory:
 
 @dataclass(frozen=True, slots=True)
 class PeerNow:
-    """What a peer's last Hello said: the protocol both speak, and whether it is recovering."""
+    """What a peer's last Hello said: the protocol both speak, and what it wishes."""
 
     protocol: int
-    recovering: bool
+    features: tuple[str, ...] = ()
+
+    @property
+    def recovering(self) -> bool:
+        """Whether it is getting back what it lost."""
+        return RECOVERING in self.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,7 @@ class NodeLinkStore:
         position: str,
     ) -> LogPart:
         """What is for this peer after a sequence: of the log, or of a snapshot in its place."""
+        met = self._met.get(peer)
         part = self._storage.outgoing_part(
             NodeId(peer),
             self.role(peer),
@@ -163,7 +169,7 @@ class NodeLinkStore:
             bytes_max,
             position=position,
             up_to=self._head(),
-            ability=PeerAbility(self._met[peer].protocol if peer in self._met else PROTOCOL_MAX),
+            ability=PeerAbility(met.protocol, met.recovering) if met else None,
         )
         if position or part.position:
             # A row is read as it stands, maybe before its commit has reached the disk here.
@@ -211,7 +217,7 @@ class NodeLinkStore:
                 self.greeted(connection, peer, hello, epoch_before)
             protocol = min(PROTOCOL_MAX, hello.protocol_max)
             self._facts.save(connection, protocol_fact(peer), str(protocol))
-        self._met[peer] = PeerNow(protocol, RECOVERING in hello.features)
+        self._met[peer] = PeerNow(protocol, hello.features)
 
     def mark_for(self, peer: str) -> Mark:
         """This node's homes and how far its copies of them reach, as of the log's head.

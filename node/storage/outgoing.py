@@ -48,9 +48,10 @@ _FOR_BELOW: Final = frozenset({Audience.EVERYBODY, Audience.BELOW})
 
 @dataclass(frozen=True, slots=True)
 class PeerAbility:
-    """What a peer can take, from its Hello."""
+    """What a peer can take, from its Hello, and whether it is recovering."""
 
     protocol: int = 2
+    recovering: bool = False
 
     @property
     def is_new(self) -> bool:
@@ -121,8 +122,8 @@ class OutgoingReader:
 
     def _part(self, connection: Connection, asked: _Asked, position: str) -> LogPart:
         if position == SEED:
-            if self._store.recovery.active and asked.role is PeerRole.CHILD:
-                # What is missing here would be missing there: first this node, then those below.
+            if self._waits_for_others(connection, asked.peer):
+                # What is missing here would be missing there. On a tree that is no circle.
                 return LogPart((), asked.after)
             return self._snapshot(connection, asked, self._begin_recovery(connection, asked))
         if position:
@@ -138,6 +139,13 @@ class OutgoingReader:
                 raise
             place = self._begin(connection, asked, Kind.ENTITLED)
             return self._snapshot(connection, asked, place)
+
+    def _waits_for_others(self, connection: Connection, peer: NodeId) -> bool:
+        recovery = self._store.recovery
+        if not recovery.active:
+            return False
+        waiting = recovery.standing(connection).waiting
+        return any(lanes for other, lanes in waiting.items() if other != peer)
 
     # -- the log --------------------------------------------------------------------------------
 
@@ -188,6 +196,8 @@ class OutgoingReader:
     ) -> list[LogEntry]:
         """What of the log goes this way, as policy sends it."""
         hierarchy, here = self._store.hierarchy, self._store.node_id
+        # What a peer gave back is not sent to it again, unless it has lost it itself meanwhile.
+        everything = asked.ability.recovering
         # A letter that the next hop has confirmed is erased; a peer of protocol 1 gets none.
         sent = [
             e for e in entries if e.form is not Form.SEALED or (e.rows and asked.ability.is_new)
@@ -197,13 +207,15 @@ class OutgoingReader:
             return [
                 e
                 for e in sent
-                if e.audience in _FOR_BELOW and goes_down(e.origin_node, e.home_node, e.form, below)
+                if (everything or e.audience in _FOR_BELOW)
+                and goes_down(e.origin_node, e.home_node, e.form, below)
             ]
         mine = hierarchy.subtree(here)
         rising = [
             e
             for e in sent
-            if e.audience in _FOR_ABOVE and goes_up(e.origin_node, e.home_node, e.form, mine)
+            if (everything or e.audience in _FOR_ABOVE)
+            and goes_up(e.origin_node, e.home_node, e.form, mine)
         ]
         return self._transformed(connection, rising)
 
@@ -263,9 +275,7 @@ class OutgoingReader:
         head = log.head(connection)
         if head - asked.after < SNAPSHOT_ENTRIES_MIN:
             return False
-        backlog = backlog_rows(
-            connection, CHANGELOG, asked.lane, asked.after, _BACKLOG_ENTRIES_MAX
-        )
+        backlog = backlog_rows(connection, CHANGELOG, asked.lane, asked.after, _BACKLOG_ENTRIES_MAX)
         entitled = Entitled.of(self._store, asked.peer, asked.role)
         rows = self._snapshots.rows_entitled(connection, entitled, asked.lane)
         if backlog > _ROWS_TIMES * rows + SNAPSHOT_ENTRIES_MIN:

@@ -19,10 +19,8 @@ from replication.core.config import (
     BODY_BYTES_LIMIT,
     QUEUE_BYTES_LIMIT,
     LinkConfig,
-    PeerRole,
 )
 from replication.core.effects import (
-    ApplyBatch,
     Close,
     Effect,
     LinkFrame,
