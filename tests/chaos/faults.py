@@ -72,7 +72,7 @@ _LINES: Final = {
     ),
 }
 _RESTORE_AFTER: Final = 0.5
-"""Part of the run after which stores are put back; their backups are made in its first tenth."""
+"""Part of the run after which stores are put back; their backups are made before it."""
 _BALLAST: Final = "ballast"
 
 
@@ -137,7 +137,6 @@ class Faults:
         self._busy: set[NodeId | str] = set()
         self._at_work: dict[NodeId | str, threading.Thread] = {}
         self.failed: list[Exception] = []
-        self.backed_up = False
         self.fired: Counter[str] = Counter()
         self.forgiven: list[Forgiven] = []
         self.restored: Counter[NodeId] = Counter()
@@ -153,7 +152,7 @@ class Faults:
             and node != place.small_disk
             and place.place.hierarchy.entry(node).level in {CareLevel.VILLAGE, CareLevel.TOWNSHIP}
         ]
-        self._to_restore = self._chance.sample(candidates, 3)
+        self._to_restore = self._chance.sample(candidates, 2)
 
     def back_up(self) -> None:
         """Make a backup of each node that may be put back later."""
@@ -163,7 +162,6 @@ class Faults:
             where = ("--data", folder, "--to", str(self._backups), "--key", str(self._key))
             fenhe("backup", *where)
             self._tell(f"backed up {node}")
-        self.backed_up = True
 
     def begin(self, fault: Planned, now_s: float) -> None:
         """Begin a fault on a node that is under no other; without one it does not fire."""

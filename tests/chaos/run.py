@@ -22,7 +22,7 @@ from node.security.credentials import load_credentials
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.node.v1 import operations_pb2_grpc
 from tests.chaos.acknowledged import read_all
-from tests.chaos.faults import KINDS, Faults, Planned, plan
+from tests.chaos.faults import KINDS, Faults, plan
 from tests.chaos.place import ChaosPlace, Teller
 from tests.chaos.verify import Verdict, verify
 from tests.services.stores import opened
@@ -31,8 +31,6 @@ from tests.services.waiting import CLOCK
 __all__ = ["Outcome", "run"]
 
 DRAIN_S_MAX: Final = 180.0
-RESTORE_S_MAX: Final = 60.0
-"""How much longer a run goes on if its backups were not ready in time."""
 _TICK_S: Final = 0.1
 _CALL_S: Final = 10.0
 _LOOK_S: Final = 10.0
@@ -85,10 +83,13 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
         faults = Faults(place, seed, tell)
         versions = VersionWatch(place)
         with _writers(place, rate) as writers:
+            started = CLOCK.monotonic_ms()
+            faults.back_up()
             _break(faults, versions, seed, minutes)
             tell("healing")
             faults.heal()
             refused = writers.finish()
+            written_s = (CLOCK.monotonic_ms() - started) / 1000
         drained = _drain(place, faults, tell)
         place.fleet.stop()
         tell("verifying")
@@ -99,7 +100,7 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
             faults.fired,
             faults.impossible,
             drained,
-            minutes * 60,
+            written_s,
             refused,
             faults.ended_by_themselves,
             versions.fell,
@@ -109,39 +110,17 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
 def _break(faults: Faults, versions: VersionWatch, seed: int, minutes: float) -> None:
     """Begin and end faults by the clock."""
     planned = plan(seed, minutes)
-    backing_up = threading.Thread(target=faults.back_up)
-    backing_up.start()
     pause = threading.Event()
     started = CLOCK.monotonic_ms()
     looked_s = 0.0
-    while (now_s := (CLOCK.monotonic_ms() - started) / 1000) < minutes * 60 or (
-        _restore_waits(planned) and now_s < minutes * 60 + RESTORE_S_MAX
-    ):
-        due, planned = _due(planned, now_s, faults)
-        for fault in due:
-            faults.begin(fault, now_s)
+    while (now_s := (CLOCK.monotonic_ms() - started) / 1000) < minutes * 60:
+        while planned and planned[0].at_s <= now_s:
+            faults.begin(planned.pop(0), now_s)
         faults.end_due(now_s)
         if now_s - looked_s > _LOOK_S:
             looked_s = now_s
             versions.look(faults.restored)
         pause.wait(_TICK_S)
-    backing_up.join()
-
-
-def _due(
-    planned: list[Planned], now_s: float, faults: Faults
-) -> tuple[list[Planned], list[Planned]]:
-    """What begins now, and the rest; a restore waits until there are backups."""
-    due = [
-        each
-        for each in planned
-        if each.at_s <= now_s and (each.kind != "restore" or faults.backed_up)
-    ]
-    return due, [each for each in planned if each not in due]
-
-
-def _restore_waits(planned: list[Planned]) -> bool:
-    return any(each.kind == "restore" for each in planned)
 
 
 class VersionWatch:
