@@ -35,7 +35,7 @@ from replication.core.model import (
 )
 from replication.errors import RemoteProtocolError
 
-__all__ = ["BODY_BYTES_MAX", "decode_frame", "encode_frame"]
+__all__ = ["BODY_BYTES_MAX", "decode_frame", "encode_frame", "frame_of", "packed_frame"]
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 """Most a batch body may unpack to, bytes: a peer cannot make this node allocate more."""
@@ -107,6 +107,23 @@ def decode_frame(message: pb.Frame) -> Frame:
         return reader(getattr(message, str(kind)))
     except (ValueError, zstandard.ZstdError) as error:
         raise RemoteProtocolError(f"a {kind} frame cannot be decoded") from error
+
+
+def packed_frame(frame: Frame) -> bytes:
+    """A frame as bytes, for a file."""
+    return encode_frame(frame).SerializeToString()
+
+
+def frame_of(data: bytes) -> Frame:
+    """The frame that packed_frame made bytes of.
+
+    Raises:
+        RemoteProtocolError: It is none.
+    """
+    try:
+        return decode_frame(pb.Frame.FromString(data))
+    except DecodeError as error:
+        raise RemoteProtocolError("a frame in a file cannot be decoded") from error
 
 
 def _cursor_out(cursor: Cursor) -> pb.Cursor:

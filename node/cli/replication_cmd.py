@@ -8,6 +8,7 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 import protos.fenhe.node.v1.operations_pb2 as pb
+from node.cli import stick_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import (
     command,
@@ -26,6 +27,7 @@ from protos.fenhe.node.v1 import operations_pb2_grpc
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+stick_cmd.add_to(app)
 app.command()(verify)
 
 EXIT_ALARM: Final = 5

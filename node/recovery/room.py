@@ -1,17 +1,18 @@
-"""Puts recovery and pruning together for one node."""
+"""Puts recovery, pruning and files on a stick together for one node."""
 
 from __future__ import annotations
 
 from concurrent.futures import Executor
 
 from node.clock import Clock
-from node.foundations import Foundations
+from node.foundations import Foundations, utc_now
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.opening import OpenStore
 from node.pruning import LogPruner
 from node.questions import Questions
 from node.recovery.keeper import RecoveryKeeper
+from node.stick.room import StickRoom
 
 __all__ = ["SeedingRoom"]
 
@@ -30,6 +31,7 @@ class SeedingRoom:
         threads: Executor,
         clock: Clock,
     ) -> None:
+        self.stick = StickRoom(base, store, link_store, clock=clock, utc=lambda: utc_now(clock))
         self.node_id = base.node_id
         self.hub = hub
         self.link_store = link_store

@@ -84,6 +84,8 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.ReplicationService/RetryQuarantine": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/SkipQuarantine": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/AskQuarantine": _OPERATOR,
+        "/fenhe.node.v1.BundleService/Export": _OPERATOR,
+        "/fenhe.node.v1.BundleService/Import": _OPERATOR,
         "/fenhe.node.v1.RecoveryService/Standing": _OPERATOR,
         "/fenhe.node.v1.RecoveryService/GiveUp": _OPERATOR,
         # A parent never dials, a sibling never links.

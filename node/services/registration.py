@@ -15,6 +15,7 @@ from node.links import LinkHub
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
+from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
@@ -29,6 +30,7 @@ from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
+    bundles_pb2_grpc,
     maintenance_pb2_grpc,
     node_pb2_grpc,
     operations_pb2_grpc,
@@ -46,6 +48,7 @@ SERVICE_NAMES: Final = (
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
     "fenhe.node.v1.MaintenanceService",
+    "fenhe.node.v1.BundleService",
     "fenhe.node.v1.NodeService",
     "fenhe.node.v1.RecoveryService",
     "fenhe.node.v1.RegionService",
@@ -82,6 +85,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     operations_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.operations, server)
     region_pb2_grpc.add_RegionServiceServicer_to_server(servicers.region, server)
     residence_pb2_grpc.add_ResidenceServiceServicer_to_server(servicers.residence, server)
+    bundles_pb2_grpc.add_BundleServiceServicer_to_server(
+        BundleServicer(servicers.seeding.stick), server
+    )
     recovery_pb2_grpc.add_RecoveryServiceServicer_to_server(
         RecoveryServicer(servicers.seeding), server
     )
