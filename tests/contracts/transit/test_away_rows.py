@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from federation.columnar import ColumnarLimits, ColumnarReplica, SiteColumn
+from node.columnar_feed import StorageSource
 from node.records.model import NewRecord
 from node.security.caller import CallerKind
 from node.storage.errors import HomeUnknownError, NotAuthorError, UnknownResidentError
@@ -270,15 +273,37 @@ def test_to_a_home_above_the_author_it_is_a_letter_as_well(region: KeyedRegion) 
     assert held(region.node(COUNTY), record_id) is not None
 
 
-def test_the_authors_copy_is_counted_at_home_only(
-    region: KeyedRegion, met: tuple[KeyedNode, KeyedNode, str]
+def test_the_record_is_counted_at_home_only(
+    region: KeyedRegion, met: tuple[KeyedNode, KeyedNode, str], tmp_path: Path
 ) -> None:
-    """Its columnar row says which home it is of, and no home of the author's subtree."""
-    author, _, resident_id = met
+    """By residence at the home and wherever it climbed; at its author only as what he wrote."""
+    author, home, resident_id = met
     put(author, "visit-001", away(resident_id))
-    author.number()
-    changes = author.storage.columnar_changes(0, 100)
-    [row] = changes.rows["observations"]
-    assert (row["home"], row["author"]) == (VILLAGE, OTHER_COUNTY)
-    assert VILLAGE not in author.tree.subtree(OTHER_COUNTY)
+    region.travel(*OUT)
+    region.travel(*BACK)
+
+    assert counted(author, tmp_path) == (0, 1)
+    assert counted(home, tmp_path) == (1, 0)
+    assert counted(region.node(COUNTY), tmp_path) == (1, 0)
+    assert counted(region.node(CITY), tmp_path)[0] == 0
     assert author.storage.residents_by_home(author.caller()) == {}
+
+
+def counted(node: KeyedNode, folder: Path) -> tuple[int, int]:
+    """Observations at the homes of the node's subtree, and those written in it."""
+    node.number()
+    limits = ColumnarLimits(threads=1, memory_mb=256, segment_rows=1000, segments_max=4)
+    replica = ColumnarReplica.open(folder / f"columnar-{node.node_id}", limits, source="1")
+    try:
+        feed = StorageSource(node.storage, node.number)
+        while not replica.is_caught_up or replica.sequence < node.number():
+            replica.feed_once(feed)
+        sites = frozenset(map(str, node.tree.subtree(node.node_id)))
+        with replica.snapshot() as view:
+            by_home, by_author = (
+                len(list(view.query(view.select("observations", column, sites))))
+                for column in (SiteColumn.HOME, SiteColumn.AUTHOR)
+            )
+        return by_home, by_author
+    finally:
+        replica.close()
