@@ -1,16 +1,23 @@
-"""`python -m tests.simulation --seeds N` runs N schedules; `--seed K` replays one, traced."""
+"""`python -m tests.simulation --seeds N` runs N schedules; `--seed K` replays one, traced.
+
+`--bugs N` hunts every planted bug in N schedules and prints in how many it was caught.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
 
 from tests.simulation.faults import FIRED_KINDS
-from tests.simulation.world import Outcome, run_schedule
+from tests.simulation.hunt import Total, hunt_bugs, run_many
+from tests.simulation.world import run_schedule
 
 __all__ = ["main"]
+
+_ENOUGH = 500
+"""In so many schedules every fault must have fired."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,45 +26,44 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many schedules")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="replay this one, with its trace")
+    parser.add_argument("--bugs", type=int, help="hunt the planted bugs in so many schedules each")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     chosen = parser.parse_args(arguments)
+    if chosen.bugs is not None:
+        return _bugs(chosen.workers, chosen.bugs)
     if chosen.seed is not None:
-        outcome = run_schedule(chosen.seed, trace=print)
-        print(_verdict([outcome]))
-        return int(outcome.violation is not None)
-    return _many(range(chosen.first, chosen.first + chosen.seeds))
+        total = Total()
+        total.add(run_schedule(chosen.seed, trace=print))
+        return _told(total)
+    total = Total()
+    for some in run_many(range(chosen.first, chosen.first + chosen.seeds), chosen.workers):
+        total.merge(some)
+        for seed, violation in some.violations.items():
+            print(f"seed {seed}: {violation}", flush=True)
+    return _told(total)
 
 
-def _many(seeds: range) -> int:
-    outcomes: list[Outcome] = []
-    for seed in seeds:
-        outcome = run_schedule(seed)
-        outcomes.append(outcome)
-        if outcome.violation is not None:
-            print(f"seed {seed}: {outcome.violation}", flush=True)
-    crash_points = _total(outcome.crash_points for outcome in outcomes)
-    print("crash points: " + _listed(crash_points))
-    print("links closed: " + _listed(_total(outcome.closes for outcome in outcomes)))
-    print(_verdict(outcomes))
-    fired = _total(outcome.fired for outcome in outcomes)
-    silent = [kind for kind in FIRED_KINDS if not fired[kind]]
-    if silent and len(outcomes) >= 200:
-        print(f"never fired: {', '.join(silent)}", file=sys.stderr)
-        return 1
-    return int(any(outcome.violation is not None for outcome in outcomes))
+def _bugs(workers: int, runs: int) -> int:
+    caught = hunt_bugs(workers, runs)
+    for each in caught:
+        share = f"{each.caught}/{each.runs}"
+        print(f"{each.bug:38} {share:>9}  first {each.first_seed:4}  {each.invariant}")
+    return int(any(not each.caught or "?" in each.invariant for each in caught))
 
 
-def _verdict(outcomes: list[Outcome]) -> str:
-    violations = sum(outcome.violation is not None for outcome in outcomes)
-    written = sum(outcome.acknowledged for outcome in outcomes)
-    fired = _total(outcome.fired for outcome in outcomes)
-    return (
-        f"schedules={len(outcomes)} violations={violations} acknowledged={written}"
-        f" faults: {_listed(fired)}"
+def _told(total: Total) -> int:
+    print("crash points: " + _listed(total.crash_points))
+    print("links closed: " + _listed(total.closes))
+    silent = [kind for kind in FIRED_KINDS if not total.fired[kind]]
+    missing = bool(silent) and total.schedules >= _ENOUGH
+    if missing:
+        print(f"never fired: {', '.join(silent)}")
+    print(
+        f"schedules={total.schedules} violations={len(total.violations)}"
+        f" acknowledged={total.acknowledged} faults: {_listed(total.fired)}",
+        flush=True,
     )
-
-
-def _total(counters: Iterable[Counter[str]]) -> Counter[str]:
-    return sum(counters, Counter())
+    return int(missing or bool(total.violations))
 
 
 def _listed(counter: Counter[str]) -> str:

@@ -6,14 +6,20 @@ who holds what, which (origin, epoch, sequence) carried which content. The first
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
-from replication.core.admission import Cause
+from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.hashing import batch_digest, running_hash
 from replication.core.model import Batch, Cursor, Form, LogEntry, RowChange
-from tests.simulation.store import Durable, RowKey, SimStore, entry_key
-from tests.simulation.tree import CITY, TREE
+from tests.simulation.durable import Durable, OutLetter, entry_key, holds
+from tests.simulation.post import ROWS, content_of
+from tests.simulation.tree import Tree
+
+if TYPE_CHECKING:
+    from tests.simulation.store import SimStore
 
 __all__ = ["Checkers", "ViolationError"]
 
@@ -29,14 +35,17 @@ class ViolationError(Exception):
 class Checkers:
     """All checkers of one schedule; a store calls them at every step, the world at the end."""
 
-    def __init__(self, unchecked: AbstractSet[str] = frozenset()) -> None:
+    def __init__(self, tree: Tree, unchecked: AbstractSet[str] = frozenset()) -> None:
+        self._tree = tree
         self._unchecked = unchecked
+        self.counts: Counter[str] = Counter()
         self.acknowledgements: list[RowChange] = []
         self.forgiven: set[tuple[int, str]] = set()
         self.applied_batches = 0
         self._contents: dict[tuple[str, int, int], tuple[str, int, bytes]] = {}
         self._written_at_home: dict[str, list[RowChange]] = {}
         self._marks_void: set[str] = set()
+        self._restored_at: dict[str, int] = {}
 
     # -- I1: an acknowledged commit survives ----------------------------------------------------
 
@@ -45,8 +54,12 @@ class Checkers:
         self.acknowledgements += rows
 
     def recovered(self, store: SimStore) -> None:
-        """A process boots: what its clients were told must be on its disk."""
-        for i, row in enumerate(self.acknowledgements):
+        """A process boots: what its clients were told must be on its disk.
+
+        What was told before its last restore comes back while it recovers.
+        """
+        first = self._restored_at.get(store.node_id, 0) if store.disk.recovering else 0
+        for i, row in enumerate(self.acknowledgements[first:], first):
             if row.author_node == store.node_id and (i, store.node_id) not in self.forgiven:
                 self._require("I1", store.node_id, store.disk, row)
 
@@ -55,34 +68,9 @@ class Checkers:
     def arrived_everywhere(self, disks: Mapping[str, Durable]) -> None:
         """The schedule is over: every acknowledged row version is at every destination."""
         for i, row in enumerate(self.acknowledgements):
-            for node in TREE.route(row.author_node, row.home_node):
+            for node in self._tree.destinations(row.author_node, row.home_node):
                 if (i, node) not in self.forgiven:
                     self._require("I2", node, disks[node], row)
-
-    def _require(self, invariant: str, node: str, disk: Durable, row: RowChange) -> None:
-        if not _holds(disk, row):
-            self._fail(
-                invariant,
-                f"{row.row_id} version {row.version.number}, written at {row.author_node} for"
-                f" {row.home_node}, is not at {node}",
-            )
-
-    def _fail(self, invariant: str, what: str) -> None:
-        if invariant not in self._unchecked:
-            raise ViolationError(invariant, what)
-
-    def restored(self, node: str, disks: Mapping[str, Durable]) -> None:
-        """A node was put back to a backup: forgive exactly what nobody upstream still holds.
-
-        What the node lost and some node before it on the row's way still has must come again.
-        Filling the author itself from its parent is the next step's work (re-seeding).
-        """
-        if node in TREE.villages:
-            self._marks_void.add(node)
-        for i, row in enumerate(self.acknowledgements):
-            for place, way in TREE.route(row.author_node, row.home_node).items():
-                if node in way and not any(_holds(disks[step], row) for step in way):
-                    self.forgiven.add((i, place))
 
     def is_settled(self, disks: Mapping[str, Durable]) -> bool:
         """Whether arrived_everywhere would pass."""
@@ -92,19 +80,63 @@ class Checkers:
             return False
         return True
 
+    def _require(self, invariant: str, node: str, disk: Durable, row: RowChange) -> None:
+        if not holds(disk, row):
+            self.fail(
+                invariant,
+                f"{row.row_id} version {row.version.number}, written at {row.author_node} for"
+                f" {row.home_node}, is not at {node}",
+            )
+
+    def fail(self, invariant: str, what: str) -> None:
+        """Raise, unless this variant does not look at the invariant."""
+        if invariant not in self._unchecked:
+            raise ViolationError(invariant, what)
+
+    # -- I10: what somebody else still has comes back -------------------------------------------
+
+    def restored(self, node: str, disks: Mapping[str, Durable]) -> None:
+        """A node was put back to a backup: forgive exactly what no other node has any more.
+
+        A version that its home or a node above it has (in full), or an outbox or a letter under
+        way, must reach every destination, the restored node included. The copy that an author
+        keeps of what it wrote for a home elsewhere is not counted: once the home has confirmed it,
+        it is not sent again. Such a copy, once lost, comes back where the author's parent has it.
+        """
+        self._restored_at[node] = len(self.acknowledgements)
+        if node in self._tree.villages:
+            self._marks_void.add(node)
+        lettered = _in_letters(disks)
+        for i, row in enumerate(self.acknowledgements):
+            places = self._tree.destinations(row.author_node, row.home_node)
+            if _anywhere(disks, self._tree.path_up[row.home_node], row, lettered):
+                if node == row.author_node and not self._comes_back(row, disks):
+                    self.forgiven.add((i, node))
+            else:
+                self.forgiven.update((i, place) for place in places)
+
+    def _comes_back(self, row: RowChange, disks: Mapping[str, Durable]) -> bool:
+        """Whether an author that lost a row has a neighbour that may give it back in full."""
+        author = row.author_node
+        above = self._tree.parent.get(author)
+        if author in self._tree.path_up[row.home_node]:
+            return True
+        return above is not None and _holds_full(disks[above], row)
+
     # -- I3, I4: exactly-once effect, versions only rise ----------------------------------------
 
     def put(self, store: SimStore, before: RowChange | None, after: RowChange) -> None:
         """A row is about to be written."""
         key = (after.table, after.row_id)
         version = after.version
-        if (*key, version.author_epoch, version.number) in store.disk.effects:
-            self._fail(
+        name = (*key, version.author_epoch, version.number, after.home_epoch)
+        if name in store.disk.effects:
+            self.fail(
                 "I3",
                 f"{after.row_id} version {version.number} took effect twice at {store.node_id}",
             )
         if before is not None and version <= before.version:
-            self._fail("I4", f"{after.row_id} went from version {before.version} to {version}")
+            self.fail("I4", f"{after.row_id} went from version {before.version} to {version}")
         if store.node_id == after.author_node == after.home_node:
             self._written_at_home.setdefault(store.node_id, []).append(after)
         self._leak(store.node_id, after)
@@ -112,19 +144,39 @@ class Checkers:
     # -- I9: no leak between siblings -----------------------------------------------------------
 
     def _leak(self, node: str, row: RowChange) -> None:
-        below = TREE.subtree[node]
-        if row.home_node not in below and row.author_node not in below:
-            self._fail("I9", f"{row.row_id} of {row.home_node} leaked to {node}")
+        if row.author_node != node and row.home_node not in self._tree.subtree[node]:
+            self.fail("I9", f"{row.row_id} of {row.home_node} leaked to {node}")
         reduced = row.form is not Form.FULL
-        if reduced != (node == CITY and row.author_node != CITY):
-            self._fail("I9", f"{row.row_id} is at {node} in form {row.form}")
+        if reduced != (node == self._tree.root and row.author_node != node):
+            self.fail("I9", f"{row.row_id} is at {node} in form {row.form}")
 
     def quarantined(self, store: SimStore, peer: str, change: RowChange, cause: str) -> None:
         """A row was rejected; in a tree of honest nodes none may be."""
-        invariant = "I9" if cause in (Cause.HOME_NOT_HERE, Cause.AUTHOR_NOT_BELOW) else "I2"
-        self._fail(
+        invariant = "I9" if cause in ("HOME_NOT_HERE", "AUTHOR_NOT_BELOW") else "I2"
+        self.fail(
             invariant, f"{store.node_id} was sent {change.row_id} by {peer} and rejects it: {cause}"
         )
+
+    def letter_refused(self, store: SimStore, peer: str, cause: str) -> None:
+        """A letter came from the wrong side."""
+        self.fail("I9", f"{store.node_id} refuses a letter from {peer}: {cause}")
+
+    def letters_are_gone(self, disks: Mapping[str, Durable]) -> None:
+        """Nothing is under way any more, so no log keeps what a letter said, no outbox a letter."""
+        for node, disk in disks.items():
+            if disk.outbox:
+                self.fail("I8", f"{node} still has {len(disk.outbox)} letters pending")
+            kept = [number for number in disk.log if disk.log[number].form is Form.SEALED]
+            if any(disk.log[number].rows for number in kept):
+                self.fail("I9", f"{node} keeps the payload of letters it has handed on")
+
+    def confirmed(self, store: SimStore, letter: OutLetter) -> None:
+        """An author believes that a letter has arrived for good."""
+        self.counts["letter_confirmed"] += 1
+
+    def whole_again(self, store: SimStore) -> None:
+        """A node has got back what its neighbours had for it."""
+        self.counts["recovered"] += 1
 
     # -- I5: no step over a gap -----------------------------------------------------------------
 
@@ -135,28 +187,22 @@ class Checkers:
             at = Cursor(batch.lane, batch.stream_epoch, 0, batch.covers_from)
         continues = at.number == batch.previous == batch.number - 1
         if not continues or batch.covers_from > at.covers_to:
-            self._fail(
+            self.fail(
                 "I5",
                 f"{store.node_id} applies batch {batch.number} after {batch.previous} of {peer}"
                 f" {batch.lane.name} from {batch.covers_from}, standing at {at}",
             )
         if batch.digest != batch_digest(batch.lane, batch.entries):
-            self._fail("I5", f"{store.node_id} applies a batch that is not as sent")
+            self.fail("I5", f"{store.node_id} applies a batch that is not as sent")
 
     # -- I6: row and log entry are atomic -------------------------------------------------------
 
-    def committed(self, store: SimStore) -> None:
-        """A transaction with rows has just committed."""
-
     def rows_are_logged(self, disks: Mapping[str, Durable]) -> None:
-        """Every row held stands in the node's own log or waits to be numbered."""
+        """Every row version that was put was logged too, or waits to be numbered."""
         for node, disk in disks.items():
-            logged = sum(entry.row_count for entry in disk.log.values())
-            logged += sum(entry.row_count for entry in disk.unnumbered)
-            if logged != sum(disk.effects.values()):
-                self._fail(
-                    "I6", f"{node} holds {sum(disk.effects.values())} row versions, logged {logged}"
-                )
+            logged = disk.rows_logged + sum(entry.row_count for entry in disk.unnumbered)
+            if logged != disk.rows_put:
+                self.fail("I6", f"{node} put {disk.rows_put} row versions and logged {logged}")
 
     # -- I7: a cursor never goes back except with a new epoch -----------------------------------
 
@@ -168,7 +214,7 @@ class Checkers:
         if before is None or before.stream_epoch != after.stream_epoch:
             return
         if len(after.running_hash) != len(running_hash(b"", b"")):
-            self._fail("I5", f"{store.node_id} saved a cursor without its hash")
+            self.fail("I5", f"{store.node_id} saved a cursor without its hash")
 
     def delivered(self, store: SimStore, peer: str, before: Cursor | None, after: Cursor) -> None:
         """An outbound cursor was committed."""
@@ -184,7 +230,7 @@ class Checkers:
             back = (after.number, after.covers_to) < (before.number, before.covers_to)
             back = back or after.covers_to < before.covers_to
         if back:
-            self._fail(
+            self.fail(
                 "I7", f"{way} cursor of {store.node_id} for {peer} went back: {before} to {after}"
             )
 
@@ -195,13 +241,13 @@ class Checkers:
         key = (store.node_id, store.disk.store_epoch, entry.sequence)
         content = (entry.origin_node, entry.lane, entry.rows)
         names = [key]
-        if entry.origin_node == store.node_id:
+        if entry.origin_node == store.node_id and entry.origin_sequence:
             names.append((store.node_id, entry.origin_epoch, entry.origin_sequence))
         if entry.origin_sequence and entry_key(entry) in store.disk.logged:
-            self._fail("I3", f"{store.node_id} logs {entry_key(entry)} twice")
+            self.fail("I3", f"{store.node_id} logs {entry_key(entry)} twice")
         for name in names:
             if self._contents.setdefault(name, content) != content:
-                self._fail("I10", f"{name} stands for two contents")
+                self.fail("I10", f"{name} stands for two contents")
 
     # -- freshness: what a mark says is true ----------------------------------------------------
 
@@ -214,9 +260,34 @@ class Checkers:
                 self._require("MARK", store.node_id, store.disk, row)
 
 
-def _holds(disk: Durable, row: RowChange) -> bool:
-    key: RowKey = (row.table, row.row_id)
-    held = disk.rows.get(key)
-    if held is None or held.version < row.version:
-        return False
-    return held.version > row.version or held.values == row.values
+def _holds_full(disk: Durable, row: RowChange) -> bool:
+    return holds(disk, row) and disk.rows[row.table, row.row_id].form is Form.FULL
+
+
+def _anywhere(
+    disks: Mapping[str, Durable],
+    places: Sequence[str],
+    row: RowChange,
+    lettered: Mapping[tuple[str, str], int],
+) -> bool:
+    """Whether the version, or a newer one, is still somewhere it can come from."""
+    if any(_holds_full(disks[place], row) for place in places):
+        return True
+    return lettered.get((row.table, row.row_id), 0) >= row.version.number
+
+
+def _in_letters(disks: Mapping[str, Durable]) -> dict[tuple[str, str], int]:
+    """By row, the newest version that an outbox or a letter under way carries."""
+    found: dict[tuple[str, str], int] = {}
+    for disk in disks.values():
+        bodies = [letter.body for letter in disk.outbox.values() if letter.kind == ROWS]
+        waiting = [disk.log[number] for number in disk.sealed]
+        for entry in (*waiting, *disk.unnumbered):
+            if entry.form is Form.SEALED and entry.rows:
+                _, _, kind, body = content_of(entry.rows)
+                bodies += [body] if kind == ROWS else []
+        for body in bodies:
+            for row in decode_changes(CODEC_JSON, body.encode()):
+                key = (row.table, row.row_id)
+                found[key] = max(found.get(key, 0), row.version.number)
+    return found

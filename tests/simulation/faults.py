@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.tree import TREE
-
 if TYPE_CHECKING:
+    from tests.simulation.durable import Durable
     from tests.simulation.network import Connection
     from tests.simulation.process import SimNode
-    from tests.simulation.store import Durable, SimStore
+    from tests.simulation.store import SimStore
     from tests.simulation.world import World
 
-__all__ = ["FAULTS", "FIRED_KINDS", "Faults"]
+__all__ = ["CRASH_POINTS", "FAULTS", "FIRED_KINDS", "Faults"]
 
 _TEN_YEARS_MS: Final = 10 * 365 * 86_400_000
 
@@ -29,17 +28,51 @@ FIRED_KINDS: Final = (
     "delay",
     "dial_twice",
     "disk_full",
+    "frame_altered",
     "frame_lost",
     "frame_repeated",
     "isolate",
     "late_segment",
+    "letter_sent_again",
+    "log_pruned",
+    "narrow_link",
+    "older_peer",
     "one_way",
+    "peer_upgraded",
+    "recovered",
     "reordered_across_streams",
     "restore",
+    "restore_while_recovering",
     "slow_node",
+    "snapshot",
+    "snapshot_resumed",
     "stream_broken",
+    "sync_failed",
 )
 """What must each have happened at least once in a run of a few hundred schedules."""
+
+CRASH_POINTS: Final = (
+    "apply.committed",
+    "apply.staged",
+    "before.ApplyBatch",
+    "before.LinkUp",
+    "before.ReadLog",
+    "before.SaveDelivered",
+    "before.SaveMark",
+    "before.Send",
+    "number.committed",
+    "number.staged",
+    "receive.Batch",
+    "receive.Hello",
+    "receive.Mark",
+    "receive.Receipt",
+    "recovery.loaded",
+    "recovery.numbered",
+    "write.acknowledged",
+    "write.committed",
+    "write.staged",
+)
+"""Where a process must each have died at least once in as many."""
 
 
 class Faults:
@@ -56,9 +89,14 @@ class Faults:
         kinds = variant.faults or tuple(
             random.sample(sorted(FAULTS), 2 + random.randrange(len(FAULTS) - 2))
         )
-        for _ in range(2 + random.randrange(variant.fault_count_max)):
+        count = 2 + random.randrange(variant.fault_count_max)
+        for _ in range(count * len(self._world.tree.nodes) // 15):
             kind = random.choice(kinds)
             self._world.at(random.randrange(until_ms), self._strike, kind)
+        if "older_peer" in kinds:
+            for node in random.sample(self._world.tree.nodes, 1 + random.randrange(3)):
+                self._world.nodes[node].protocol_max = 1
+                self._world.at(random.randrange(until_ms), self._upgrade, node)
 
     def _strike(self, kind: str) -> None:
         if self._world.healed:
@@ -67,11 +105,10 @@ class Faults:
         FAULTS[kind](self)
 
     def _node(self) -> SimNode:
-        return self._world.nodes[self._random.choice(self._world.variant.fault_nodes)]
+        return self._world.nodes[self._random.choice(self._world.tree.nodes)]
 
     def _child(self) -> str:
-        nodes = [n for n in self._world.variant.fault_nodes if n in TREE.parent]
-        return self._random.choice(nodes)
+        return self._random.choice(self._world.tree.nodes[1:])
 
     def _stream(self) -> Connection | None:
         living = [c for c in self._world.network.connections.get(self._child(), ()) if not c.broken]
@@ -120,8 +157,18 @@ class Faults:
 
     def _way(self) -> tuple[str, str]:
         child = self._child()
-        parent = TREE.parent[child]
+        parent = self._world.tree.parent[child]
         return (child, parent) if self._random.random() < 0.5 else (parent, child)
+
+    def alter_frame(self) -> None:
+        """A batch's content or a receipt is changed on the way."""
+        self._world.network.alter_next.add(self._way())
+
+    def narrow(self) -> None:
+        """A link carries few bytes a second for a while."""
+        child = self._child()
+        self._world.network.narrow(child, self._world.batch_bytes * self._random.randrange(1, 4))
+        self._for_a_while(self._world.network.narrow, child, 0)
 
     def one_way(self) -> None:
         """One direction of a link is silent; its streams may break meanwhile."""
@@ -134,8 +181,7 @@ class Faults:
         """A node is cut off from all its neighbours; several end in any order."""
         self._world.fired["isolate"] += 1
         node = self._node().node_id
-        around = (*TREE.children[node], *([TREE.parent[node]] if node in TREE.parent else []))
-        for other in around:
+        for other in self._world.tree.neighbours(node):
             for way in ((node, other), (other, node)):
                 self._world.network.block(*way)
                 self._for_a_while(self._world.network.unblock, *way)
@@ -157,6 +203,23 @@ class Faults:
         store = self._node().store
         store.disk_full = True
         self._for_a_while(_empty, store)
+
+    def fail_syncs(self) -> None:
+        """The next commits of a node are reported failed; the data may be there or not."""
+        self._node().store.failing_syncs = 1 + self._random.randrange(3)
+
+    def prune(self) -> None:
+        """A node drops its log, whoever has not read it yet."""
+        node = self._node()
+        if node.alive:
+            self._world.guard(node, node.prune)
+
+    def older_peer(self) -> None:
+        """Planned before the schedule: some nodes run the former protocol until they restart."""
+
+    def _upgrade(self, name: str) -> None:
+        if not self._world.healed:
+            self._world.nodes[name].upgrade()
 
     def jump_clock(self) -> None:
         """A node's clock jumps, by minutes or by years."""
@@ -196,16 +259,21 @@ def _hurry(node: SimNode) -> None:
 
 
 FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
+    "alter_frame": Faults.alter_frame,
     "break_stream": Faults.break_stream,
     "crash": Faults.crash,
     "crash_now": Faults.crash_now,
     "delay": Faults.delay,
     "dial_twice": Faults.dial_twice,
+    "fail_syncs": Faults.fail_syncs,
     "fill_disk": Faults.fill_disk,
     "isolate": Faults.isolate,
     "jump_clock": Faults.jump_clock,
     "lose_frame": Faults.lose_frame,
+    "narrow": Faults.narrow,
+    "older_peer": Faults.older_peer,
     "one_way": Faults.one_way,
+    "prune": Faults.prune,
     "repeat_frame": Faults.repeat_frame,
     "restore": Faults.restore,
     "slow": Faults.slow,

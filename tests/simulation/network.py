@@ -8,11 +8,11 @@ live stream, or comes twice, is a fault of its own: a broken proxy, or a defect 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from replication.core.effects import LinkFrame
-from tests.simulation.tree import TREE
+from replication.core.model import Batch, Receipt
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -30,6 +30,9 @@ class Pipe:
     connection: Connection
     source: str
     target: str
+    rate: int = 0
+    """Bytes a second; 0: as many as there are."""
+    free_at: int = 0
     last_arrival: int = 0
     cut: bool = False
     ended: bool = False
@@ -41,10 +44,10 @@ class Connection:
 
     __slots__ = ("broken", "child", "down", "number", "parent", "up")
 
-    def __init__(self, number: int, child: str) -> None:
+    def __init__(self, number: int, child: str, parent: str) -> None:
         self.number = number
         self.child = child
-        self.parent = TREE.parent[child]
+        self.parent = parent
         self.up = Pipe(self, child, self.parent)
         self.down = Pipe(self, self.parent, child)
         self.broken = False
@@ -63,6 +66,9 @@ class Network:
         self.connections: dict[str, list[Connection]] = {}
         self.lose_next: set[tuple[str, str]] = set()
         self.repeat_next: set[tuple[str, str]] = set()
+        self.alter_next: set[tuple[str, str]] = set()
+        self.rates: dict[str, int] = {}
+        self._parent = world.tree.parent
         self._count = 0
         self._newest_arrival: dict[tuple[str, str], int] = {}
 
@@ -70,13 +76,14 @@ class Network:
 
     def dial(self, child: str) -> Connection | None:
         """A new stream, or None if the parent cannot be reached."""
-        parent = TREE.parent[child]
+        parent = self._parent[child]
         if self.is_blocked(child, parent) or self.is_blocked(parent, child):
             return None
         if not self._world.nodes[parent].alive:
             return None
         self._count += 1
-        connection = Connection(self._count, child)
+        connection = Connection(self._count, child, parent)
+        connection.up.rate = connection.down.rate = self.rates.get(child, 0)
         self.connections.setdefault(child, []).append(connection)
         return connection
 
@@ -93,17 +100,24 @@ class Network:
         self.blocked[source, target] = max(0, left)
         if left > 0:
             return
-        child = source if TREE.parent.get(source) == target else target
+        child = source if self._parent.get(source) == target else target
         for connection in self.connections.get(child, ()):
             pipe = connection.outgoing(source)
             while pipe.stalled:
                 self._under_way(pipe, pipe.stalled.popleft())
+
+    def narrow(self, child: str, rate: int) -> None:
+        """Let the link of a child carry no more than this many bytes a second; 0: no limit."""
+        self.rates[child] = rate
+        for connection in self.connections.get(child, ()):
+            connection.up.rate = connection.down.rate = rate
 
     def heal(self) -> None:
         """End every partition and delay."""
         self.delay_ms_max = 40
         self.lose_next.clear()
         self.repeat_next.clear()
+        self.alter_next.clear()
         for source, target in [way for way, count in self.blocked.items() if count]:
             self.blocked[source, target] = 1
             self.unblock(source, target)
@@ -147,6 +161,8 @@ class Network:
             self.lose_next.discard(way)
             self._world.fired["frame_lost"] += 1
             return
+        if frame is not None and way in self.alter_next:
+            frame = self._altered(way, frame)
         item = (self._world.now, frame)
         copies = 1
         if frame is not None and way in self.repeat_next:
@@ -159,9 +175,30 @@ class Network:
             else:
                 self._under_way(pipe, item)
 
+    def _altered(self, way: tuple[str, str], frame: LinkFrame) -> LinkFrame:
+        """What a broken proxy makes of a batch or a receipt; other frames it leaves alone."""
+        if isinstance(frame, Batch) and frame.entries:
+            first = frame.entries[0]
+            spoilt = replace(first, committed_at_ms=first.committed_at_ms + 1)
+            frame = replace(frame, entries=(spoilt, *frame.entries[1:]))
+        elif isinstance(frame, Receipt) and not frame.refused:
+            cursor = replace(frame.cursor, covers_to=frame.cursor.covers_to + 1)
+            frame = replace(frame, cursor=cursor)
+        else:
+            return frame
+        self.alter_next.discard(way)
+        self._world.fired["frame_altered"] += 1
+        return frame
+
     def _under_way(self, pipe: Pipe, item: _Item) -> None:
         world = self._world
         arrival = world.now + 1 + world.random.randrange(self.delay_ms_max)
+        if pipe.rate:
+            size = item[1].body_bytes if isinstance(item[1], Batch) else 0
+            if size:
+                world.fired["narrow_link"] += 1
+            pipe.free_at = max(world.now, pipe.free_at) + (size + 64) * 1000 // pipe.rate
+            arrival += pipe.free_at - world.now
         pipe.last_arrival = max(arrival, pipe.last_arrival)
         world.at(pipe.last_arrival, self._arrive, pipe, item)
 

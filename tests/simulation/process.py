@@ -7,8 +7,10 @@ store's Durable is gone after a crash.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
 
 from replication.core.config import LinkConfig, PeerRole
@@ -23,11 +25,15 @@ from replication.core.effects import (
     SaveMark,
     Send,
 )
+from replication.core.greeting import RECOVERING
+from replication.core.hashing import receipt_bytes
 from replication.core.link import LinkEnd
-from replication.core.model import Hello, RowChange
+from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, Receipt, RowChange
+from tests.simulation.fairness import Watch
 from tests.simulation.network import Connection
-from tests.simulation.store import ApplyRefusedError, SimStore
-from tests.simulation.tree import TREE
+from tests.simulation.post import MAIL_SPEED
+from tests.simulation.sending import PeerView
+from tests.simulation.store import RefusedError, SimStore
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -45,7 +51,7 @@ class CrashError(Exception):
 class Session:
     """A LinkEnd with its stream."""
 
-    __slots__ = ("closed", "connection", "effects", "end", "peer", "performing")
+    __slots__ = ("closed", "connection", "effects", "end", "peer", "performing", "view", "watch")
 
     def __init__(self, end: LinkEnd, connection: Connection, peer: str) -> None:
         self.end = end
@@ -54,6 +60,8 @@ class Session:
         self.closed = False
         self.effects: deque[Effect] = deque()
         self.performing = False
+        self.view = PeerView(1)
+        self.watch = Watch()
 
 
 class SimNode:
@@ -68,7 +76,17 @@ class SimNode:
         self.clock_offset = world.random.randrange(-300_000, 300_000)
         self.slowness = 1
         self.crash_in: int | None = None
-        self.store = SimStore(node_id, self.crash_point, world.checkers, world.variant.broken)
+        self.protocol_max = PROTOCOL_MAX
+        self.tree = world.tree
+        self.store = SimStore(
+            node_id,
+            world.tree,
+            self.crash_point,
+            world.checkers,
+            broken=world.variant.broken,
+            random=world.random,
+        )
+        self.store.sync_failed = self._sync_failed
         self.sessions: dict[int, Session] = {}
         self._dial_due = False
         self._numbering = False
@@ -85,7 +103,7 @@ class SimNode:
         self._numbering = False
         self.world.checkers.recovered(self.store)
         self.crash_point("recovery.loaded")
-        self.store.number()
+        self._try(self.store.number)
         self.crash_point("recovery.numbered")
         self._later(self.world.random.randrange(TICK_MS), self._tick)
         self._later(self.world.random.randrange(MARK_MS), self._make_marks)
@@ -117,8 +135,29 @@ class SimNode:
             self.world.crash_points[name] += 1
             raise CrashError(name)
 
+    def _sync_failed(self) -> None:
+        self.world.fired["sync_failed"] += 1
+        if self.world.random.random() < 0.3:
+            self.crash_in = 0
+
+    def _try(self, work: Callable[..., Any], *arguments: Any) -> bool:
+        """Do something that a full disk or a failing fsync may prevent."""
+        try:
+            work(*arguments)
+        except RefusedError as refused:
+            self._count(refused)
+            return False
+        return True
+
+    def _count(self, refused: RefusedError) -> None:
+        if refused.code == "DISK_FULL":
+            self.world.fired["disk_full"] += 1
+
     def _clock(self) -> int:
         return self.world.now + self.clock_offset
+
+    def _mail_clock(self) -> int:
+        return self.world.now * MAIL_SPEED + self.clock_offset
 
     def _work_ms(self, longest: int) -> int:
         return (1 + self.world.random.randrange(longest)) * self.slowness
@@ -136,16 +175,14 @@ class SimNode:
         self._later(self._work_ms(60), self._commit_write, number, numbers)
 
     def _commit_write(self, number: int, numbers: list[int]) -> None:
-        changes = self.world.writes.make(self.node_id, self.store.disk, number)
+        changes = self.world.writes.make(self, number)
         if not changes:
             return
         if "acknowledge_before_commit" in self.world.variant.broken:
             self.world.checkers.acknowledged(self.node_id, [row for _, row in changes])
             self.crash_point("write.acknowledged_early")
-        try:
-            self.store.commit_write(changes, self._clock(), numbers)
-        except ApplyRefusedError:
-            self.world.fired["disk_full"] += 1
+        mail_ms = self._mail_clock()
+        if not self._try(self.store.commit_write, changes, self._clock(), numbers, mail_ms):
             return
         self._acknowledge([row for _, row in changes])
         self._number_soon()
@@ -161,24 +198,29 @@ class SimNode:
 
     def _number(self) -> None:
         self._numbering = False
-        head = self.store.number()
-        self._tell_head(head)
+        before = dict(self.store.disk.lane_heads)
+        self._try(self.store.number)
+        if "lane_heads_of_before" in self.world.variant.broken:
+            self._tell_head(self.store.disk.head, before)
+        self._tell_head(self.store.disk.head)
 
-    def _tell_head(self, head: int) -> None:
-        lane_heads = dict(self.store.disk.lane_heads)
+    def _tell_head(self, head: int, overtaken: dict[Lane, int] | None = None) -> None:
+        lane_heads = overtaken or dict(self.store.disk.lane_heads)
         for session in tuple(self.sessions.values()):
-            self._perform(session, session.end.log_advanced(head, self._clock(), lane_heads))
+            effects = session.end.log_advanced(head, self._clock(), lane_heads)
+            session.watch.news(session.end, lane_heads)
+            self._perform(session, effects)
 
     # -- streams --------------------------------------------------------------------------------
 
     def _dial_later(self, delay_ms: int) -> None:
-        if self.node_id in TREE.parent and not self._dial_due:
+        if self.node_id in self.tree.parent and not self._dial_due:
             self._dial_due = True
             self._later(delay_ms, self._dial)
 
     def _dial(self) -> None:
         self._dial_due = False
-        if any(not session.closed for session in self._to(TREE.parent[self.node_id])):
+        if any(not session.closed for session in self._to(self.tree.parent[self.node_id])):
             return
         self.dial_now()
 
@@ -188,7 +230,7 @@ class SimNode:
         if connection is None:
             self._dial_later(300 + self.world.random.randrange(1200))
             return
-        session = self._open(connection, TREE.parent[self.node_id], PeerRole.PARENT)
+        session = self._open(connection, self.tree.parent[self.node_id], PeerRole.PARENT)
         self._perform(session, session.end.start(self._clock()))
 
     def _to(self, peer: str) -> list[Session]:
@@ -208,6 +250,10 @@ class SimNode:
             batch_bytes_max=self.world.batch_bytes,
             batch_bytes_min=min(256, self.world.batch_bytes),
             window_bytes=4 * self.world.batch_bytes,
+            features=self.store.features(peer),
+            protocol_max=self.protocol_max,
+            sign=partial(signed, self.node_id, peer),
+            verify=partial(is_signed, self.node_id, peer),
             stall_ms=6000,
             backoff_ms_min=200,
             backoff_ms_max=3000,
@@ -272,8 +318,8 @@ class SimNode:
             self.crash_point(f"before.{type(effect).__name__}")
             try:
                 self._carry_out(session, effect)
-            except ApplyRefusedError:
-                self.world.fired["disk_full"] += 1
+            except RefusedError as refused:
+                self._count(refused)
                 self._close(session)
         session.performing = False
 
@@ -281,33 +327,62 @@ class SimNode:
         self.world.note(self.node_id, session.peer, effect)
         match effect:
             case Send(frame):
+                if isinstance(frame, Batch):
+                    self.world.fair(session.watch.sent(session.end, frame), self.node_id)
                 self.world.network.send(session.connection, self.node_id, frame)
             case ReadLog():
                 self._later(self._work_ms(12), self._read, session, effect)
             case ApplyBatch():
                 self._begin_apply(session, effect)
             case SaveDelivered(cursor, _):
-                self.store.save_delivered(session.peer, cursor)
+                # As the real driver does: behind what follows, and not for every receipt.
+                self._later(
+                    self._work_ms(12), self._try, self.store.save_delivered, session.peer, cursor
+                )
             case SaveMark(mark):
                 self.store.save_mark(mark)
             case LinkUp(hello):
-                self.store.save_peer(session.peer, hello)
-                disk = self.store.disk
-                session.effects.extend(
-                    session.end.log_advanced(disk.head, self._clock(), dict(disk.lane_heads))
-                )
+                self._go_up(session, hello)
             case Close():
                 self.world.closes[effect.code] += 1
                 self._close(session)
             case _:
                 assert_never(effect)
 
+    def _go_up(self, session: Session, hello: Hello) -> None:
+        store, peer, protocol = self.store, session.peer, session.end.protocol
+        before = store.disk.protocols.get(peer, protocol)
+        store.save_peer(peer, hello, protocol, self._mail_clock())
+        if store.disk.unnumbered:
+            self._number_soon()
+        if before < protocol:
+            self.world.fired["peer_upgraded"] += 1
+        session.view = PeerView(protocol, recovering=RECOVERING in hello.features)
+        if any(cursor.position for cursor in hello.cursors):
+            self.world.fired["snapshot_resumed"] += 1
+        disk = store.disk
+        session.effects.extend(
+            session.end.log_advanced(disk.head, self._clock(), dict(disk.lane_heads))
+        )
+
     def _read(self, session: Session, effect: ReadLog) -> None:
-        entries, scanned_to, coalesced = self.store.outgoing(
-            session.peer, effect.lane, effect.after, effect.bytes_max
+        if session.closed:
+            return
+        part = self.store.sending.part(
+            session.peer,
+            effect.lane,
+            effect.after,
+            bytes_max=effect.bytes_max,
+            position=effect.position,
+            view=session.view,
         )
         answered = session.end.entries_read(
-            effect.lane, entries, scanned_to, self._clock(), coalesced=coalesced
+            effect.lane,
+            part.entries,
+            part.scanned_to,
+            self._clock(),
+            position=part.position,
+            coalesced=part.coalesced,
         )
         self._perform(session, answered)
 
@@ -320,40 +395,75 @@ class SimNode:
         self._later(self._work_ms(20), self._apply, session, effect)
 
     def _apply_late(self, session: Session, effect: ApplyBatch) -> None:
-        try:
-            self.store.apply(session.peer, effect.batch, effect.cursor_after)
-        except ApplyRefusedError:
-            return
-        self._number_soon()
+        if self._try(
+            self.store.apply, session.peer, effect.batch, effect.cursor_after, self._mail_clock()
+        ):
+            self._number_soon()
 
     def _apply(self, session: Session, effect: ApplyBatch) -> None:
         lane = effect.batch.lane
+        recovering = self.store.disk.recovering
         try:
-            self.store.apply(session.peer, effect.batch, effect.cursor_after)
-        except ApplyRefusedError as refused:
-            if refused.code == "DISK_FULL":
-                self.world.fired["disk_full"] += 1
+            self.store.apply(session.peer, effect.batch, effect.cursor_after, self._mail_clock())
+        except RefusedError as refused:
+            self._count(refused)
             answered = session.end.batch_failed(lane, refused.code, self._clock())
         else:
             self._number_soon()
             answered = session.end.batch_applied(lane, effect.cursor_after, self._clock())
+            if recovering and not self.store.disk.recovering:
+                self._later(50, self._whole_again)
         self._perform(session, answered)
+
+    def _whole_again(self) -> None:
+        """Begin every link anew: children that recover too are served from now on."""
+        for session in tuple(self.sessions.values()):
+            self._perform(session, session.end.goodbye("recovered"))
 
     # -- time -----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         self._later(TICK_MS, self._tick)
-        if self.store.disk.unnumbered:
+        disk = self.store.disk
+        if disk.outbox:
+            self._try(self._send_again)
+        if disk.unnumbered:
             self._number_soon()
         for session in tuple(self.sessions.values()):
             self._perform(session, session.end.tick(self._clock()))
-        if self.node_id in TREE.parent and not self._to(TREE.parent[self.node_id]):
+        if self.node_id in self.tree.parent and not self._to(self.tree.parent[self.node_id]):
             self._dial_later(100)
+
+    def _send_again(self) -> None:
+        self.world.fired["letter_sent_again"] += self.store.post.send_again(self._mail_clock())
+
+    def prune(self) -> None:
+        """Drop the log, whoever has not read it yet; old peers cannot do without it."""
+        disk = self.store.disk
+        around = self.tree.neighbours(self.node_id)
+        if all(disk.protocols.get(peer, 1) >= 2 for peer in around) and disk.head:
+            up_to = self.world.random.randrange(disk.head + 1)
+            dropped: list[int] = []
+            if self._try(lambda: dropped.append(self.store.prune(up_to))) and dropped[0]:
+                self.world.fired["log_pruned"] += 1
+
+    def upgrade(self) -> None:
+        """Restart under the newest protocol."""
+        if self.protocol_max < PROTOCOL_MAX:
+            self.protocol_max = PROTOCOL_MAX
+            self.world.fired["older_peer"] += 1
+            if self.alive:
+                self.world.crash(self)
 
     def _make_marks(self) -> None:
         self._later(MARK_MS, self._make_marks)
-        parent = TREE.parent.get(self.node_id)
-        mark = self.store.mark()
+        parent = self.tree.parent.get(self.node_id)
+        try:
+            mark = self.store.mark()
+        except RefusedError as refused:
+            self._count(refused)
+            return
+        self._tell_head(self.store.disk.head)
         if mark is None:
             return
         for session in self._to(parent) if parent else []:
@@ -362,10 +472,22 @@ class SimNode:
     def is_idle(self) -> bool:
         """Whether nothing waits here: all numbered, a stream up, every lane delivered."""
         disk = self.store.disk
-        if not self.alive or disk.unnumbered:
+        if not self.alive or disk.unnumbered or disk.outbox or disk.sealed or disk.recovering:
             return False
-        parent = TREE.parent.get(self.node_id)
-        peers = (*TREE.children[self.node_id], *([parent] if parent else []))
         return all(
-            any(session.end.is_delivered(disk.head) for session in self._to(peer)) for peer in peers
+            any(session.end.is_delivered(disk.head) for session in self._to(peer))
+            for peer in self.tree.neighbours(self.node_id)
         )
+
+
+def signed(node: str, peer: str, cursor: Cursor) -> tuple[bytes, str]:
+    """A receipt's signature; the node's name stands for its key."""
+    said = receipt_bytes(cursor, peer, node)
+    return hashlib.blake2b(said, key=node.encode(), digest_size=8).digest(), node
+
+
+def is_signed(node: str, peer: str, receipt: Receipt) -> bool:
+    """Whether the peer signed that it holds what this node sent."""
+    said = receipt_bytes(receipt.cursor, node, peer)
+    want = hashlib.blake2b(said, key=peer.encode(), digest_size=8).digest()
+    return receipt.signature == want

@@ -1,68 +1,70 @@
-"""The simulated hierarchy: one city, two counties, four townships, eight villages."""
+"""The simulated hierarchies: a city over 2-4-8 or 3-9-27 nodes, closures computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
-__all__ = ["CITY", "TREE", "Tree"]
+__all__ = ["LARGE", "SMALL", "Tree"]
 
-CITY: Final = "1410"
+_ROOT: Final = "1410"
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Who is above whom, with closures computed once."""
+    """Who is above whom. Above the counties policy lets only reduced rows pass."""
 
+    root: str
     parent: Mapping[str, str]
     children: Mapping[str, tuple[str, ...]]
     subtree: Mapping[str, frozenset[str]]
     path_up: Mapping[str, tuple[str, ...]]
+    nodes: tuple[str, ...]
+    villages: tuple[str, ...]
 
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        return tuple(self.path_up)
+    def neighbours(self, node: str) -> tuple[str, ...]:
+        """Its parent, if it has one, and its children."""
+        above = self.parent.get(node)
+        return (*([above] if above else ()), *self.children[node])
 
-    @property
-    def villages(self) -> tuple[str, ...]:
-        return tuple(n for n in self.nodes if not self.children[n])
+    def is_local(self, author: str, home: str) -> bool:
+        """Whether the home is at or below the author, so that no letter is needed."""
+        return home in self.subtree[author]
 
-    def route(self, author: str, home: str) -> dict[str, tuple[str, ...]]:
-        """Every node a full record must reach, and by which nodes (itself last) it gets there.
+    def destinations(self, author: str, home: str) -> tuple[str, ...]:
+        """Every node that is to hold a row: its author, its home, and what is above the home."""
+        up = self.path_up[home]
+        return up if author in up else (author, *up)
 
-        It climbs from its author to the root, and goes down to its home from the lowest node above
-        both, unless that is the city, which holds no full rows but its own.
-        """
-        up = self.path_up[author]
-        ways = {node: up[: i + 1] for i, node in enumerate(up)}
-        meeting = next(node for node in up if home in self.subtree[node])
-        if meeting == CITY and author != CITY:
-            return ways
-        down = self.path_up[home][: self.path_up[home].index(meeting)]
-        way = ways[meeting]
-        for node in reversed(down):
-            way = (*way, node)
-            ways[node] = way
-        return ways
+    def meeting(self, one: str, other: str) -> str:
+        """The lowest node above both."""
+        return next(node for node in self.path_up[one] if other in self.subtree[node])
 
 
-def _build() -> Tree:
-    children: dict[str, tuple[str, ...]] = {CITY: ("141002", "141024")}
-    for county in children[CITY]:
-        children[county] = (county + "001", county + "002")
-        for township in children[county]:
-            children[township] = (township + "201", township + "202")
-            children.update(dict.fromkeys(children[township], ()))
+@cache
+def _build(fanouts: Sequence[int]) -> Tree:
+    children: dict[str, tuple[str, ...]] = {}
+    level = [_ROOT]
+    for depth, fanout in enumerate(fanouts):
+        width = 2 if depth == 0 else 3
+        for node in level:
+            children[node] = tuple(f"{node}{i + 1:0{width}d}" for i in range(fanout))
+        level = [child for node in level for child in children[node]]
+    children.update(dict.fromkeys(level, ()))
     parent = {child: node for node, below in children.items() for child in below}
-    path_up: dict[str, tuple[str, ...]] = {CITY: (CITY,)}
+    path_up: dict[str, tuple[str, ...]] = {_ROOT: (_ROOT,)}
     for node in sorted(parent, key=len):
         path_up[node] = (node, *path_up[parent[node]])
     subtree = {
         node: frozenset(other for other, path in path_up.items() if node in path)
         for node in path_up
     }
-    return Tree(parent, children, subtree, path_up)
+    return Tree(_ROOT, parent, children, subtree, path_up, tuple(path_up), tuple(level))
 
 
-TREE: Final = _build()
+SMALL: Final = _build((2, 2, 2))
+"""15 nodes."""
+LARGE: Final = _build((3, 3, 3))
+"""40 nodes."""

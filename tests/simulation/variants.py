@@ -7,17 +7,35 @@ can hurt, so that a bug is found within few seeds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from replication.core.config import LinkConfig
 from replication.core.effects import Effect
-from replication.core.inbound import InboundLane
+from replication.core.hashing import batch_digest
+from replication.core.inbound import InboundLane, Offer
 from replication.core.link import LinkEnd
-from replication.core.model import Batch, Cursor, Hello, Receipt
+from replication.core.model import Batch, Cursor, Hello, Lane, LogEntry, Receipt
 from replication.core.outbound import OutboundLane, RateMeter, ReceiptFault
 from replication.core.resume import ResumePoint, resume_point
-from tests.simulation.tree import TREE
 
-__all__ = ["PLANTED_BUGS", "REAL", "Variant"]
+__all__ = [
+    "REAL",
+    "AltersItsPlace",
+    "BelievesAnyClaim",
+    "BelievesAnyPosition",
+    "BelievesAnyReceipt",
+    "BulkFirst",
+    "ChecksNoDigest",
+    "KeepsPlace",
+    "MarksEarly",
+    "ResumesFromOwnBooks",
+    "SkipsTheGoneBackCheck",
+    "StepsOverGaps",
+    "TakesOldReads",
+    "TellsNoBeginning",
+    "Variant",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +55,18 @@ class Variant:
     unchecked: frozenset[str] = field(default_factory=frozenset)
     faults: tuple[str, ...] = ()
     fault_count_max: int = 14
-    fault_nodes: tuple[str, ...] = TREE.nodes
-    write_nodes: tuple[str, ...] = (*TREE.villages, *TREE.nodes)
     writes: int = 45
+    large_every: int = 0
 
 
-REAL = Variant(name="real")
+REAL = Variant(name="real", large_every=10)
+"""Every tenth schedule has forty nodes."""
 
 
 # -- resume rules removed -------------------------------------------------------------------------
 
 
-class _ResumesFromOwnBooks(LinkEnd):
+class ResumesFromOwnBooks(LinkEnd):
     """Goes on from what it persisted, whatever the peer says it holds."""
 
     @staticmethod
@@ -58,7 +76,7 @@ class _ResumesFromOwnBooks(LinkEnd):
         return ResumePoint(point.acked, start)
 
 
-class _BelievesAnyClaim(LinkEnd):
+class BelievesAnyClaim(LinkEnd):
     """Takes the peer's place in the log as it is, even if it counts a log of another epoch."""
 
     @staticmethod
@@ -69,7 +87,18 @@ class _BelievesAnyClaim(LinkEnd):
         return ResumePoint(acked, claimed.covers_to)
 
 
-class _SkipsTheGoneBackCheck(LinkEnd):
+class BelievesAnyPosition(LinkEnd):
+    """Goes on with a snapshot in a new stream where another stream had come to."""
+
+    @staticmethod
+    def resume(stream: Cursor, claimed: Cursor | None, saved: Cursor | None) -> ResumePoint:
+        point = resume_point(stream, claimed, saved)
+        if claimed is None or not claimed.position:
+            return point
+        return replace(point, acked=replace(point.acked, position=claimed.position))
+
+
+class SkipsTheGoneBackCheck(LinkEnd):
     """Does not notice that the peer has confirmed more than there is."""
 
     def _on_hello(self, hello: Hello) -> list[Effect]:
@@ -127,151 +156,82 @@ class _LaneStepsOverGaps(InboundLane):
         return batch.number > self._tail.number
 
 
-class _KeepsPlace(LinkEnd):
+class _LaneTakesAnyPlace(OutboundLane):
+    """Takes a receipt's place in the log as it came."""
+
+    def confirm(
+        self, receipt: Receipt, meter: RateMeter, now: int
+    ) -> tuple[int, ReceiptFault | None]:
+        for sent in tuple(self._sent):
+            if sent.cursor.number == receipt.cursor.number:
+                freed, fault = super().confirm(Receipt(sent.cursor), meter, now)
+                self.acked = receipt.cursor
+                return freed, fault
+        return 0, None
+
+
+class _LaneTellsNoBeginning(OutboundLane):
+    """Tells the end of a snapshot, but not the beginning of an empty one."""
+
+    def is_news(self, entries: Sequence[LogEntry], position: str) -> bool:
+        super().is_news(entries, position)
+        return bool(entries) or (self.position != "" and position == "")
+
+
+class _LaneChecksNoDigest(InboundLane):
+    """Applies a batch whatever became of it on the way."""
+
+    def offer(self, batch: Batch) -> Offer:
+        return super().offer(replace(batch, digest=batch_digest(batch.lane, batch.entries)))
+
+
+class KeepsPlace(LinkEnd):
     outbound_type = _LaneKeepsItsPlace
 
 
-class _TakesOldReads(LinkEnd):
+class TakesOldReads(LinkEnd):
     outbound_type = _LaneTakesOldReads
 
 
-class _MarksEarly(LinkEnd):
+class MarksEarly(LinkEnd):
     outbound_type = _LaneCountsSentAsDelivered
 
 
-class _BelievesAnyReceipt(LinkEnd):
+class BelievesAnyReceipt(LinkEnd):
     outbound_type = _LaneBelievesAnyReceipt
     inbound_type = _LaneStepsOverGaps
 
 
-class _StepsOverGaps(LinkEnd):
+class StepsOverGaps(LinkEnd):
     inbound_type = _LaneStepsOverGaps
 
 
-# -- the list -------------------------------------------------------------------------------------
+class AltersItsPlace(LinkEnd):
+    """Believes receipts that nobody signed, and where in the log they say the peer stands."""
+
+    outbound_type = _LaneTakesAnyPlace
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        inbound: Mapping[Lane, Cursor],
+        outbound: Mapping[Lane, Cursor],
+    ) -> None:
+        super().__init__(replace(config, verify=lambda _receipt: True), inbound, outbound)
 
 
-def _bug(  # a table row, read by its keywords
-    name: str,
-    *,
-    caught_by: str,
-    faults: str,
-    broken: str = "",
-    unchecked: str = "",
-    link_end: type[LinkEnd] = LinkEnd,
-    writes: int = 45,
-) -> Variant:
-    return Variant(
-        name=name,
-        link_end=link_end,
-        broken=frozenset(broken.split()),
-        caught_by=frozenset(caught_by.split()),
-        unchecked=frozenset(unchecked.split()),
-        faults=tuple(faults.split()),
-        fault_count_max=30,
-        writes=writes,
-    )
+class TellsNoBeginning(LinkEnd):
+    outbound_type = _LaneTellsNoBeginning
 
 
-PLANTED_BUGS = (
-    _bug(
-        "numbers_given_before_commit",
-        broken="numbers_at_begin",
-        faults="delay",
-        caught_by="I2 MARK",
-    ),
-    _bug(
-        "acknowledged_before_commit",
-        broken="acknowledge_before_commit",
-        faults="crash",
-        caught_by="I1",
-    ),
-    _bug(
-        "receipt_before_commit",
-        broken="receipt_before_commit cursor_not_compared",
-        link_end=_ResumesFromOwnBooks,
-        unchecked="I5 MARK",
-        faults="crash crash_now",
-        caught_by="I2",
-    ),
-    _bug("cursor_before_rows", broken="cursor_before_rows", faults="crash", caught_by="I2 MARK"),
-    _bug(
-        "log_outside_transaction",
-        broken="log_outside_transaction",
-        unchecked="MARK",
-        faults="crash",
-        caught_by="I2 I6",
-    ),
-    _bug("version_guard", broken="version_guard", faults="restore crash_now", caught_by="I3 I4"),
-    _bug(
-        "routing_by_author_alone",
-        broken="route_by_author admission",
-        faults="delay",
-        caught_by="I9",
-    ),
-    _bug(
-        "own_books_after_peer_restore",
-        link_end=_ResumesFromOwnBooks,
-        faults="restore",
-        caught_by="I2 MARK",
-    ),
-    _bug(
-        "claim_of_another_epoch",
-        link_end=_BelievesAnyClaim,
-        faults="restore",
-        caught_by="I2 I8 MARK",
-    ),
-    _bug("epoch_kept", broken="epoch_kept", faults="restore", caught_by="I10"),
-    _bug(
-        "epoch_kept_is_noticed",
-        broken="epoch_kept",
-        unchecked="I7 I10 MARK",
-        faults="restore",
-        caught_by="I2 I8",
-    ),
-    _bug(
-        "epoch_kept_unnoticed",
-        broken="epoch_kept",
-        link_end=_SkipsTheGoneBackCheck,
-        unchecked="I7 I10 MARK",
-        faults="restore",
-        caught_by="I2",
-    ),
-    _bug("amends_after_restore", broken="amends_after_restore", faults="restore", caught_by="I2"),
-    _bug(
-        "place_kept_after_refusal",
-        link_end=_KeepsPlace,
-        faults="lose_frame fill_disk",
-        caught_by="I2 MARK",
-    ),
-    _bug(
-        "old_read_after_refusal",
-        link_end=_TakesOldReads,
-        faults="fill_disk",
-        writes=250,
-        caught_by="I2 MARK",
-    ),
-    _bug("mark_before_receipts", link_end=_MarksEarly, faults="delay slow", caught_by="MARK"),
-    _bug(
-        "gap_stepped_over",
-        broken="cursor_not_compared",
-        link_end=_StepsOverGaps,
-        faults="lose_frame",
-        caught_by="I5",
-    ),
-    _bug(
-        "gap_loses",
-        broken="cursor_not_compared",
-        link_end=_BelievesAnyReceipt,
-        unchecked="I5 I7 MARK",
-        faults="lose_frame",
-        caught_by="I2",
-    ),
-    _bug(
-        "cursor_not_compared",
-        broken="cursor_not_compared",
-        faults="dial_twice slow break_stream",
-        caught_by="I5 I7",
-    ),
-)
-"""Each must be caught within 1,000 seeds; most are within three."""
+class ChecksNoDigest(LinkEnd):
+    inbound_type = _LaneChecksNoDigest
+
+
+class BulkFirst(LinkEnd):
+    """Serves the lanes from the last to the first."""
+
+    def _on_hello(self, hello: Hello) -> list[Effect]:
+        effects = super()._on_hello(hello)
+        self._out = dict(reversed(self._out.items()))
+        return effects

@@ -1,4 +1,4 @@
-"""One schedule: fifteen nodes, virtual time, faults from a seed, checkers, and the two phases.
+"""One schedule: 15 or 40 nodes, virtual time, faults from a seed, checkers, and the two phases.
 
 Phase one: clients write, faults strike, checkers look at every step. Phase two: everything heals;
 within a bounded virtual time all that was acknowledged must be everywhere it belongs (I8). Nothing
@@ -17,11 +17,11 @@ from typing import Any
 
 from replication.core.effects import Effect
 from tests.simulation.checkers import Checkers, ViolationError
+from tests.simulation.durable import Durable
 from tests.simulation.faults import Faults
 from tests.simulation.network import Network
 from tests.simulation.process import CrashError, SimNode
-from tests.simulation.store import Durable
-from tests.simulation.tree import TREE
+from tests.simulation.tree import LARGE, SMALL
 from tests.simulation.variants import REAL, Variant
 from tests.simulation.writes import Writes
 
@@ -29,7 +29,7 @@ __all__ = ["Outcome", "World", "run_schedule"]
 
 FAULT_PHASE_MS = 25_000
 DRAIN_MS_MAX = 180_000
-EVENTS_MAX = 400_000
+EVENTS_MAX = 1_500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,18 @@ class World:
         self.fired: Counter[str] = Counter()
         self.crash_points: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
-        self.checkers = Checkers(variant.unchecked)
-        self.writes = Writes(self.random)
+        is_large = variant.large_every and seed % variant.large_every == variant.large_every - 1
+        self.tree = LARGE if is_large else SMALL
+        self.checkers = Checkers(self.tree, variant.unchecked)
+        self.writes = Writes(self.random, self.tree, self.random.choice((0.0, 0.15, 0.4)))
         self.batch_bytes = self.random.choice((400, 1500, 20_000))
         self._trace = trace
         self._queue: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._ticket = count()
-        self._epochs: Counter[str] = Counter(dict.fromkeys(TREE.nodes, 1))
+        self._epochs: Counter[str] = Counter(dict.fromkeys(self.tree.nodes, 1))
         self.network = Network(self)
-        self.nodes = {node: SimNode(self, node) for node in TREE.nodes}
+        self.nodes = {node: SimNode(self, node) for node in self.tree.nodes}
+        self._writers = (*self.tree.villages, *self.tree.nodes)
         coalescing = self.random.random() < 0.3
         for node in self.nodes.values():
             node.store.coalescing = coalescing
@@ -112,11 +115,14 @@ class World:
         node.crash()
         self.fired["restore"] += 1
         self._epochs[node.node_id] += 1
+        if any(other.store.disk.recovering for other in self.nodes.values()):
+            self.fired["restore_while_recovering"] += 1
         disk = backup.copy()
         if "epoch_kept" not in self.variant.broken:
             disk.store_epoch = self._epochs[node.node_id]
             disk.incarnation = f"life {disk.store_epoch}"
         disk.recovering = "amends_after_restore" not in self.variant.broken
+        disk.served.clear()
         node.store.put_back(disk)
         self.note_text(f"{node.node_id} restored to {disk.head}, epoch {disk.store_epoch}")
         self.checkers.restored(
@@ -130,7 +136,7 @@ class World:
         """Run both phases; returns the virtual milliseconds the second one took."""
         for node in self.nodes.values():
             self.guard(node, node.start)
-        for number in range(self.variant.writes):
+        for number in range(self.variant.writes * len(self.tree.nodes) // 15):
             self.at(self.random.randrange(FAULT_PHASE_MS), self._write, number)
         Faults(self).plan(FAULT_PHASE_MS)
         self._run_until(FAULT_PHASE_MS)
@@ -142,6 +148,7 @@ class World:
         disks = self._disks()
         self.checkers.arrived_everywhere(disks)
         self.checkers.rows_are_logged(disks)
+        self.checkers.letters_are_gone(disks)
         for node in self.nodes.values():
             self.checkers.recovered(node.store)
             if not node.is_idle():
@@ -157,7 +164,7 @@ class World:
         )
 
     def _write(self, number: int) -> None:
-        node = self.nodes[self.random.choice(self.variant.write_nodes)]
+        node = self.nodes[self.random.choice(self._writers)]
         if node.alive:
             self.guard(node, node.begin_write, number)
 
@@ -178,8 +185,23 @@ class World:
             node.crash_in = None
             node.slowness = 1
             node.store.disk_full = False
+            node.store.failing_syncs = 0
+            node.upgrade()
             if not node.alive:
                 self.guard(node, node.start)
+        for child in self.tree.parent:
+            self.network.narrow(child, 0)
+
+    def fair(self, complaint: str, node: str) -> None:
+        """Take note of what a sender lets overtake an urgent entry."""
+        if complaint:
+            self.checkers.fail("FAIR", f"at {node} {complaint}")
+
+    def count_what_happened(self) -> None:
+        """Fill in what is counted where it happens rather than where it is planned."""
+        self.fired.update(self.checkers.counts)
+        for node in self.nodes.values():
+            self.fired["snapshot"] += node.store.sending.begun
 
     # -- the trace ------------------------------------------------------------------------------
 
@@ -205,6 +227,7 @@ def run_schedule(
         drained_ms = world.run()
     except ViolationError as found:
         violation = found
+    world.count_what_happened()
     return Outcome(
         seed,
         violation,

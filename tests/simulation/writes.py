@@ -1,72 +1,88 @@
-"""What clients write: residents and records at villages, records of villagers at all levels."""
+"""What clients write: residents and records at villages, records at all levels, some far away."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import TYPE_CHECKING
 
 from replication.core.model import Form, Lane, Operation, RowChange, Version
-from tests.simulation.store import Durable
-from tests.simulation.tree import TREE
 
-__all__ = ["Writes"]
+if TYPE_CHECKING:
+    from tests.simulation.process import SimNode
+    from tests.simulation.tree import Tree
+
+__all__ = ["Writes", "lane_of"]
 
 _RECORD_LANES = (Lane.BULK, Lane.BULK, Lane.BULK, Lane.CARE, Lane.CONTROL)
+
+
+def lane_of(row: RowChange) -> Lane:
+    """The lane of a row's table."""
+    return Lane.IDENTITY if row.table == "residents" else Lane[row.table.upper()]
 
 
 class Writes:
     """Makes the rows of one write, from what the node holds at its commit."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, tree: Tree, away: float) -> None:
         self._random = random
+        self._tree = tree
+        self._away = away
 
-    def make(self, node: str, disk: Durable, number: int) -> list[tuple[Lane, RowChange]]:
+    def make(self, node: SimNode, number: int) -> list[tuple[Lane, RowChange]]:
         """Rows with their lanes; empty if there is nothing sensible to write."""
-        random = self._random
+        random, tree, here = self._random, self._tree, node.node_id
         roll = random.random()
         if roll < 0.25:
-            amended = self._amend(node, disk)
+            amended = self._amend(node)
             if amended:
                 return amended
-        if not TREE.children[node]:
+        is_old = node.protocol_max < 2
+        if random.random() < self._away and not is_old:
+            elsewhere = [v for v in tree.villages if v not in tree.subtree[here]]
+            if elsewhere:
+                return self._records(node, random.choice(elsewhere), number)
+        if not tree.children[here]:
             if roll < 0.45:
-                row_id = _row_id(node, disk, number)
+                row_id = _row_id(node, number)
                 return [
-                    (Lane.IDENTITY, _row("residents", node, node, row_id + "0")),
-                    (Lane.BULK, _row("bulk", node, node, row_id + "1")),
+                    (Lane.IDENTITY, _row("residents", here, here, row_id + "0")),
+                    (Lane.BULK, _row("bulk", here, here, row_id + "1")),
                 ]
             if roll < 0.8:
-                return self._records(node, node, disk, number)
-        return self._records(node, self._home_for(node), disk, number)
+                return self._records(node, here, number)
+        below = [village for village in tree.villages if village in tree.subtree[here]]
+        return self._records(node, random.choice(below), number)
 
-    def _home_for(self, node: str) -> str:
-        """A village at or below this node whose resident is cared for here."""
-        villages = [village for village in TREE.villages if village in TREE.subtree[node]]
-        return self._random.choice(villages)
-
-    def _records(
-        self, node: str, home: str, disk: Durable, number: int
-    ) -> list[tuple[Lane, RowChange]]:
+    def _records(self, node: SimNode, home: str, number: int) -> list[tuple[Lane, RowChange]]:
         count = 1 + self._random.randrange(3)
         lanes = [self._random.choice(_RECORD_LANES) for _ in range(count)]
-        row_id = _row_id(node, disk, number)
+        row_id = _row_id(node, number)
         return [
-            (lane, _row(lane.name.lower(), node, home, f"{row_id}{i}"))
+            (lane, _row(lane.name.lower(), node.node_id, home, f"{row_id}{i}"))
             for i, lane in enumerate(lanes)
         ]
 
-    def _amend(self, node: str, disk: Durable) -> list[tuple[Lane, RowChange]]:
-        if disk.recovering:
+    def _amend(self, node: SimNode) -> list[tuple[Lane, RowChange]]:
+        disk, here = node.store.disk, node.node_id
+        if disk.recovering and "amends_while_recovering" not in node.store.broken:
             return []
-        own = [row for row in disk.rows.values() if row.author_node == node]
+        local = self._tree.subtree[here]
+        # What it wrote for a home elsewhere may have a later version there since a restore.
+        far = node.protocol_max >= 2 and disk.store_epoch == 1
+        own = [
+            row
+            for row in disk.rows.values()
+            if row.author_node == here and (far or row.home_node in local)
+        ]
         if not own:
             return []
         row = self._random.choice(own)
-        lane = Lane.IDENTITY if row.table == "residents" else Lane[row.table.upper()]
         version = Version(row.version.author_epoch, row.version.number + 1)
         # The content is new, so that two rows of one version are told apart.
         values = {**row.values, "amended": self._random.randrange(1 << 30)}
-        return [(lane, replace(row, version=version, values=values))]
+        return [(lane_of(row), replace(row, version=version, values=values))]
 
 
 def _row(table: str, author: str, home: str, row_id: str) -> RowChange:
@@ -86,6 +102,6 @@ def _row(table: str, author: str, home: str, row_id: str) -> RowChange:
     )
 
 
-def _row_id(author: str, disk: Durable, number: int) -> str:
+def _row_id(node: SimNode, number: int) -> str:
     # The epoch in it stands for the randomness that keeps a restored node's new ids apart.
-    return f"{author}-{disk.store_epoch}-{number}-"
+    return f"{node.node_id}-{node.store.disk.store_epoch}-{number}-"
