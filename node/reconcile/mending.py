@@ -13,14 +13,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, and_, bindparam, select, update
 
-from node.reconcile.model import Cause, Pair, Slice, Taken, key_of
+from node.reconcile.model import Cause, Direction, Pair, Slice, Taken, key_of
 from node.reconcile.slices import SliceReader
 from node.security.caller import local_operator
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, held_rows
-from node.storage.shapes import fits_schema, refuse_unspeakable
+from node.storage.shapes import fits_schema, is_row_id, refuse_unspeakable
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.transactions import ChangedMeanwhileError
@@ -35,6 +35,9 @@ _OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
 _KEPT: Final = frozenset({"row_id", "value_claim"})
 _PURPOSE: Final = "mended from"
 
+_Home = tuple[str, int]
+"""A resident's home and its epoch."""
+
 
 class Mender:
     """Mends rows of one link at this end."""
@@ -45,6 +48,7 @@ class Mender:
         self._store = store
         self._maker = maker
         self._reader = reader
+        self._pair = pair
         self._peer = pair.parent if store.node_id == pair.child else pair.child
 
     def mend(
@@ -73,7 +77,9 @@ class Mender:
     ) -> list[Taken]:
         sound = [change for change in rows if self._is_sound(part, change)]
         held = held_rows(connection, part.table, [change.row_id for change in sound])
-        homes = self._homes(connection, [change.resident_id for change in sound])
+        concerned = [change.resident_id for change in sound]
+        concerned += [row.resident_id for row in held.values()]
+        homes = self._homes(connection, [each for each in concerned if is_row_id(each)])
         answers: list[Taken] = []
         news: list[RowChange] = []
         again: list[RowChange] = []
@@ -95,7 +101,7 @@ class Mender:
         part: Slice,
         change: RowChange,
         held: HeldRow | None,
-        homes: dict[str, str],
+        homes: dict[str, _Home],
         *,
         from_log: bool,
     ) -> Cause | None:
@@ -107,21 +113,41 @@ class Mender:
         lane = TABLES[change.table].lane
         if lane is Lane.IDENTITY and change.author_node != change.home_node:
             return Cause.REFUSED
-        home = homes.get(change.resident_id, change.home_node)
-        if change.table not in _OWN_ROWS and home != change.home_node:
+        home = homes.get(change.resident_id)
+        if change.table not in _OWN_ROWS and home is not None and home[0] != change.home_node:
             return Cause.HOME_MISMATCH
-        if held is None or _is_same(change, held):
+        if held is not None and not from_log and not self._may_touch(part, held, homes):
+            return Cause.REFUSED
+        if held is not None and _is_same(change, held):
+            return None
+        if home is not None and change.home_epoch < home[1]:
+            return Cause.REFUSED
+        if held is None:
             return None
         if (change.version, change.home_epoch) < (held.version, held.home_epoch):
             return Cause.OWNER_BEHIND
         return None if change.author_node == held.author_node else Cause.REFUSED
 
-    def _homes(self, connection: Connection, resident_ids: Sequence[str]) -> dict[str, str]:
+    def _may_touch(self, part: Slice, held: HeldRow, homes: dict[str, _Home]) -> bool:
+        """Whether the row that is held is one of this link at all.
+
+        A hostile end may name any row id. That of a sibling's row, or of a row that the other side
+        wrote, must not be a way to replace it.
+        """
+        hierarchy, pair = self._store.hierarchy, self._pair
+        below = hierarchy.subtree(pair.child)
+        if self._store.node_id == pair.parent:
+            home = homes.get(held.resident_id, ("", 0))[0]
+            is_childs = held.home_node in below or home in below
+            return is_childs and held.author_node not in hierarchy.path_to_root(pair.parent)
+        return part.direction is Direction.UP or held.author_node not in below
+
+    def _homes(self, connection: Connection, resident_ids: Sequence[str]) -> dict[str, _Home]:
         t = REPLICATED[RESIDENTS.name]
-        query: Select[Any] = select(t.c.row_id, t.c.home_node).where(
+        query: Select[Any] = select(t.c.row_id, t.c.home_node, t.c.home_epoch).where(
             t.c.row_id.in_(sorted(set(resident_ids)))
         )
-        return {row.row_id: row.home_node for row in connection.execute(query)}
+        return {row.row_id: (row.home_node, row.home_epoch) for row in connection.execute(query)}
 
     def _write(
         self,

@@ -149,6 +149,7 @@ def current_out(rows: Sequence[Current]) -> list[list[Any]]:
             None if row.digest is None else row.digest.hex(),
             None if row.version is None else [row.version.author_epoch, row.version.number],
             row.broken,
+            row.home_epoch,
         ]
         for row in rows
     ]
@@ -161,8 +162,9 @@ def current_in(said: Any) -> list[Current]:
             None if digest is None else bytes.fromhex(digest),
             None if version is None else Version(int(version[0]), int(version[1])),
             bool(broken),
+            int(home_epoch),
         )
-        for digest, version, broken in said
+        for digest, version, broken, home_epoch in said
     ]
 
 

@@ -94,6 +94,7 @@ class Current:
     digest: bytes | None
     version: Version | None = None
     broken: bool = False
+    home_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

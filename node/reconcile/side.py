@@ -208,6 +208,9 @@ class LocalSide:
             return self._wanted(part, key, Cause.OWNER_BEHIND, their)
         if their.broken:
             return Verdict(key, Cause.SEAL_BROKEN, row=mine.change)
+        if their.version == mine.version and their.home_epoch > mine.home_epoch:
+            # He has moved, and this end keeps what it had: his new home's link tells.
+            return Verdict(key)
         is_older = their.version is not None and their.version < mine.version
         return Verdict(key, Cause.STALE if is_older else Cause.CONTENT, row=mine.change)
 

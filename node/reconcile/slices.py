@@ -37,12 +37,19 @@ __all__ = ["SliceReader", "SliceRow", "row_digest"]
 class SliceRow:
     """A row of a slice. `source`: the row id here behind it; `change` None: it does not open."""
 
-    __slots__ = ("change", "key", "node_id", "source", "version")
+    __slots__ = ("change", "home_epoch", "key", "node_id", "source", "version")
 
     def __init__(
-        self, key: bytes, source: str, version: Version, change: RowChange | None, node_id: str
+        self,
+        key: bytes,
+        source: str,
+        version: Version,
+        home_epoch: int,
+        change: RowChange | None,
+        node_id: str,
     ) -> None:
         self.key = key
+        self.home_epoch = home_epoch
         self.source = source
         self.version = version
         self.change = change
@@ -59,7 +66,7 @@ class SliceRow:
     @property
     def current(self) -> Current:
         """As the other end is told of it."""
-        return Current(self.digest, self.version, broken=self.change is None)
+        return Current(self.digest, self.version, self.change is None, self.home_epoch)
 
 
 def row_digest(change: RowChange) -> bytes:
@@ -231,7 +238,8 @@ class SliceReader:
         version = Version(int(row["version_epoch"]), int(row["version_number"]))
 
         def shown(key: str, made: RowChange | None) -> SliceRow:
-            return SliceRow(key_of(key), row_id, version, made, self._store.node_id)
+            epoch = int(row["home_epoch"])
+            return SliceRow(key_of(key), row_id, version, epoch, made, self._store.node_id)
 
         if not self._is_sent_up(part) or row["form"] != Form.FULL:
             if source == part.table:

@@ -114,6 +114,33 @@ async def test_rows_that_replication_would_refuse_are_refused(region: Region) ->
     assert before[0]["row_id"] == record
 
 
+async def test_a_row_of_a_sibling_is_not_replaced(region: Region) -> None:
+    """Named by its id, with its very version, by a child that is not its own; nor a parent's."""
+    _, township, record = settled_region(region)
+    other = region.node(VILLAGE_2)
+    made = other.storage.put_bundle(other.caller(), bundle("other", person("142601199001011234")))
+    settled(region, other, township)
+    above = township.storage.put_bundle(
+        township.caller(), bundle("above", observation(made.resident_ids[0], 1.0))
+    ).record_ids[0]
+    desk = desk_of(region, township, other)
+    resident = made.resident_ids[0]
+    theft = [
+        replace(
+            change(home=VILLAGE_2, author=VILLAGE_2, values={"value": 6.0, "code": "8480-6"}),
+            row_id=row_id,
+            resident_id=resident,
+        )
+        for row_id in (record, above)
+    ]
+    before = contents_of(township)
+    said: dict[str, object] = {"slice": of_slice(VILLAGE_2), "rows": m.rows_out(theft)}
+    answer = await desk.answer(VILLAGE_2, request("take", said))
+    taken = m.taken_in(m.unpacked(answer)["taken"])
+    assert [each.cause for each in taken] == [Cause.REFUSED] * 2
+    assert contents_of(township) == before
+
+
 async def test_no_version_is_ever_lowered(region: Region) -> None:
     """An older version of a row that is held is not written."""
     village, township, record = settled_region(region)
@@ -168,6 +195,13 @@ async def test_a_fault_of_the_other_end_stands_in_the_report(region: Region) -> 
     refused = AskRefusedError("UNKNOWN_METHOD", "not known here")
     report = await compare(region, village, township, repair=False, refuse=refused)
     assert (report.fault, report.equal) == ("UNKNOWN_METHOD", False)
+
+
+def contents_of(node: NodeStore) -> list[object]:
+    """Its observations as they are stored."""
+    t = REPLICATED["observations"]
+    with read_transaction(node.engine) as connection:
+        return [dict(row) for row in connection.execute(select(t).order_by(t.c.row_id)).mappings()]
 
 
 def _resident(node: NodeStore) -> str:
