@@ -146,7 +146,8 @@ class Handover:
         grant = self._homes.newest(connection, [piece.resident_id]).get(piece.resident_id)
         if grant is None or grant.home_epoch < piece.home_epoch:
             return GRANT_UNKNOWN
-        if not self._may_ship(letter.sender, grant):
+        known = self._homes.of_resident(connection, piece.resident_id)
+        if not any(self._may_ship(letter.sender, signed.grant) for signed in known):
             raise HandoverInvalidError(f"{letter.sender} has no part in this resident's moves")
         for change in piece.changes():
             _refuse_unfit(change, piece.resident_id)
@@ -169,13 +170,13 @@ class Handover:
     def _may_ship(self, sender: NodeId, grant: Grant) -> bool:
         """The old home's side, up to the granter; whoever else lies there may have been his home.
 
-        A granter may be the old home itself.
+        Nodes above the new home may hold him in any case. A granter may be the old home itself.
         """
-        if sender == grant.granted_by:
-            return True
         path = self._store.hierarchy.path_to_root
         if sender not in self._store.hierarchy:
             return False
+        if sender == grant.granted_by or sender in path(NodeId(grant.home_node)):
+            return True
         above = common_ancestor(sender, grant.from_node, lambda node: path(NodeId(node)))
         return above != grant.granted_by and above in self._store.hierarchy.subtree(
             NodeId(grant.granted_by)

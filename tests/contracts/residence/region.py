@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, select
@@ -169,7 +170,10 @@ class MovingNode(NodeStore):
         known = present or self.read(lambda c: self.residence.known(c, resident_id))
         assert known is not None
         ask = Ask(resident_id, to, "moved house", self.node_id, known)
-        return self.write(lambda c: self.residence.grant(c, self.caller(), ask, known))
+        granted: SignedGrant = self.write(
+            lambda c: self.residence.grant(c, self.caller(), ask, known)
+        )
+        return granted
 
     def read(self, work: Callable[[Connection], Any]) -> Any:
         """In a transaction that reads."""
@@ -185,7 +189,7 @@ class MovingNode(NodeStore):
         busy = False
         for letter_id in self.read(lambda c: self.post.outbox.due(c, self.clock.ms, 1000)):
             busy = True
-            self.write(lambda c, each=letter_id: self.post.go_on(c, each))
+            self.write(partial(_go_on, self.post, letter_id))
         self.number()
         for resident_id, home_epoch in self.steps.due():
             before = self._standing(resident_id)
@@ -222,6 +226,10 @@ class MovingNode(NodeStore):
         q = CHANGELOG.quarantine
         query = select(func.count()).select_from(q).where(q.c.closed_as.is_(None))
         return int(self.read(lambda c: c.execute(query).scalar_one()))
+
+
+def _go_on(post: Post, letter_id: str, connection: Connection) -> None:
+    post.go_on(connection, letter_id)
 
 
 class MovingRegion(Region):

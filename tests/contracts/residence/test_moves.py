@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from hierarchy_config.model import NodeId
 from node.residence.errors import (
@@ -14,7 +14,8 @@ from node.residence.errors import (
     ResidentInTransferError,
     ResidentMovedError,
 )
-from node.storage.tables import CHANGELOG, RESIDENCE
+from node.storage.tables import CHANGELOG, REPLICATED, RESIDENCE
+from replication.changelog import read_transaction
 from replication.core.model import Audience, Form
 from tests.contracts.residence.region import (
     ABOVE,
@@ -97,13 +98,12 @@ def test_the_city_counts_him_once_and_without_a_name(region: MovingRegion) -> No
 
 
 def _reduced(region: MovingRegion) -> dict[str, list[Any]]:
-    from node.storage.tables import REPLICATED
-
     city = region.node(CITY)
     found = {}
     for name, t in REPLICATED.items():
         query = select(t).where(t.c.form != Form.FULL.value).order_by(t.c.row_id)
-        found[name] = city.read(lambda c, q=query: list(c.execute(q).all()))
+        with read_transaction(city.engine) as connection:
+            found[name] = list(connection.execute(query).all())
     return found
 
 
@@ -307,10 +307,6 @@ def test_a_row_that_only_a_former_ancestor_holds_is_sent_before_it_goes(
     old = region.node(VILLAGE)
     (lost, *_) = old.rows(resident_id)
     # As if the old home had been put back from before it wrote this.
-    from sqlalchemy import delete
-
-    from node.storage.tables import REPLICATED
-
     t = REPLICATED["observations"]
     old.write(lambda c: c.execute(delete(t).where(t.c.row_id == lost.row_id)))
     region.node(COUNTY).grant(resident_id, VILLAGE_3)
