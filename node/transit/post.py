@@ -421,8 +421,10 @@ class Post:
         if own is None:
             raise TransitError("a receipt cannot be signed: this node's key cannot be read")
         at = format_ms(now_ms)
+        # In the lane of what the letter brought, behind it: whoever holds the receipt knows that
+        # this node's parent holds the rows, and this node may lose them.
         header = Header(
-            self._ids.mint(), self.node_id, letter.sender, RECEIPT, Lane.CONTROL.value, at, 1
+            self._ids.mint(), self.node_id, letter.sender, RECEIPT, letter.lane.value, at, 1
         )
         said = {"letter": letter.letter_id, "outcome": outcome, "at": at}
         data = write_open(header, json.dumps(said).encode(), own)

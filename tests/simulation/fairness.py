@@ -31,17 +31,19 @@ class Watch:
 
     def news(self, end: LinkEnd, lane_heads: Mapping[Lane, int]) -> None:
         """The sender knows the log up to these sequences."""
-        views = end.lane_views
-        for lane in _URGENT if views else ():
+        for lane in _URGENT:
             if lane in self._wanted or lane_heads[lane] <= self._before.get(lane, 0):
                 continue
             self._before[lane] = lane_heads[lane]
-            if lane_heads[lane] > views[lane].sent_to:
+            view = end.lane_views.get(lane)
+            if view is not None and lane_heads[lane] > view.sent_to:
                 self._wanted[lane] = lane_heads[lane]
                 self._overtakers[lane] = Counter()
 
     def sent(self, end: LinkEnd, batch: Batch) -> str:
         """A batch leaves; returns what is unfair, or nothing."""
+        if not self._wanted:
+            return ""
         for lane, wanted in tuple(self._wanted.items()):
             view = end.lane_views[lane]
             if batch.lane is lane or view.sent_to >= wanted or view.refusals:

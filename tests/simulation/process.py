@@ -90,6 +90,7 @@ class SimNode:
         self.sessions: dict[int, Session] = {}
         self._dial_due = False
         self._numbering = False
+        self._told = 0
 
     # -- life and death -------------------------------------------------------------------------
 
@@ -205,6 +206,7 @@ class SimNode:
         self._tell_head(self.store.disk.head)
 
     def _tell_head(self, head: int, overtaken: dict[Lane, int] | None = None) -> None:
+        self._told = head
         lane_heads = overtaken or dict(self.store.disk.lane_heads)
         for session in tuple(self.sessions.values()):
             effects = session.end.log_advanced(head, self._clock(), lane_heads)
@@ -463,7 +465,8 @@ class SimNode:
         except RefusedError as refused:
             self._count(refused)
             return
-        self._tell_head(self.store.disk.head)
+        if self.store.disk.head > self._told:
+            self._tell_head(self.store.disk.head)
         if mark is None:
             return
         for session in self._to(parent) if parent else []:
