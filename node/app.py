@@ -197,16 +197,7 @@ class Node:
         hub.child_handlers = {**region.child_handlers, **residence.child_handlers}
         hub.met = region.met
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads=threads, clock=clock)
-        transit = TransitRoom(
-            base,
-            store,
-            hub,
-            link_store,
-            threads=threads,
-            clock=clock,
-            notify=pump.notify,
-            head=lambda: pump.head,
-        )
+        transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
         thread = self._threads("reconcile", 1)
         reconcile = ReconcileRoom(
@@ -245,6 +236,7 @@ class Node:
             lambda: parts.questions.columnar_sequence,
             parts.started_ms,
             parts.watch.book,
+            lambda: parts.seeding.pruner.standing,
         )
         return Servicers(
             self._desk(parts),
@@ -413,6 +405,9 @@ class Node:
         while True:
             await asyncio.sleep(WATCH_S)
             metrics.columnar(parts.questions.columnar_sequence)
+            standing = parts.seeding.pruner.standing
+            metrics.log_kept(standing.log_bytes, standing.pruned_to)
+            metrics.recovering(active=parts.seeding.recovery.active)
             metrics.quarantined(
                 await loop.run_in_executor(parts.threads, parts.store.storage.quarantined)
             )

@@ -118,6 +118,7 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "PEER_IDENTITY": _UNAUTHENTICATED,
         "SIGNATURE_INVALID": _UNAUTHENTICATED,
         "DISK_FULL": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
+        "RECOVERING": _UNAVAILABLE,
         "EXTRA_MISSING": _PRECONDITION,
         "RAY_UNAVAILABLE": _UNAVAILABLE,
         "REQUEST_ID_REUSED": PublicStatus(grpc.StatusCode.ALREADY_EXISTS, 409),

@@ -27,6 +27,19 @@ class NodeMetrics:
         self._log_head = Gauge(
             "fenhe_log_sequence", "Newest number of the change log", registry=self.registry
         )
+        self._log_bytes = Gauge(
+            "fenhe_log_bytes", "About what the change log takes", registry=self.registry
+        )
+        self._log_pruned = Gauge(
+            "fenhe_log_pruned_sequence",
+            "Newest number that was pruned from the change log",
+            registry=self.registry,
+        )
+        self._recovering = Gauge(
+            "fenhe_recovering",
+            "1 while the node gets back what its store lost",
+            registry=self.registry,
+        )
         self._connected = Gauge(
             "fenhe_link_connected", "1 while the link is up", ("peer",), registry=self.registry
         )
@@ -81,6 +94,15 @@ class NodeMetrics:
         self._connected.labels(peer).set(connected)
         for lane, entries in backlog.items():
             self._backlog.labels(peer, lane).set(entries)
+
+    def log_kept(self, size: int, pruned_to: int) -> None:
+        """The change log takes about `size` bytes, and begins after `pruned_to`."""
+        self._log_bytes.set(size)
+        self._log_pruned.set(pruned_to)
+
+    def recovering(self, *, active: bool) -> None:
+        """Whether the node is getting back what it lost."""
+        self._recovering.set(active)
 
     def columnar(self, sequence: int) -> None:
         """The columnar replica reached `sequence`."""

@@ -13,7 +13,7 @@ import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config import NodeId, load_region, shipped_region
 from node.cli import recover_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
-from node.cli.output import command, errors, out, print_json, print_table, printable
+from node.cli.output import command, errors, format_bytes, out, print_json, print_table, printable
 from node.clock import SystemClock
 from node.security.caller import CallerKind
 from node.security.suites import Suite
@@ -181,6 +181,12 @@ def status(
     out.print(
         f"Change log at {response.log_sequence}, columnar replica at {response.columnar_sequence}."
     )
+    out.print(
+        f"Change log takes about {format_bytes(response.log_bytes)}, pruned to "
+        f"{response.log_pruned_to}."
+    )
+    if response.recovering:
+        errors.print("Recovering: amendments and retractions wait (fenhe node recover --status).")
     print_table(
         ("link", "to", "state", "lane", "delivered to", "applied to", "to go"),
         [

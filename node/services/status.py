@@ -18,6 +18,7 @@ from hierarchy_config.model import NodeId
 from node.clock import Clock, format_ms
 from node.link_store import NodeLinkStore
 from node.links import LinkHub, LinkState
+from node.pruning import PruningState
 from node.services.operations import alarm_out
 from node.storage import Storage
 from node.watch import AlarmBook
@@ -50,6 +51,7 @@ class StatusSources:
     columnar_sequence: Callable[[], int]
     started_ms: int
     alarms: AlarmBook
+    pruning: Callable[[], PruningState]
 
 
 class NodeServicer(node_pb2_grpc.NodeServiceServicer):
@@ -88,6 +90,9 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             uptime_ms=s.clock.monotonic_ms() - s.started_ms,
             quarantined=s.storage.quarantined(),
             alarms=[alarm_out(alarm) for alarm in s.alarms.standing],
+            recovering=s.storage.recovery.active,
+            log_pruned_to=s.pruning().pruned_to,
+            log_bytes=s.pruning().log_bytes,
         )
 
     def _link(self, state: LinkState) -> pb.LinkStatus:

@@ -8,6 +8,7 @@ from pathlib import Path
 from node.new_epoch import begin_new_epoch
 from tests.services.people import Person, put_request
 from tests.services.region import Region, nodes
+from tests.services.seeding import recovering
 from tests.services.waiting import until
 
 TOWNSHIP, VILLAGE = nodes("141002100", "141002100200")
@@ -24,7 +25,7 @@ def last_error(region: Region) -> str:
 
 
 def test_a_restored_node_goes_on_under_a_new_epoch(tmp_path: Path) -> None:
-    """What it wrote after the backup stays at its parent; what it writes now arrives there."""
+    """What it wrote after the backup comes back to it; what it writes now arrives above."""
     with Region(tmp_path / "region", (TOWNSHIP, VILLAGE)) as region:
         store = region.place.node_dir(VILLAGE) / "store.db"
         region.start()
@@ -49,7 +50,9 @@ def test_a_restored_node_goes_on_under_a_new_epoch(tmp_path: Path) -> None:
         region.start(VILLAGE)
         region.linked(VILLAGE)
         assert region.fleet.status(VILLAGE).store_epoch == 2
+        until("it has its rows back", lambda: region.rows(VILLAGE)["residents"] == 2)
+        until("it is whole", lambda: not recovering(region, VILLAGE))
         region.put(VILLAGE, put_request("after-restore-3", Person(3, VILLAGE)))
         until("the third arrives", lambda: delivered(region, 3))
-        assert region.rows(VILLAGE)["residents"] == 2
+        assert region.rows(VILLAGE)["residents"] == 3
         assert region.fleet.status(TOWNSHIP).quarantined == 0

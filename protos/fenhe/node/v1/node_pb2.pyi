@@ -80,6 +80,9 @@ class StatusResponse(_message.Message):
     UPTIME_MS_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
+    RECOVERING_FIELD_NUMBER: _builtins.int
+    LOG_PRUNED_TO_FIELD_NUMBER: _builtins.int
+    LOG_BYTES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code."""
     level: _builtins.str
@@ -108,6 +111,12 @@ class StatusResponse(_message.Message):
     """Milliseconds since the process started."""
     quarantined: _builtins.int
     """Changes from neighbours that were not admitted and wait for an operator; normally 0."""
+    recovering: _builtins.bool
+    """True while the node gets back what its store lost: it amends and retracts nothing."""
+    log_pruned_to: _builtins.int
+    """Last number that was pruned from the change log; 0: none."""
+    log_bytes: _builtins.int
+    """About what the change log takes in the database, bytes."""
     @_builtins.property
     def rows(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Rows held by table, deleted ones excluded."""
@@ -140,10 +149,13 @@ class StatusResponse(_message.Message):
         uptime_ms: _builtins.int = ...,
         quarantined: _builtins.int = ...,
         alarms: _abc.Iterable[_operations_pb2.Alarm] | None = ...,
+        recovering: _builtins.bool = ...,
+        log_pruned_to: _builtins.int = ...,
+        log_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "database", b"database", "level", b"level", "links", b"links", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "database", b"database", "level", b"level", "links", b"links", "log_bytes", b"log_bytes", "log_pruned_to", b"log_pruned_to", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "recovering", b"recovering", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
