@@ -13,7 +13,14 @@ A script is blocks of a command, `----`, and what it printed:
     backup parent          keep what the parent has on disk
     restore parent 2       put it back, with this store epoch
     tick 1000              this many milliseconds later
+    letter child bulk 1    a sealed letter to a node beyond the other side
+    prune child 4          drop the child's log up to this entry, but for letters under way
+    recovering child       what its next Hellos say, until every lane has been served
+    busy parent yes        it puts off who wants a snapshot; `no`: no more
+    old parent             it speaks protocol 1; `new parent`: the newest
     state parent           what the parent has on disk
+
+What becomes of moves is in scenario_moves.py.
 
 `python -m tests.unit.replication_core.scenario FILE…` writes the outputs anew; read the difference.
 """
@@ -29,18 +36,22 @@ from typing import assert_never
 
 from replication.core.config import LinkConfig, PeerRole
 from replication.core.effects import (
+    SEED,
     ApplyBatch,
     Close,
     Effect,
     LinkFrame,
     LinkUp,
+    LogPart,
     ReadLog,
     SaveDelivered,
     SaveMark,
     Send,
 )
+from replication.core.greeting import RECOVERING, seed_feature
 from replication.core.link import LinkEnd
 from replication.core.model import (
+    PROTOCOL_MAX,
     Batch,
     Cursor,
     Form,
@@ -52,10 +63,13 @@ from replication.core.model import (
     Receipt,
     Refusal,
 )
+from tests.unit.replication_core.scenario_moves import MovesScenario
 
 __all__ = ["play", "rewrite"]
 
 _IDS = {"parent": "141002001", "child": "141002001201"}
+_BEYOND = "141024"
+_LANES = (Lane.CARE, Lane.BULK)
 
 
 @dataclass(slots=True)
@@ -65,6 +79,8 @@ class _Disk:
     inbound: dict[Lane, Cursor] = field(default_factory=dict)
     outbound: dict[Lane, Cursor] = field(default_factory=dict)
     peer_seen: tuple[int, str] = (0, "")
+    pruned_to: int = 0
+    wanting: frozenset[Lane] = frozenset()
 
     def copy(self) -> _Disk:
         return replace(
@@ -81,6 +97,8 @@ class _Side:
         self.sent: deque[LinkFrame] = deque()
         self.fail_with = ""
         self.holding = False
+        self.busy = False
+        self.protocol = PROTOCOL_MAX
         self.held: list[ApplyBatch] = []
 
     def dial(self, now: int) -> None:
@@ -97,20 +115,71 @@ class _Side:
             batch_bytes_min=100,
             batch_bytes_max=1000,
             window_bytes=4000,
-            lanes=(Lane.CARE, Lane.BULK),
+            lanes=_LANES,
+            protocol_max=self.protocol,
+            features=(RECOVERING, *map(seed_feature, sorted(self.disk.wanting)))
+            if self.disk.wanting
+            else (),
         )
         self.end = LinkEnd(config, self.disk.inbound, self.disk.outbound)
         self.sent.clear()
         self.held.clear()
 
-    def write(self, lane: Lane, count: int) -> None:
+    def write(self, lane: Lane, count: int, form: Form = Form.FULL) -> None:
         for _ in range(count):
             number = len(self.disk.log) + 1
             rows = b"r" * 200
             node = _IDS[self.name]
+            home = node if form is Form.FULL else _BEYOND
             self.disk.log.append(
-                LogEntry(number, node, 1, number, lane, node, Form.FULL, 1, 1, 0, 1, rows)
+                LogEntry(number, node, 1, number, lane, home, form, 1, 1, 0, 1, rows)
             )
+
+    def read(self, effect: ReadLog) -> LogPart:
+        """Of the log, or of a snapshot where it does not reach back or the peer wants one."""
+        disk, position = self.disk, effect.position
+        if position == SEED and self.busy:
+            return LogPart((), effect.after)
+        if position == SEED or (not position and effect.after < disk.pruned_to):
+            position = f"{len(disk.log)}:0"
+        if position:
+            return self._snapshot(effect, position)
+        found: list[LogEntry] = []
+        scanned = effect.after
+        for entry in disk.log[effect.after :]:
+            scanned = entry.sequence
+            if entry.lane is effect.lane and self._goes(entry):
+                found.append(entry)
+            if sum(len(one.rows) for one in found) >= effect.bytes_max:
+                break
+        return LogPart(found, scanned)
+
+    def _goes(self, entry: LogEntry) -> bool:
+        protocol = self.end.protocol if self.end is not None else 0
+        return entry.form is not Form.SEALED or (protocol > 1 and bool(entry.rows))
+
+    def _snapshot(self, effect: ReadLog, position: str) -> LogPart:
+        """Every entry stands for the row it made; letters come from the log, as they are."""
+        head, done = map(int, position.split(":"))
+        rows = [e for e in self.disk.log[:head] if e.lane is effect.lane and self._goes(e)]
+        if done >= len(rows) and position == effect.position:
+            return LogPart((), max(head, effect.after), "", coalesced=True)
+        some = rows[done : done + max(1, effect.bytes_max // 200)]
+        return LogPart(some, effect.after, f"{head}:{done + len(some)}", coalesced=True)
+
+    def erase(self, cursor: Cursor) -> list[int]:
+        """Letters that the other side holds now; the entry stays as a number."""
+        erased = []
+        for i, entry in enumerate(self.disk.log[: cursor.covers_to]):
+            if entry.form is Form.SEALED and entry.lane is cursor.lane and entry.rows:
+                self.disk.log[i] = replace(entry, rows=b"")
+                erased.append(entry.sequence)
+        return erased
+
+    def note_served(self, before: Cursor | None, after: Cursor) -> None:
+        """A snapshot has ended: this lane wants none any more."""
+        if before is not None and before.position and not after.position:
+            self.disk.wanting -= {after.lane}
 
 
 class Scenario:
@@ -139,12 +208,33 @@ class Scenario:
             "restore": self._restore,
             "tick": self._tick,
             "state": self._state,
+            "letter": self._letter,
+            "prune": self._prune,
+            "recovering": self._recovering,
+            "busy": self._busy,
+            "old": lambda side: self._speak(side, 1),
+            "new": lambda side: self._speak(side, PROTOCOL_MAX),
         }
         commands[word](*arguments)
         return self._out or ["ok"]
 
-    def _write(self, side: str, lane: str, count: str) -> None:
-        self._sides[side].write(Lane[lane.upper()], int(count))
+    def _letter(self, side: str, lane: str, count: str) -> None:
+        self._write(side, lane, count, Form.SEALED)
+
+    def _prune(self, side: str, up_to: str) -> None:
+        self._sides[side].disk.pruned_to = int(up_to)
+
+    def _recovering(self, side: str) -> None:
+        self._sides[side].disk.wanting = frozenset(_LANES)
+
+    def _busy(self, side: str, answer: str) -> None:
+        self._sides[side].busy = answer == "yes"
+
+    def _speak(self, side: str, protocol: int) -> None:
+        self._sides[side].protocol = protocol
+
+    def _write(self, side: str, lane: str, count: str, form: Form = Form.FULL) -> None:
+        self._sides[side].write(Lane[lane.upper()], int(count), form)
         end = self._sides[side].end
         if end is not None:
             head = len(self._sides[side].disk.log)
@@ -242,6 +332,7 @@ class Scenario:
                     self._apply(side, effect)
             case SaveDelivered(cursor, _):
                 disk.outbound[cursor.lane] = cursor
+                self._out += [f"{side.name}: erase letter {n}" for n in side.erase(cursor)]
             case SaveMark() | Close():
                 pass
             case _:
@@ -249,15 +340,18 @@ class Scenario:
 
     def _read(self, side: _Side, effect: ReadLog) -> None:
         assert side.end is not None
-        found: list[LogEntry] = []
-        scanned = effect.after
-        for entry in side.disk.log[effect.after :]:
-            scanned = entry.sequence
-            if entry.lane is effect.lane:
-                found.append(entry)
-            if sum(len(one.rows) for one in found) >= effect.bytes_max:
-                break
-        self._perform(side, side.end.entries_read(effect.lane, found, scanned, self._now))
+        part = side.read(effect)
+        self._perform(
+            side,
+            side.end.entries_read(
+                effect.lane,
+                part.entries,
+                part.scanned_to,
+                self._now,
+                position=part.position,
+                coalesced=part.coalesced,
+            ),
+        )
 
     def _apply(self, side: _Side, effect: ApplyBatch) -> None:
         lane = effect.batch.lane
@@ -266,6 +360,7 @@ class Scenario:
             code, side.fail_with = side.fail_with, ""
             self._perform(side, side.end.batch_failed(lane, code, self._now))
             return
+        side.note_served(side.disk.inbound.get(lane), effect.cursor_after)
         side.disk.inbound[lane] = effect.cursor_after
         self._perform(side, side.end.batch_applied(lane, effect.cursor_after, self._now))
 
@@ -276,8 +371,9 @@ def _effect(effect: Effect) -> str:
             return f"send {_frame(frame)}"
         case LinkUp(hello):
             return f"up with {hello.node_id}, store epoch {hello.store_epoch}"
-        case ReadLog(lane, after, bytes_max):
-            return f"read {lane.name} after {after}, {bytes_max} bytes"
+        case ReadLog(lane, after, bytes_max, position):
+            where = f", snapshot at {position}" if position else ""
+            return f"read {lane.name} after {after}, {bytes_max} bytes{where}"
         case ApplyBatch(batch, _):
             return f"apply {_frame(batch)}"
         case SaveDelivered(cursor, _):
@@ -295,10 +391,13 @@ def _frame(frame: LinkFrame) -> str:
         case Hello():
             cursors = "; ".join(_cursor(cursor) for cursor in frame.cursors) or "nothing"
             seen = frame.peer_store_epoch_seen
-            return f"Hello epoch {frame.store_epoch}, seen {seen}, has {cursors}"
+            said = f", says {' '.join(frame.features)}" if frame.features else ""
+            said += f", protocol {frame.protocol_max}" if frame.protocol_max < PROTOCOL_MAX else ""
+            return f"Hello epoch {frame.store_epoch}, seen {seen}, has {cursors}{said}"
         case Batch():
             covers = f"({frame.covers_from}, {frame.covers_to}]"
-            return f"Batch {frame.lane.name} {frame.number} {covers} rows {frame.row_count}"
+            where = f" snapshot at {frame.position}" if frame.position else ""
+            return f"Batch {frame.lane.name} {frame.number} {covers} rows {frame.row_count}{where}"
         case Receipt():
             refused = f" refused {frame.refused}" if frame.refused else ""
             return f"Receipt {_cursor(frame.cursor)}{refused}"
@@ -315,12 +414,14 @@ def _frame(frame: LinkFrame) -> str:
 def _cursor(cursor: Cursor) -> str:
     epoch = cursor.stream_epoch
     where = f"{cursor.number} to {cursor.covers_to}"
+    where += f" snapshot at {cursor.position}" if cursor.position else ""
     return f"{cursor.lane.name} {where} of stream {epoch.sender}/{epoch.receiver}"
 
 
 def play(script: str) -> str:
     """Play a script; returns it with the outputs as they are."""
-    scenario = Scenario()
+    moves = script.startswith("# moves")
+    scenario: Scenario | MovesScenario = MovesScenario() if moves else Scenario()
     played: list[str] = []
     for block in script.strip().split("\n\n"):
         lines = block.split("\n")
