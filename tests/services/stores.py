@@ -49,6 +49,15 @@ class Store:
             for row in self._all(select(table))
         }
 
+    def rows_of_resident(self, resident_id: str) -> int:
+        """How many rows of all replicated tables are about a resident."""
+        return sum(
+            self.connection.execute(
+                select(func.count()).select_from(t).where(t.c.resident_id == resident_id)
+            ).scalar_one()
+            for t in REPLICATED.values()
+        )
+
     def log(self) -> list[RowMapping]:
         """The change log, oldest first."""
         t = CHANGELOG.change_log
