@@ -105,13 +105,8 @@ def open_store(
         SettingsError: node.yaml names another suite than the store was made with.
     """
     node_id = NodeId(settings.node_id)
-    connections = profile.grpc_workers + profile.database_pool + _SPARE_CONNECTIONS
-    answers_mb, pages_mb = cache_shares(settings, profile)
-    limits = EngineLimits(
-        connections=connections, cache_mb=max(_PAGES_MB_MIN, pages_mb // connections)
-    )
     _read_keys(NodeFolder(data_dir))
-    engine = open_engine(database_url(settings.database, data_dir), limits)
+    engine = open_engine(database_url(settings.database, data_dir), _limits(settings, profile))
     migrate(engine)
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock, suite_named(settings.suite))
     epoch, incarnation = _life(engine)
@@ -128,12 +123,8 @@ def open_store(
     post = post_of(
         NodeFolder(data_dir), node_id, hierarchy, changelog=log, sealer=keys, clock=clock
     )
-    cache: Cache
-    if uses_redis(settings, profile):
-        life = StoreLife(node_id, epoch, incarnation)
-        cache = RedisCache(settings.redis_url or "", life, keys, clock, os.urandom)
-    else:
-        cache = InProcessCache(answers_mb << 20)
+    life = StoreLife(node_id, epoch, incarnation)
+    cache = _cache(settings, profile, life, keys, clock)
     storage = _storage(
         engine,
         NodeFolder(data_dir),
@@ -168,6 +159,27 @@ def open_store(
         post,
         residence_of(NodeFolder(data_dir), storage, hierarchy, sealer=keys, clock=clock),
     )
+
+
+def _limits(settings: NodeSettings, profile: HardwareProfile) -> EngineLimits:
+    connections = profile.grpc_workers + profile.database_pool + _SPARE_CONNECTIONS
+    _, pages_mb = cache_shares(settings, profile)
+    return EngineLimits(
+        connections=connections, cache_mb=max(_PAGES_MB_MIN, pages_mb // connections)
+    )
+
+
+def _cache(
+    settings: NodeSettings,
+    profile: HardwareProfile,
+    life: StoreLife,
+    keys: DataKeys,
+    clock: Clock,
+) -> Cache:
+    if uses_redis(settings, profile):
+        return RedisCache(settings.redis_url or "", life, keys, clock, os.urandom)
+    answers_mb, _ = cache_shares(settings, profile)
+    return InProcessCache(answers_mb << 20)
 
 
 def _read_keys(folder: NodeFolder) -> None:

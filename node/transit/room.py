@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Executor
 
 from node.clock import Clock
@@ -10,6 +9,7 @@ from node.foundations import Foundations
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.opening import OpenStore
+from node.pump import LogPump
 from node.storage.tables import CHANGELOG
 from node.transit.carriage import Carriage
 from node.transit.service import TransitService
@@ -28,11 +28,10 @@ class TransitRoom:
         store: OpenStore,
         hub: LinkHub,
         link_store: NodeLinkStore,
+        pump: LogPump,
         *,
         threads: Executor,
         clock: Clock,
-        notify: Callable[[], None],
-        head: Callable[[], int],
     ) -> None:
         """Answers neighbours' questions and hears of links from now on."""
         carriage = Carriage(
@@ -51,8 +50,8 @@ class TransitRoom:
             hierarchy=base.hierarchy,
             clock=clock,
             threads=threads,
-            notify=notify,
-            head=head,
+            notify=pump.notify,
+            head=lambda: pump.head,
         )
         tracks = Tracks(
             store.engine,
