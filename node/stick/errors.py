@@ -17,7 +17,7 @@ __all__ = ["StickAddresseeError", "StickFileError", "StickKeyMissingError"]
 class StickFileError(NodeError):
     """What was read is no bundle of this program, or was altered or cut on its way."""
 
-    code = "BUNDLE_FILE_INVALID"
+    code = "STICK_FILE_INVALID"
     fault = Fault.CALLER
     default_hint = (
         "Copy the file anew from the node that wrote it; what was applied before the fault stays."
@@ -27,7 +27,7 @@ class StickFileError(NodeError):
 class StickAddresseeError(NodeError):
     """A bundle opens only at the neighbour that it was written for."""
 
-    code = "BUNDLE_NOT_FOR_HERE"
+    code = "STICK_NOT_FOR_HERE"
     fault = Fault.CALLER
     default_hint = "Carry it to the node that its writer named: fenhe replication export PEER FILE."
 
@@ -35,7 +35,7 @@ class StickAddresseeError(NodeError):
 class StickKeyMissingError(NodeError):
     """A bundle is sealed to the neighbour's certificate, which comes with its link or its files."""
 
-    code = "BUNDLE_KEY_MISSING"
+    code = "STICK_KEY_MISSING"
     fault = Fault.OPERATOR
     default_hint = (
         "Write a bundle at the neighbour first and import it here: it brings the certificate; or "

@@ -45,7 +45,7 @@ _NEXT_STEPS: Final = {
 class LinkRefusedError(ReplicationError):
     """The writer of a bundle cannot be talked to; the reason is the link's."""
 
-    code = "BUNDLE_REFUSED"
+    code = "STICK_REFUSED"
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(f"{refusal.code}: {refusal.reason}", hint=refusal.hint)

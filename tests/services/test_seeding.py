@@ -37,13 +37,13 @@ def fill(region: Region, count: int = PEOPLE) -> dict[str, int]:
     region.put(
         VILLAGE,
         care.PutBundleRequest(
-            request_id="amended-1", records=[observation(first, "systolic", 177.0)]
+            request_id="amended-00001", records=[observation(first, "systolic", 177.0)]
         ),
     )
     until("the township has them", lambda: region.rows(TOWNSHIP)["residents"] == count)
     region.put(
         TOWNSHIP,
-        care.PutBundleRequest(request_id="above-1", records=[observation(first, "above", 111.0)]),
+        care.PutBundleRequest(request_id="from-above-1", records=[observation(first, "above", 111.0)]),
     )
     until("the village has it", lambda: region.rows(VILLAGE)["observations"] == count + 1)
     until("so has the township", lambda: region.rows(TOWNSHIP)["observations"] == count + 1)
@@ -87,7 +87,7 @@ def test_a_lost_village_comes_back_with_all_its_rows(region: Region) -> None:
     region.put(
         VILLAGE,
         care.PutBundleRequest(
-            request_id="amended-2", records=[observation(first, "systolic", 178.0)]
+            request_id="amended-00002", records=[observation(first, "systolic", 178.0)]
         ),
     )
     fresh = [Person(n, VILLAGE) for n in range(PEOPLE, PEOPLE + 2)]
@@ -110,7 +110,7 @@ def test_a_recovering_node_waits_until_its_operator_gives_a_neighbour_up(region:
         lambda: [each.peer for each in standing(region, TOWNSHIP).waiting] == [VILLAGE_2],
     )
     amended = care.PutBundleRequest(
-        request_id="amended-9", records=[observation(Person(0, VILLAGE), "above", 5.0)]
+        request_id="amended-00009", records=[observation(Person(0, VILLAGE), "above", 5.0)]
     )
     with pytest.raises(grpc.RpcError, match="RECOVERING"):
         region.put(TOWNSHIP, amended)
@@ -226,7 +226,7 @@ def test_a_stick_carries_what_no_link_does(region: Region, tmp_path: Path) -> No
     again = fenhe("replication", "import", up, "--as", operators[TOWNSHIP])
     assert again.returncode == 0, again.stdout + again.stderr
     elsewhere = fenhe("replication", "import", up, "--as", operators[VILLAGE])
-    assert "BUNDLE_NOT_FOR_HERE" in elsewhere.stderr
+    assert "STICK_NOT_FOR_HERE" in elsewhere.stderr
 
     connect_again(region)
     region.linked(VILLAGE)
