@@ -39,16 +39,16 @@ __all__ = ["KINDS", "Faults", "Forgiven", "Planned", "plan"]
 Row = tuple[str, str]
 
 RATES: Final = {
-    "kill": 16.0,
+    "kill": 22.0,
     "cut": 5.0,
     "half_open": 2.5,
     "one_way": 3.0,
     "delay": 3.0,
     "pause": 3.0,
-    "rotate": 2.0,
+    "rotate": 2.5,
     "kill_mariadbd": 2.0,
     "full_disk": 0.7,
-    "restore": 0.7,
+    "restore": 0.9,
 }
 """How often a minute each kind is planned; once at least."""
 KINDS: Final = tuple(RATES)
@@ -361,6 +361,8 @@ class Faults:
             left = max((rows[row].version[1] for rows in (above, back) if row in rows), default=0)
             if left < number:
                 self.forgiven.append(Forgiven(row, node, left, now_ms))
+        alone = sum(pardon.node == node and pardon.until_ms == now_ms for pardon in self.forgiven)
+        self._tell(f"restored {node}: of its {len(former)} rows it alone had {alone}")
 
 
 def _rows_by(place: ChaosPlace, holder: NodeId, author: NodeId) -> dict[Row, HeldRow]:
