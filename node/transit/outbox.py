@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, func, or_, select, update
+from sqlalchemy import Connection, Row, or_, select, update
 from sqlalchemy import insert as insert_into
 
 from hierarchy_config.model import NodeId
@@ -100,12 +100,6 @@ class Outbox:
             .order_by(s.c.version_epoch, s.c.version_number, self._out.c.written_at)
         )
         return [self._letter(connection, row) for row in connection.execute(query).all()]
-
-    def count_by_state(self, connection: Connection) -> dict[str, int]:
-        """Letters by state; confirmed ones too."""
-        t = self._out
-        query = select(t.c.state, func.count().label("letters")).group_by(t.c.state)
-        return {row.state: row.letters for row in connection.execute(query)}
 
     def save(self, connection: Connection, letter: SentLetter) -> None:
         """Keep what became of a letter. A confirmed one gives its body up."""
