@@ -29,7 +29,7 @@ from node.security.certificates import (
 )
 from node.security.folders import NodeFolder
 from node.security.principal import Principal
-from tests.chaos.place import ChaosPlace, Teller, run_quietly
+from tests.chaos.place import ChaosPlace, Teller, line_of, run_quietly
 from tests.chaos.proxy import CLEAR, Conditions
 from tests.services.stores import HeldRow, opened
 from tests.services.waiting import CLOCK
@@ -345,24 +345,27 @@ class Faults:
         self._forgive(node, former, _rows_by(self._place, node, node))
 
     def _forgive(self, node: NodeId, former: dict[Row, HeldRow], back: dict[Row, HeldRow]) -> None:
-        """Note what the restored node alone had: what its parent has not, had no receipt."""
-        parent = self._place.parent(node)
-        above: dict[Row, HeldRow] = {}
-        while parent is not None:
-            try:
-                above = _rows_by(self._place, parent, node)
-                break
-            except SQLAlchemyError:
-                # Its database is under a fault of its own; it is back in a moment.
-                threading.Event().wait(0.5)
+        """Note what the restored node alone had: what nobody above has, had no receipt."""
+        held_elsewhere = [back]
+        for above in line_of(self._place.place, node)[1:]:
+            if self._place.place.hierarchy.parent(above) is not None:
+                held_elsewhere.append(self._rows_above(above, node))
         self.restored_ms[node] = now_ms = CLOCK.now_ms()
         for row, held in former.items():
             number = held.version[1]
-            left = max((rows[row].version[1] for rows in (above, back) if row in rows), default=0)
+            left = max((rows[row].version[1] for rows in held_elsewhere if row in rows), default=0)
             if left < number:
                 self.forgiven.append(Forgiven(row, node, left, now_ms))
         alone = sum(pardon.node == node and pardon.until_ms == now_ms for pardon in self.forgiven)
         self._tell(f"restored {node}: of its {len(former)} rows it alone had {alone}")
+
+    def _rows_above(self, holder: NodeId, author: NodeId) -> dict[Row, HeldRow]:
+        while True:
+            try:
+                return _rows_by(self._place, holder, author)
+            except SQLAlchemyError:
+                # Its database is under a fault of its own; it is back in a moment.
+                threading.Event().wait(0.5)
 
 
 def _rows_by(place: ChaosPlace, holder: NodeId, author: NodeId) -> dict[Row, HeldRow]:
