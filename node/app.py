@@ -192,10 +192,10 @@ class Node:
             clock=clock,
             restart=self.restarting.set,
         )
-        residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
-        hub.handlers = {**questions.handlers, **region.handlers, **residence.handlers}
-        hub.child_handlers = {**region.child_handlers, **residence.child_handlers}
+        hub.handlers = {**questions.handlers, **region.handlers}
+        hub.child_handlers = region.child_handlers
         hub.met = region.met
+        residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads=threads, clock=clock)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from hierarchy_config.model import NodeId
-from node.links.hub import LinkHub, RequestHandler
+from node.links.hub import LinkHub
 from node.opening import OpenStore
 from node.residence.decisions import ProposalDesk
 from node.residence.desk import ResidenceDesk
@@ -15,7 +15,10 @@ __all__ = ["ResidenceRoom"]
 
 
 class ResidenceRoom:
-    """Everything of one node that has to do with moves. `notify`: something was written."""
+    """Everything of one node that has to do with moves; answers what the hub is asked about them.
+
+    `notify`: something was written.
+    """
 
     def __init__(
         self,
@@ -37,16 +40,8 @@ class ResidenceRoom:
             notify=notify,
         )
         self.proposals = ProposalDesk(context, store.residence)
-
-    @property
-    def handlers(self) -> Mapping[str, RequestHandler]:
-        """What the parent may ask."""
-        return self.desk.handlers
-
-    @property
-    def child_handlers(self) -> Mapping[str, RequestHandler]:
-        """What a child may ask."""
-        return self.desk.child_handlers
+        hub.handlers = {**hub.handlers, **self.desk.handlers}
+        hub.child_handlers = {**hub.child_handlers, **self.desk.child_handlers}
 
     async def run(self) -> None:
         """Carry moves on for ever."""

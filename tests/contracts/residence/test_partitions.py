@@ -315,6 +315,29 @@ def test_a_granter_that_lost_its_grant_goes_on_from_the_rows(region: MovingRegio
     assert region.node(VILLAGE_3).rows(resident_id, "residents") == []
 
 
+def test_a_resident_on_his_way_is_known_at_the_new_home_and_counted_at_none(
+    region: MovingRegion,
+) -> None:
+    """So no answer that lacks him is complete, and none has him twice."""
+    resident_id = settle(region)
+    county, new, old = region.node(COUNTY), region.node(VILLAGE_3), region.node(VILLAGE)
+    county.grant(resident_id, VILLAGE_3)
+    region.ship(county, region.node(TOWNSHIP_2))
+    region.ship(region.node(TOWNSHIP_2), new)
+    region.ship(county, region.node(TOWNSHIP))
+    region.ship(region.node(TOWNSHIP), old)
+    for node in region.nodes(COUNTY, TOWNSHIP_2, VILLAGE_3):
+        known = node.storage.residents_by_home(node.caller())
+        assert (known.get(VILLAGE, 0), known.get(VILLAGE_3)) == (0, 1), node.node_id
+    for node in (old, new):
+        counted = node.storage.columnar_changes(0, 500).rows.get("residents", ())
+        assert [row for row in counted if row["home"] == node.node_id] == []
+    region.flow()
+    assert county.storage.residents_by_home(county.caller()) == {VILLAGE_3: 1}
+    counted = new.storage.columnar_changes(0, 500).rows["residents"]
+    assert [row["home"] for row in counted] == [VILLAGE_3]
+
+
 def test_control_travels_first(region: MovingRegion) -> None:
     """The grant and the new home's word are in the lane that nothing holds up."""
     resident_id = settle(region)
