@@ -99,6 +99,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                 handler.request_deserializer,
                 handler.response_serializer,
             )
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(
+                self._plain(method, handler.stream_unary),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self._plain(method, handler.unary_unary),
             handler.request_deserializer,

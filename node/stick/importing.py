@@ -46,6 +46,7 @@ class LinkRefusedError(ReplicationError):
     """The writer of a bundle cannot be talked to; the reason is the link's."""
 
     code = "STICK_REFUSED"
+    default_hint = "Do what the link's own refusal says; nothing was applied."
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(f"{refusal.code}: {refusal.reason}", hint=refusal.hint)

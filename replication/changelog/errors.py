@@ -49,7 +49,10 @@ class LogPrunedError(ReplicationError):
     """The entries after a reader's cursor were deleted: it has to be seeded anew."""
 
     code = "LOG_PRUNED"
-    default_hint = "Seed this reader again from the tables; the log no longer reaches back so far."
+    default_hint = (
+        "A neighbour of an older release cannot be seeded from the tables: upgrade it. Other readers "
+        "begin anew by themselves."
+    )
 
 
 class LogNotReadyError(ReplicationError):

@@ -25,7 +25,8 @@ RECOVERING: Final = "recovering"
 
 _RESTORE_HINT = (
     "Start that node from its newest store. Only a backup under a new store epoch may take its"
-    " place: stop it, run `fenhe node new-epoch`, start it."
+    " place: stop it, run `fenhe node new-epoch --above EPOCH` with the epoch named, start it."
+    " A node that was lost is made anew with `fenhe node init --rebuild`."
 )
 
 
