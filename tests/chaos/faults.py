@@ -346,10 +346,12 @@ class Faults:
 
     def _forgive(self, node: NodeId, former: dict[Row, HeldRow], back: dict[Row, HeldRow]) -> None:
         """Note what the restored node alone had: what nobody above has, had no receipt."""
-        held_elsewhere = [back]
-        for above in line_of(self._place.place, node)[1:]:
-            if self._place.place.hierarchy.parent(above) is not None:
-                held_elsewhere.append(self._rows_above(above, node))
+        tree = self._place.place.hierarchy
+        held_elsewhere = [back] + [
+            self._rows_above(above, node)
+            for above in line_of(self._place.place, node)[1:]
+            if tree.parent(above) is not None
+        ]
         self.restored_ms[node] = now_ms = CLOCK.now_ms()
         for row, held in former.items():
             number = held.version[1]
