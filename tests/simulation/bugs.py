@@ -69,7 +69,7 @@ PLANTED_BUGS = (
         link_end=ResumesFromOwnBooks,
         unchecked="I5 MARK",
         faults="crash crash_now",
-        caught_by="I2",
+        caught_by="I7 I2",
     ),
     _bug("cursor_before_rows", broken="cursor_before_rows", faults="crash", caught_by="I2 MARK"),
     _bug(
@@ -98,7 +98,7 @@ PLANTED_BUGS = (
         faults="restore",
         caught_by="I2 I8 MARK",
     ),
-    _bug("epoch_kept", broken="epoch_kept", faults="restore", caught_by="I10"),
+    _bug("epoch_kept", broken="epoch_kept", faults="restore", caught_by="I7 I10"),
     _bug(
         "epoch_kept_is_noticed",
         broken="epoch_kept",
@@ -114,7 +114,9 @@ PLANTED_BUGS = (
         faults="restore",
         caught_by="I2",
     ),
-    _bug("amends_after_restore", broken="amends_after_restore", faults="restore", caught_by="I2"),
+    _bug(
+        "amends_after_restore", broken="amends_after_restore", faults="restore", caught_by="I1 I2"
+    ),
     _bug(
         "place_kept_after_refusal",
         link_end=KeepsPlace,
@@ -157,7 +159,7 @@ PLANTED_BUGS = (
         faults="fail_syncs",
         caught_by="I1 I2",
     ),
-    _bug("digest_not_checked", link_end=ChecksNoDigest, faults="alter_frame", caught_by="I5"),
+    _bug("digest_not_checked", link_end=ChecksNoDigest, faults="alter_frame", caught_by="MARK I2"),
     _bug(
         "receipt_not_checked",
         link_end=AltersItsPlace,
@@ -205,7 +207,7 @@ PLANTED_BUGS = (
         broken="letter_stored_by_relay",
         unchecked="I6",
         faults="delay",
-        caught_by="I9",
+        caught_by="I3 I9",
     ),
     _bug("letter_kept_by_relay", broken="letters_kept", faults="delay", caught_by="I8 I9"),
     _bug(
@@ -219,13 +221,6 @@ PLANTED_BUGS = (
         broken="prune_ignores_reader",
         faults="prune isolate",
         caught_by="I2 I8 MARK",
-    ),
-    _bug(
-        "snapshot_by_offset",
-        broken="snapshot_by_offset",
-        faults="prune isolate narrow",
-        writes=120,
-        caught_by="I2 MARK",
     ),
     _bug(
         "snapshot_covers_later",
@@ -260,13 +255,55 @@ PLANTED_BUGS = (
         faults="restore",
         caught_by="I2",
     ),
-    _bug("recovery_goes_no_further", broken="returned_stay_here", faults="restore", caught_by="I2"),
+    _bug(
+        "recovery_goes_no_further",
+        broken="returned_stay_here",
+        faults="restore",
+        caught_by="MARK I2",
+    ),
     _bug(
         "recovering_node_amends",
         broken="amends_while_recovering",
         unchecked="I3",
         faults="restore isolate",
         caught_by="I2 I4",
+    ),
+    _bug(
+        "two_grants_for_one_epoch",
+        broken="two_grants",
+        unchecked="I2 I4 I8",
+        faults="move delay isolate",
+        caught_by="MOVE",
+    ),
+    _bug("move_without_shipping", broken="move_without_shipping", faults="move", caught_by="I2"),
+    _bug(
+        "move_without_fence",
+        broken="move_without_fence",
+        faults="move delay",
+        writes=120,
+        caught_by="I2 MOVE",
+    ),
+    _bug(
+        "home_epoch_not_checked",
+        broken="home_epoch_not_checked",
+        unchecked="I9",
+        faults="move delay isolate",
+        writes=120,
+        caught_by="MOVE",
+    ),
+    _bug(
+        "same_version_of_a_new_home_skipped",
+        broken="held_epoch_ignored",
+        faults="move",
+        caught_by="I2",
+    ),
+    _bug("grant_not_known", broken="grant_not_known", faults="move", caught_by="I2"),
+    _bug(
+        "late_edit_dropped",
+        broken="late_edit_dropped",
+        faults="move delay isolate",
+        writes=120,
+        caught_by="MOVE",
     ),
 )
 """Each must be caught within 1,000 seeds; most are within three."""

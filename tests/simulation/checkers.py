@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.hashing import batch_digest, running_hash
 from replication.core.model import Batch, Cursor, Form, LogEntry, RowChange
+from replication.core.residence import Grant
 from tests.simulation.durable import Durable, OutLetter, entry_key, holds
 from tests.simulation.post import ROWS, content_of
 from tests.simulation.tree import Tree
@@ -45,6 +46,7 @@ class Checkers:
         self._contents: dict[tuple[str, int, int], tuple[str, int, bytes]] = {}
         self._written_at_home: dict[str, list[RowChange]] = {}
         self._marks_void: set[str] = set()
+        self.grants: dict[str, Grant] = {}
         self._restored_at: dict[str, int] = {}
 
     # -- I1: an acknowledged commit survives ----------------------------------------------------
@@ -68,9 +70,39 @@ class Checkers:
     def arrived_everywhere(self, disks: Mapping[str, Durable]) -> None:
         """The schedule is over: every acknowledged row version is at every destination."""
         for i, row in enumerate(self.acknowledgements):
+            grant = self.grants.get(row.resident_id)
+            if grant is not None:
+                self._moved_along(grant, row, disks)
+                continue
             for node in self._tree.destinations(row.author_node, row.home_node):
                 if (i, node) not in self.forgiven:
                     self._require("I2", node, disks[node], row)
+
+    def _moved_along(self, grant: Grant, row: RowChange, disks: Mapping[str, Durable]) -> None:
+        """He has moved: the version is at his new home and above, or stands there as a proposal."""
+        home = disks[grant.home_node]
+        before = row.table == "residents" and row.author_node != grant.home_node
+        base = home.taken_from.get(row.row_id)
+        if before and base is not None and base[1] < row.version:
+            known = any(
+                late.row_id == row.row_id and late.version >= row.version for late in home.proposals
+            )
+            if not known:
+                self.fail("MOVE", f"{row.row_id} version {row.version} came too late and is lost")
+        for node in self._tree.path_up[grant.home_node]:
+            held = disks[node].rows.get((row.table, row.row_id))
+            late = before and held is not None and held.author_node == grant.home_node
+            if not late:
+                self._require("I2", node, disks[node], row)
+            if held is not None and held.home_epoch != grant.home_epoch:
+                self.fail("I2", f"{row.row_id} at {node} is still under home epoch 1")
+
+    def granted(self, grant: Grant) -> None:
+        """A node has granted a move."""
+        self.counts["move_granted"] += 1
+        held = self.grants.setdefault(grant.resident_id, grant)
+        if held != grant:
+            self.fail("MOVE", f"{grant.resident_id} was granted epoch {grant.home_epoch} twice")
 
     def is_settled(self, disks: Mapping[str, Durable]) -> bool:
         """Whether arrived_everywhere would pass."""
@@ -135,7 +167,12 @@ class Checkers:
                 "I3",
                 f"{after.row_id} version {version.number} took effect twice at {store.node_id}",
             )
-        if before is not None and version <= before.version:
+        if before is not None and after.home_epoch < before.home_epoch:
+            self.fail("MOVE", f"{after.row_id} went back to home {after.home_node}")
+        moved = before is not None and after.home_epoch > before.home_epoch
+        if before is not None and (
+            version < before.version or (version == before.version and not moved)
+        ):
             self.fail("I4", f"{after.row_id} went from version {before.version} to {version}")
         if store.node_id == after.author_node == after.home_node:
             self._written_at_home.setdefault(store.node_id, []).append(after)
@@ -152,6 +189,9 @@ class Checkers:
 
     def quarantined(self, store: SimStore, peer: str, change: RowChange, cause: str) -> None:
         """A row was rejected; in a tree of honest nodes none may be."""
+        if cause == "HOME_EPOCH_OLD" and change.resident_id in self.grants:
+            self.counts["late_edit"] += 1
+            return  # His old home sends it after him by letter.
         invariant = "I9" if cause in ("HOME_NOT_HERE", "AUTHOR_NOT_BELOW") else "I2"
         self.fail(
             invariant, f"{store.node_id} was sent {change.row_id} by {peer} and rejects it: {cause}"
@@ -257,7 +297,8 @@ class Checkers:
             if home in self._marks_void:
                 continue
             for row in self._written_at_home.get(home, [])[:count]:
-                self._require("MARK", store.node_id, store.disk, row)
+                if row.resident_id not in self.grants:
+                    self._require("MARK", store.node_id, store.disk, row)
 
 
 def _holds_full(disk: Durable, row: RowChange) -> bool:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from replication.core.mailbox import Parcel
-from replication.core.model import Cursor, Form, Lane, LogEntry, RowChange
+from replication.core.model import Cursor, Form, Lane, LogEntry, RowChange, Version
+from replication.core.residence import Grant
 
-__all__ = ["OWN", "Durable", "EntryKey", "OutLetter", "RowKey", "entry_key", "holds"]
+__all__ = ["OWN", "Durable", "EntryKey", "OutLetter", "RowKey", "entry_key", "holds", "lane_of"]
 
 OWN: Final = -1
 """Origin sequence of an entry of this node's own that is not numbered yet."""
@@ -49,8 +50,6 @@ class Durable:
     incarnation: str = "first"
     recovering: bool = False
     rows: dict[RowKey, RowChange] = field(default_factory=dict)
-    changed_at: dict[RowKey, int] = field(default_factory=dict)
-    """A count that orders the rows by their last change; for one planted bug alone."""
     log: dict[int, LogEntry] = field(default_factory=dict)
     head: int = 0
     pruned_to: int = 0
@@ -71,6 +70,10 @@ class Durable:
     letter_count: int = 0
     outbox: dict[str, OutLetter] = field(default_factory=dict)
     letters_seen: dict[str, str] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    taken_from: dict[str, tuple[int, Version]] = field(default_factory=dict)
+    """By resident: the home epoch under which he was taken over, and from which version."""
+    proposals: list[RowChange] = field(default_factory=list)
     sealed: set[int] = field(default_factory=set)
     """Numbers of the letters in the log whose payload is still there."""
 
@@ -89,3 +92,8 @@ def holds(disk: Durable, row: RowChange) -> bool:
     if held is None or held.version < row.version:
         return False
     return held.version > row.version or held.values == row.values
+
+
+def lane_of(row: RowChange) -> Lane:
+    """The lane of a row's table."""
+    return Lane.IDENTITY if row.table == "residents" else Lane[row.table.upper()]

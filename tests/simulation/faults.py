@@ -32,9 +32,11 @@ FIRED_KINDS: Final = (
     "frame_lost",
     "frame_repeated",
     "isolate",
+    "late_edit",
     "late_segment",
     "letter_sent_again",
     "log_pruned",
+    "move_granted",
     "narrow_link",
     "older_peer",
     "one_way",
@@ -82,6 +84,7 @@ class Faults:
         self._world = world
         self._random = world.random
         self._backed_up: set[str] = set()
+        self._kinds: set[str] = set()
 
     def plan(self, until_ms: int) -> None:
         """Choose kinds and put their moments into the schedule."""
@@ -89,6 +92,7 @@ class Faults:
         kinds = variant.faults or tuple(
             random.sample(sorted(FAULTS), 2 + random.randrange(len(FAULTS) - 2))
         )
+        self._kinds = set(kinds)
         count = 2 + random.randrange(variant.fault_count_max)
         for _ in range(count * len(self._world.tree.nodes) // 15):
             kind = random.choice(kinds)
@@ -214,6 +218,25 @@ class Faults:
         if node.alive:
             self._world.guard(node, node.prune)
 
+    def move(self) -> None:
+        """Somebody asks for a resident to be moved to another village.
+
+        The granter asks down both branches before it grants, so it knows of every earlier grant.
+        Restores are kept apart from moves: see DESIGN.md.
+        """
+        world = self._world
+        known = world.checkers.grants
+        all_residents = [r for r in world.checkers.acknowledgements if r.table == "residents"]
+        twice = "two_grants" in world.variant.broken
+        residents = [r for r in all_residents if twice or r.resident_id not in known]
+        if not residents or world.fired["restore"] or "restore" in self._kinds:
+            return
+        row = self._random.choice(residents)
+        to = self._random.choice([v for v in world.tree.villages if v != row.home_node])
+        node = world.nodes[world.tree.meeting(row.home_node, to)]
+        if node.alive:
+            world.guard(node, node.grant_move, row.resident_id, to)
+
     def older_peer(self) -> None:
         """Planned before the schedule: some nodes run the former protocol until they restart."""
 
@@ -270,6 +293,7 @@ FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
     "isolate": Faults.isolate,
     "jump_clock": Faults.jump_clock,
     "lose_frame": Faults.lose_frame,
+    "move": Faults.move,
     "narrow": Faults.narrow,
     "older_peer": Faults.older_peer,
     "one_way": Faults.one_way,

@@ -179,7 +179,7 @@ class Network:
         """What a broken proxy makes of a batch or a receipt; other frames it leaves alone."""
         if isinstance(frame, Batch) and frame.entries:
             first = frame.entries[0]
-            spoilt = replace(first, committed_at_ms=first.committed_at_ms + 1)
+            spoilt = replace(first, rows=first.rows.replace(b"xxxx", b"yxxx", 1))
             frame = replace(frame, entries=(spoilt, *frame.entries[1:]))
         elif isinstance(frame, Receipt) and not frame.refused:
             cursor = replace(frame.cursor, covers_to=frame.cursor.covers_to + 1)

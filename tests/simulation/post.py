@@ -54,6 +54,8 @@ class Post:
         self._store = store
         self.staged: list[Callable[[], object]] = []
         """What the running transaction does to outbox and inbox when it commits."""
+        self.opened: set[str] = set()
+        """Letters that it has opened already."""
 
     # -- at the author --------------------------------------------------------------------------
 
@@ -190,12 +192,16 @@ class Post:
             self.staged.append(lambda: self._confirmed(body, mail_ms))
             return []
         logged: list[LogEntry] = []
-        before = store.disk.letters_seen.get(letter_id)
+        before = "" if letter_id in self.opened else store.disk.letters_seen.get(letter_id)
+        self.opened.add(letter_id)
         again = "letter_applied_twice" in store.broken
         if again or arrived(before) is Arrival.HANDLE:
-            rows = store.taken_from_letter(decode_changes(CODEC_JSON, body.encode()), puts)
-            if rows:
-                logged.append(store.entry(entry.lane, store.node_id, rows, 0))
+            if kind == ROWS:
+                rows = store.taken_from_letter(decode_changes(CODEC_JSON, body.encode()), puts)
+                if rows:
+                    logged.append(store.entry(entry.lane, store.node_id, rows, 0))
+            else:
+                logged += store.moves.arrived(sender, kind, body, puts, mail_ms)
             self.staged.append(lambda: store.disk.letters_seen.update({letter_id: ""}))
         lane = Lane.CONTROL if "receipt_in_another_lane" in store.broken else entry.lane
         receipt = self._sealed("", sender, RECEIPT, letter_id, lane)

@@ -7,7 +7,6 @@ store's Durable is gone after a crash.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,13 +25,14 @@ from replication.core.effects import (
     Send,
 )
 from replication.core.greeting import RECOVERING
-from replication.core.hashing import receipt_bytes
 from replication.core.link import LinkEnd
-from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, Receipt, RowChange
+from replication.core.model import PROTOCOL_MAX, Batch, Hello, Lane, RowChange
+from replication.core.residence import Grant
 from tests.simulation.fairness import Watch
 from tests.simulation.network import Connection
 from tests.simulation.post import MAIL_SPEED
 from tests.simulation.sending import PeerView
+from tests.simulation.signing import is_signed, signed
 from tests.simulation.store import RefusedError, SimStore
 
 if TYPE_CHECKING:
@@ -449,6 +449,17 @@ class SimNode:
             if self._try(lambda: dropped.append(self.store.prune(up_to))) and dropped[0]:
                 self.world.fired["log_pruned"] += 1
 
+    def grant_move(self, resident: str, to: str) -> None:
+        """Decide about a move, and tell both homes."""
+        granted: list[Grant | None] = []
+        is_dead = self.world.random.random() < 0.5
+        moves, mail_ms = self.store.moves, self._mail_clock()
+        self._try(lambda: granted.append(moves.grant(resident, to, mail_ms, is_dead=is_dead)))
+        grant = self.store.disk.grants.get(resident)
+        if grant is not None and (granted or grant.home_node == to):
+            self.world.checkers.granted(grant)
+            self._number_soon()
+
     def upgrade(self) -> None:
         """Restart under the newest protocol."""
         if self.protocol_max < PROTOCOL_MAX:
@@ -481,16 +492,3 @@ class SimNode:
             any(session.end.is_delivered(disk.head) for session in self._to(peer))
             for peer in self.tree.neighbours(self.node_id)
         )
-
-
-def signed(node: str, peer: str, cursor: Cursor) -> tuple[bytes, str]:
-    """A receipt's signature; the node's name stands for its key."""
-    said = receipt_bytes(cursor, peer, node)
-    return hashlib.blake2b(said, key=node.encode(), digest_size=8).digest(), node
-
-
-def is_signed(node: str, peer: str, receipt: Receipt) -> bool:
-    """Whether the peer signed that it holds what this node sent."""
-    said = receipt_bytes(receipt.cursor, node, peer)
-    want = hashlib.blake2b(said, key=peer.encode(), digest_size=8).digest()
-    return receipt.signature == want

@@ -183,21 +183,17 @@ class Sending:
     ) -> tuple[list[RowChange], str]:
         """Some rows for the peer beyond the last key, and the key reached; "" at the end."""
         disk = self._store.disk
-        by_offset = "snapshot_by_offset" in self._store.broken
         keys = sorted(key for key in disk.rows if key[0] == table_of(lane))
-        if by_offset:
-            keys.sort(key=lambda key: disk.changed_at.get(key, 0))
         found: list[RowChange] = []
         size = 0
-        for offset, key in enumerate(keys, 1):
-            passed = offset <= int(last or 0) if by_offset else key[1] <= last
+        for key in keys:
             row = disk.rows[key]
-            if passed or not self._row_goes(row, peer, kind):
+            if key[1] <= last or not self._row_goes(row, peer, kind):
                 continue
             found.append(row)
             size += _ROW_BYTES
             if size >= bytes_max:
-                return found, str(offset) if by_offset else key[1]
+                return found, key[1]
         return found, ""
 
     def _row_goes(self, row: RowChange, peer: str, kind: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from replication.core.admission import AdmissionContext, Decision, Held, judge
+from replication.core.admission import AdmissionContext, Cause, Decision, Held, judge
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.config import PeerRole
 from replication.core.greeting import RECOVERING, seed_feature
@@ -31,6 +31,7 @@ from replication.core.model import (
     RowChange,
 )
 from tests.simulation.durable import OWN, Durable, entry_key
+from tests.simulation.moves import Moves
 from tests.simulation.post import ROWS, Post
 from tests.simulation.sending import ENTITLED, Sending
 from tests.simulation.tree import Tree
@@ -86,6 +87,7 @@ class SimStore:
         self._reserved_to = 0
         self.sending = Sending(self)
         self.post = Post(self)
+        self.moves = Moves(self)
         self._contexts: dict[tuple[str, Lane], AdmissionContext] = {}
 
     def put_back(self, disk: Durable) -> None:
@@ -228,6 +230,7 @@ class SimStore:
             puts: list[RowChange] = []
             relayed: list[LogEntry] = []
             self.post.staged.clear()
+            self.post.opened.clear()
             for entry in batch.entries:
                 if entry.form is Form.SEALED:
                     relayed += self.post.arrived(peer, entry, puts, mail_ms)
@@ -264,12 +267,32 @@ class SimStore:
 
     def verdict(self, peer: str, lane: Lane, change: RowChange, held: RowChange | None) -> str:
         """ADMIT and STALE as they are, or the cause of a rejection."""
+        known = Held(held.version, held.home_epoch) if held else None
+        if held and "held_epoch_ignored" in self.broken:
+            known = Held(held.version, max(held.home_epoch, change.home_epoch))
         found = judge(
             change,
-            Held(held.version, held.home_epoch) if held else None,
-            self._context(peer, lane),
+            known,
+            self._with_home(self._context(peer, lane), change),
         )
+        if found.cause is Cause.HOME_EPOCH_OLD and "home_epoch_not_checked" in self.broken:
+            return Decision.ADMIT
         return str(found.cause or found.decision)
+
+    def _with_home(self, context: AdmissionContext, change: RowChange) -> AdmissionContext:
+        """With what is known here of the resident's home, by his row and by grants."""
+        resident = change.resident_id
+        row = self.disk.rows.get(("residents", resident))
+        grant = None if "grant_not_known" in self.broken else self.disk.grants.get(resident)
+        if row is None and grant is None:
+            return context
+        return replace(
+            context,
+            home_epoch=row.home_epoch if row else 0,
+            home_node=row.home_node if row else "",
+            granted_epoch=grant.home_epoch if grant else 0,
+            granted_home=grant.home_node if grant else "",
+        )
 
     def _admit(
         self,
@@ -332,7 +355,6 @@ class SimStore:
         self.observe.put(self, disk.rows.get(key), change)
         disk.rows[key] = change
         disk.rows_put += 1
-        disk.changed_at[key] = disk.rows_put
         version = change.version
         disk.effects.add((*key, version.author_epoch, version.number, change.home_epoch))
 

@@ -7,19 +7,15 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from replication.core.model import Form, Lane, Operation, RowChange, Version
+from tests.simulation.durable import lane_of
 
 if TYPE_CHECKING:
     from tests.simulation.process import SimNode
     from tests.simulation.tree import Tree
 
-__all__ = ["Writes", "lane_of"]
+__all__ = ["Writes"]
 
 _RECORD_LANES = (Lane.BULK, Lane.BULK, Lane.BULK, Lane.CARE, Lane.CONTROL)
-
-
-def lane_of(row: RowChange) -> Lane:
-    """The lane of a row's table."""
-    return Lane.IDENTITY if row.table == "residents" else Lane[row.table.upper()]
 
 
 class Writes:
@@ -47,8 +43,8 @@ class Writes:
             if roll < 0.45:
                 row_id = _row_id(node, number)
                 return [
-                    (Lane.IDENTITY, _row("residents", here, here, row_id + "0")),
-                    (Lane.BULK, _row("bulk", here, here, row_id + "1")),
+                    (Lane.IDENTITY, _row("residents", here, here, row_id + "0", row_id + "0")),
+                    (Lane.BULK, _row("bulk", here, here, row_id + "1", row_id + "0")),
                 ]
             if roll < 0.8:
                 return self._records(node, here, number)
@@ -78,18 +74,29 @@ class Writes:
         ]
         if not own:
             return []
-        row = self._random.choice(own)
+        row = self._at_present(node, self._random.choice(own))
+        if row is None:
+            return []
         version = Version(row.version.author_epoch, row.version.number + 1)
         # The content is new, so that two rows of one version are told apart.
         values = {**row.values, "amended": self._random.randrange(1 << 30)}
         return [(lane_of(row), replace(row, version=version, values=values))]
 
+    def _at_present(self, node: SimNode, row: RowChange) -> RowChange | None:
+        """The row under its resident's present home; None where only that home may write it."""
+        if node.store.moves.may_write_as_home(row.resident_id):
+            return row
+        present = node.store.moves.present(row.resident_id)
+        if row.table == "residents" or present is None or node.protocol_max < 2:
+            return None
+        return replace(row, home_node=present.home_node, home_epoch=present.home_epoch)
 
-def _row(table: str, author: str, home: str, row_id: str) -> RowChange:
+
+def _row(table: str, author: str, home: str, row_id: str, resident: str = "") -> RowChange:
     return RowChange(
         table=table,
         row_id=row_id,
-        resident_id=f"of-{home}",
+        resident_id=resident or f"of-{home}",
         version=Version(1, 1),
         operation=Operation.PUT,
         author_node=author,
