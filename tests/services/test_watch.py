@@ -244,7 +244,8 @@ def test_the_quarantine_has_exits_on_the_command_line(region: Region) -> None:
         True,
         "AUTHOR_NOT_BELOW",
     )
-    until("the alarm stands", lambda: ("QUARANTINE_GROWING", "") in alarms(region, TOWNSHIP))
+    log = region.place.node_dir(TOWNSHIP) / "node.log"
+    until("the alarm was said", lambda: "QUARANTINE_GROWING" in log.read_text(encoding="utf-8"))
     assert command(region, TOWNSHIP, "quarantine", "show", first["item_id"])[1]["retry_at"]
     tried = command(region, TOWNSHIP, "quarantine", "retry", second["item_id"])[1]
     assert (tried["outcome"], tried["cause"]) == ("waiting", "AUTHOR_NOT_BELOW")

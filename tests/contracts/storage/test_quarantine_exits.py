@@ -19,6 +19,7 @@ from replication.changelog import QuarantinedItem
 from replication.core.admission import Cause
 from replication.core.codec import decode_changes
 from replication.core.config import PeerRole
+from replication.core.mailbox import LetterCause
 from replication.core.model import Form, Lane
 from tests.contracts.storage.region import (
     CITY,
@@ -76,7 +77,7 @@ def _actions(node: NodeStore) -> list[tuple[str, str | None]]:
 
 def test_every_cause_is_explained() -> None:
     """With what it means and whether time can mend it; another release's is not known."""
-    assert set(CAUSES) == {*Cause, *Misfit}
+    assert {*Cause, *Misfit, *LetterCause} == set(CAUSES)
     assert retry_at(Misfit.TABLE_UNKNOWN, 2, 1000) == 1000 + 120_000
     assert retry_at(Misfit.LANE_MISMATCH, 2, 1000) is None
     assert "not know" in meaning_of("FROM_TOMORROW")
