@@ -144,6 +144,10 @@ class Faults:
             self._world.fired["stream_broken"] += 1
             self._world.network.break_connection(connection, late=self._random.random() < 0.6)
 
+    def break_snapshot(self) -> None:
+        """The next part of a snapshot that is applied anywhere is the last of its stream."""
+        self._world.snapshots_to_break += 1
+
     def dial_twice(self) -> None:
         """A child opens a second stream beside its first."""
         child = self._world.nodes[self._child()]
@@ -283,6 +287,7 @@ def _hurry(node: SimNode) -> None:
 
 FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
     "alter_frame": Faults.alter_frame,
+    "break_snapshot": Faults.break_snapshot,
     "break_stream": Faults.break_stream,
     "crash": Faults.crash,
     "crash_now": Faults.crash_now,

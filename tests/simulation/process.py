@@ -26,7 +26,7 @@ from replication.core.effects import (
 )
 from replication.core.greeting import RECOVERING
 from replication.core.link import LinkEnd
-from replication.core.model import PROTOCOL_MAX, Batch, Hello, Lane, RowChange
+from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, RowChange
 from replication.core.residence import Grant
 from tests.simulation.fairness import Watch
 from tests.simulation.network import Connection
@@ -337,10 +337,8 @@ class SimNode:
             case ApplyBatch():
                 self._begin_apply(session, effect)
             case SaveDelivered(cursor, _):
-                # As the real driver does: behind what follows, and not for every receipt.
-                self._later(
-                    self._work_ms(12), self._try, self.store.save_delivered, session.peer, cursor
-                )
+                # As the real driver does: behind what follows.
+                self._later(self._work_ms(12), self._save, session, cursor)
             case SaveMark(mark):
                 self.store.save_mark(mark)
             case LinkUp(hello):
@@ -350,6 +348,10 @@ class SimNode:
                 self._close(session)
             case _:
                 assert_never(effect)
+
+    def _save(self, session: Session, cursor: Cursor) -> None:
+        if not self._try(self.store.save_delivered, session.peer, cursor):
+            self._close(session)
 
     def _go_up(self, session: Session, hello: Hello) -> None:
         store, peer, protocol = self.store, session.peer, session.end.protocol
@@ -415,6 +417,9 @@ class SimNode:
             answered = session.end.batch_applied(lane, effect.cursor_after, self._clock())
             if recovering and not self.store.disk.recovering:
                 self._later(50, self._whole_again)
+            if effect.batch.position and self.world.snapshots_to_break:
+                self.world.snapshots_to_break -= 1
+                self.world.network.break_connection(session.connection, late=False)
         self._perform(session, answered)
 
     def _whole_again(self) -> None:

@@ -12,6 +12,7 @@ from tests.simulation.faults import CRASH_POINTS, FIRED_KINDS
 from tests.simulation.hunt import Total, run_many
 from tests.simulation.recorded import RECORDED
 from tests.simulation.tree import LARGE, SMALL
+from tests.simulation.variants import Variant
 from tests.simulation.world import run_schedule
 
 SCHEDULES = 5000
@@ -29,10 +30,10 @@ def test_no_invariant_breaks_and_every_fault_fires() -> None:
     assert total.acknowledged > 50 * SCHEDULES
 
 
-@pytest.mark.parametrize("seed", RECORDED)
-def test_a_seed_that_once_failed_passes(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "variant"), RECORDED)
+def test_a_seed_that_once_failed_passes(seed: int, variant: Variant) -> None:
     """What has been mended stays mended."""
-    outcome = run_schedule(seed)
+    outcome = run_schedule(seed, variant)
     assert outcome.violation is None, f"seed {seed}: {outcome.violation}"
 
 

@@ -54,6 +54,7 @@ class World:
         self.variant = variant
         self.now = 0
         self.healed = False
+        self.snapshots_to_break = 0
         self.fired: Counter[str] = Counter()
         self.crash_points: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
@@ -180,6 +181,7 @@ class World:
     def _heal(self) -> None:
         self.note_text("all faults end")
         self.healed = True
+        self.snapshots_to_break = 0
         self.network.heal()
         for node in self.nodes.values():
             node.crash_in = None

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from replication.core.effects import Close, ReadLog, SaveDelivered
+from replication.core.effects import SEED, Close, ReadLog, SaveDelivered
+from replication.core.greeting import RECOVERING, seed_feature
 from replication.core.link import LinkEnd
 from replication.core.model import Batch, Cursor, Lane, Mark, Receipt, StreamEpoch
 from replication.errors import LocalProtocolError
@@ -89,6 +90,18 @@ def test_the_window_holds_bulk_back_but_not_care() -> None:
     assert reads(effects) == []
     effects = end.log_advanced(11, 0, {**BULK_AND_CARE, Lane.CARE: 11, Lane.BULK: 10})
     assert reads(effects) == [Lane.CARE]
+
+
+def test_while_care_is_read_bulk_that_is_in_flight_reads_no_more() -> None:
+    """What overtakes an entry of care is at most one batch of each lower lane."""
+    end = bulk_end()
+    first_batch(end, covers_to=3, size=100)
+    effects = end.log_advanced(11, 0, {**BULK_AND_CARE, Lane.CARE: 11, Lane.BULK: 10})
+    assert reads(effects) == [Lane.CARE]
+    [second] = sent(end.entries_read(Lane.BULK, [entry(6, size=100)], 6, 0), Batch)
+    assert second.number == 2
+    assert reads(end.tick(1)) == []
+    assert reads(end.entries_read(Lane.CARE, [entry(11, Lane.CARE)], 11, 0)) == [Lane.BULK]
 
 
 def test_a_receipt_makes_room_and_is_saved_before_more_is_read() -> None:
@@ -231,6 +244,71 @@ def test_many_entries_passed_over_are_remembered() -> None:
     ]
     assert all(one.receipt is None for one in saved)
     assert not [effect for effect in end.tick(2) if isinstance(effect, SaveDelivered)]
+
+
+# -- snapshots ------------------------------------------------------------------------------------
+
+WISHES = (RECOVERING, *map(seed_feature, Lane))
+
+
+def seeding_end() -> LinkEnd:
+    """An end whose peer recovers; the log is empty but for one entry, and every lane is read."""
+    return up(head=1, protocol_max=2, features=WISHES)
+
+
+def test_a_recovering_peer_is_seeded_lane_by_lane() -> None:
+    """Beginning and end are told without any row; then nothing is wanted any more."""
+    end = seeding_end()
+    answer_empty(end, Lane.CONTROL, Lane.CARE, Lane.IDENTITY, to=1)
+    begun = end.entries_read(Lane.BULK, [], 0, 0, position="R1:a", coalesced=True)
+    [first] = sent(begun, Batch)
+    assert (first.position, first.covers_to, first.row_count) == ("R1:a", 0, 0)
+    [last] = sent(end.entries_read(Lane.BULK, [], 1, 0, coalesced=True), Batch)
+    assert (last.position, last.covers_to, last.previous) == ("", 1, 1)
+    confirmed = receipt_for(first)
+    confirmed = replace(confirmed, cursor=replace(confirmed.cursor, position="R1:a"))
+    end.receive(confirmed, 1)
+    end.receive(receipt_for(last, confirmed.cursor.running_hash), 1)
+    asked = [e for e in end.log_advanced(2, 2) if isinstance(e, ReadLog) and e.lane is Lane.BULK]
+    assert [e.position for e in asked] == [""]
+
+
+def test_a_wish_that_was_put_off_is_repeated_and_holds_marks_back() -> None:
+    """The store that could not seed is asked again at the next tick; till then nothing is sure."""
+    end = seeding_end()
+    for lane in Lane:
+        end.entries_read(lane, [], 1, 0)
+    assert not end.is_delivered(1)
+    asked = [effect for effect in end.tick(1000) if isinstance(effect, ReadLog)]
+    assert [effect.position for effect in asked] == [SEED] * len(Lane)
+
+
+def test_a_peer_of_the_former_protocol_gets_no_snapshot() -> None:
+    """Whatever it says of itself."""
+    end = up(head=1, protocol_max=1, features=WISHES)
+    end.entries_read(Lane.BULK, [], 1, 0)
+    assert end.delivered_to[Lane.BULK] == 1
+
+
+def test_a_snapshot_goes_on_where_the_peer_says_it_stands() -> None:
+    """In the same stream; in another one the position means nothing."""
+    claim = Cursor(Lane.BULK, StreamEpoch(1, 1), 4, 0, b"h" * 32, "S9:b")
+    for epoch, position in ((1, "S9:b"), (2, "")):
+        end = LinkEnd(config(), {}, {})
+        end.start(0)
+        end.receive(hello(cursors=(claim,), store_epoch=epoch), 0)
+        asked = [e for e in end.log_advanced(9, 0) if isinstance(e, ReadLog)]
+        assert [e.position for e in asked if e.lane is Lane.BULK] == [position]
+
+
+def test_what_the_peer_says_it_holds_is_persisted_at_once() -> None:
+    """The receipt was lost with the stream; its Hello is as good."""
+    claim = Cursor(Lane.BULK, StreamEpoch(1, 1), 4, 9, b"h" * 32)
+    for saved, news in ((None, [claim]), (replace(claim, number=3), [claim]), (claim, [])):
+        end = LinkEnd(config(), {}, {Lane.BULK: saved} if saved else {})
+        end.start(0)
+        effects = end.receive(hello(cursors=(claim,)), 0)
+        assert [e.cursor for e in effects if isinstance(e, SaveDelivered)] == news
 
 
 # -- marks ----------------------------------------------------------------------------------------
