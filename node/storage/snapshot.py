@@ -154,7 +154,9 @@ class SnapshotReader:
                 if len(rows) < limit:
                     place = _next_table(place, lane)
         return SnapshotPart(
-            self._entries(routed, lane, entitled), self._entries(owned, lane, entitled), place
+            self._entries(routed, lane, entitled, place.kind),
+            self._entries(owned, lane, entitled, place.kind),
+            place,
         )
 
     def rows_entitled(self, connection: Connection, entitled: Entitled, lane: Lane) -> int:
@@ -192,10 +194,12 @@ class SnapshotReader:
         query = _QUERIES[place.table]
         return list(connection.execute(query, wanted).mappings())
 
-    def _entries(self, rows: Iterable[RowChange], lane: Lane, entitled: Entitled) -> list[LogEntry]:
+    def _entries(
+        self, rows: Iterable[RowChange], lane: Lane, entitled: Entitled, kind: Kind
+    ) -> list[LogEntry]:
         groups: dict[tuple[str, str, Form], list[RowChange]] = defaultdict(list)
         for row in rows:
-            groups[_origin(row, entitled), row.home_node, row.form].append(row)
+            groups[_origin(row, entitled, kind), row.home_node, row.form].append(row)
         now_ms = self._store.clock.now_ms()
         return [
             LogEntry(
@@ -273,11 +277,18 @@ def _next_table(place: Place, lane: Lane) -> Place:
     return replace(place, table=tables[at] if at < len(tables) else END, row_id="")
 
 
-def _origin(row: RowChange, entitled: Entitled) -> str:
-    """The author; for what came by letter the home, which logged it as its own."""
-    outside = row.author_node not in entitled.inside and row.author_node not in entitled.above
-    by_letter = outside and row.home_node in entitled.inside
-    return row.home_node if by_letter else row.author_node
+def _origin(row: RowChange, entitled: Entitled, kind: Kind) -> str:
+    """The author; for what came by letter the home, which logged it as its own.
+
+    A child that is whole has logged that already: its own name comes to it from nobody.
+    """
+    by_letter = (
+        row.home_node in entitled.inside
+        and row.author_node not in entitled.inside
+        and row.author_node not in entitled.above
+    )
+    named = entitled.role is PeerRole.PARENT or kind.is_recovery
+    return row.home_node if by_letter and named else row.author_node
 
 
 def _policy_table(name: str) -> str:
