@@ -7,6 +7,7 @@ NodeError
 ├── InvalidRequestError     the caller's message
 ├── NotFoundError           unknown, or outside the caller's scope: the two look the same
 ├── DeniedError
+├── NotANeighbourError      a node was named that is not linked to this one
 └── DiskFullError           below the watermark: writes are refused, reads go on
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "DiskFullError",
     "InvalidRequestError",
     "NodeError",
+    "NotANeighbourError",
     "NotFoundError",
     "PortInUseError",
     "PublicStatus",
@@ -93,6 +95,14 @@ class DiskFullError(NodeError):
     fault = Fault.OPERATOR
     retryable = True
     default_hint = "Free space on the data folder's disk; reads go on, writes resume by themselves."
+
+
+class NotANeighbourError(NodeError):
+    """Only the parent and the children of a node are linked to it."""
+
+    code = "NOT_A_NEIGHBOUR"
+    fault = Fault.CALLER
+    default_hint = "Name division codes as `fenhe node status` lists them under its links."
 
 
 @dataclass(frozen=True, slots=True)

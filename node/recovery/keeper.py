@@ -10,10 +10,10 @@ from typing import Final
 from sqlalchemy import Engine
 
 from hierarchy_config.model import NodeId
+from node.errors import NotANeighbourError
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.logs import get_logger
-from node.recovery.errors import NotANeighbourError
 from node.storage.recovering import Recovery, RecoveryStanding
 from replication.changelog import read_transaction, write_transaction
 

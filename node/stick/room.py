@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hierarchy_config import NodeId
 from node.clock import Clock, format_ms
+from node.errors import NotANeighbourError
 from node.foundations import Foundations
 from node.link_store import LinkMemory, NodeLinkStore
 from node.links.proof import ReceiptProof
 from node.opening import OpenStore
-from node.recovery.errors import NotANeighbourError
 from node.security.certificates import PublicKey
 from node.stick.errors import StickFileError, StickKeyMissingError
 from node.stick.exporting import Exporter

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from hierarchy_config.model import NodeId
+from node.records.model import NewRecord, NewResident
 from node.storage.errors import RecoveringError
 from node.storage.tables import CHANGELOG
 from replication.changelog import StoreState, read_transaction, write_transaction
@@ -175,14 +176,14 @@ def test_a_recovering_node_writes_new_rows_and_amends_none(region: Region, what:
     seen = village.storage.put_bundle(village.caller(), bundle("seen-1", observation(resident)))
     recover(village)
     unknown = "00000000-0000-7000-8000-00000000000f"
-    row = {
+    rows: dict[str, NewResident | NewRecord] = {
         "resident": person("", resident_id=resident),
         "record": observation(resident, record_id=unknown),
         "retraction": observation(resident, record_id=seen.record_ids[0]),
-    }[what]
+    }
 
     with pytest.raises(RecoveringError) as refused:
-        village.storage.put_bundle(village.caller(), bundle("amend-1", row))
+        village.storage.put_bundle(village.caller(), bundle("amend-1", rows[what]))
 
     assert refused.value.code == "RECOVERING"
     assert "recover --status" in refused.value.hint
