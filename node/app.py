@@ -196,7 +196,7 @@ class Node:
         hub.child_handlers = region.child_handlers
         hub.met = region.met
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
-        seeding = SeedingRoom(base, store, hub, link_store, questions, threads=threads, clock=clock)
+        seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
         thread = self._threads("reconcile", 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
-from node.clock import Clock
 from node.foundations import Foundations, utc_now
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
@@ -27,10 +26,9 @@ class SeedingRoom:
         hub: LinkHub,
         link_store: NodeLinkStore,
         questions: Questions,
-        *,
         threads: Executor,
-        clock: Clock,
     ) -> None:
+        clock = hub.clock
         self.stick = StickRoom(base, store, link_store, clock=clock, utc=lambda: utc_now(clock))
         self.node_id = base.node_id
         self.hub = hub
