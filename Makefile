@@ -2,7 +2,8 @@
 #
 # DEMO=...    arguments of `fenhe demo`, e.g. make demo DEMO="--once --json"
 # BENCH=...   arguments of the benchmarks, e.g. make bench BENCH="hop_single --quick"
-# SEEDS=..., SEED=...   how many schedules to simulate, or the one to replay
+# SEEDS=..., SEED=..., BUGS=...   how many schedules to simulate, the one to replay, or how many
+#             to hunt each planted bug in
 # MINUTES=..., CHAOS_SEED=...   how long `make chaos` goes on, and which faults it plans
 # PYTHON=...  the interpreter the virtual environment is made with (3.11 or newer)
 
@@ -16,6 +17,7 @@ DEMO ?=
 BENCH ?=
 SEEDS ?= 2000
 SEED ?=
+BUGS ?=
 WORKERS ?= 2
 MINUTES ?= 3
 CHAOS_SEED ?= 1
@@ -83,7 +85,8 @@ chaos: setup-dev services-installed ## fifteen real nodes under faults: MINUTES=
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(CHAOS_SEED)
 
 simulate: setup-dev ## replay schedules of the replication simulator: SEEDS=5000, or SEED=42
-	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	@$(BIN)/python -m tests.simulation \
+	  $(if $(BUGS),--bugs $(BUGS),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS)))
 
 clean: ## remove the virtual environment, caches and build output
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -242,8 +242,20 @@ class OutgoingReader:
         return Place.begin(kind, max(head, asked.after))
 
     def _begin_recovery(self, connection: Connection, asked: _Asked) -> Place:
-        """Where the log still reaches back to the peer, only what it owned is read from tables."""
-        whole = asked.after == 0 or asked.after < self._store.changelog.pruned_to(connection)
+        """Where the log still tells the peer all, only what it owned is read from tables.
+
+        It does not where it was pruned, nor where this node got something back itself: that is
+        kept from going where it came from, and the peer may have lost it since.
+        """
+        log = CHANGELOG.change_log.c
+        came_back = select(log.sequence).where(
+            log.sequence > asked.after, log.audience != Audience.EVERYBODY.value
+        )
+        whole = (
+            asked.after == 0
+            or asked.after < self._store.changelog.pruned_to(connection)
+            or connection.execute(came_back.limit(1)).first() is not None
+        )
         return self._begin(connection, asked, Kind.RECOVERY if whole else Kind.OWNED)
 
     def _snapshot(self, connection: Connection, asked: _Asked, place: Place) -> LogPart:

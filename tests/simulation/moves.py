@@ -76,6 +76,7 @@ class Moves:
         epoch = present.home_epoch + 1
         grant = Grant(resident, epoch, to, present.home_node, store.node_id, mail_ms)
         with store.transaction():
+            store.observe.granted(grant)
             self._take(grant, mail_ms)
             if is_dead and store.node_id not in (grant.home_node, grant.from_node):
                 self._ship(grant, mail_ms)

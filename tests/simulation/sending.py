@@ -68,7 +68,10 @@ class Sending:
             if disk.recovering and self._must_wait(peer):
                 # What is missing here would be missing there.
                 return LogPart((), after)
-            whole = after == 0 or after < disk.pruned_to
+            # What came back here is kept from going where it came from, so the log tells not all.
+            later = (entry for number, entry in disk.log.items() if number > after)
+            told = all(entry.audience is Audience.EVERYBODY for entry in later)
+            whole = after == 0 or after < disk.pruned_to or not told
             return self._begin(RECOVERY if whole else OWNED, peer, lane, after, bytes_max)
         if position:
             return self._snapshot(peer, lane, after, bytes_max, position)
