@@ -119,6 +119,7 @@ class LinkEnd:
         self._head = 0
         self._lane_heads: dict[Lane, int] = {}
         self._resuming = True
+        self._made_good: list[Effect] = []
         self._in_flight_bytes = 0
         self._marks: list[Mark] = []
         self._heard_ms = 0
@@ -178,6 +179,8 @@ class LinkEnd:
                     "the peer has confirmed more of this node's log than there is",
                     "Start it from its newest store; for a backup: `fenhe node new-epoch`.",
                 )
+            # Only now: what a peer confirmed of a log that is gone must not be kept.
+            return self._made_good + self._pump(now)
         return self._pump(now)
 
     def entries_read(
@@ -296,18 +299,17 @@ class LinkEnd:
         self.protocol = min(self.config.protocol_max, hello.protocol_max)
         mine, theirs = self.config.store_epoch, hello.store_epoch
         claims = {cursor.lane: cursor for cursor in hello.cursors}
-        effects: list[Effect] = [LinkUp(hello)]
         for lane in sorted(self.config.lanes):
             stream = Cursor(lane, StreamEpoch(mine, theirs), 0, 0)
             saved = self._outbound_saved.get(lane)
             start = type(self).resume(stream, claims.get(lane), saved)
             if start.acked.number and not start.acked.is_at(saved):
                 # The receipt was lost, but what it would have let go need not wait for another.
-                effects.append(SaveDelivered(start.acked, None))
+                self._made_good.append(SaveDelivered(start.acked, None))
             self._out[lane] = self.outbound_type(lane, start)
             self._out[lane].take_wishes(hello.features if self.protocol > 1 else ())
             self._in[lane] = self.inbound_type(self._inbound_start(lane, theirs))
-        return effects
+        return [LinkUp(hello)]
 
     def _inbound_start(self, lane: Lane, peer_epoch: int) -> Cursor:
         epoch = StreamEpoch(peer_epoch, self.config.store_epoch)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from replication.core.effects import SEED, Close, ReadLog, SaveDelivered
+from replication.core.effects import SEED, Close, Effect, ReadLog, SaveDelivered
 from replication.core.greeting import RECOVERING, seed_feature
 from replication.core.link import LinkEnd
 from replication.core.model import Batch, Cursor, Lane, Mark, Receipt, StreamEpoch
@@ -307,8 +308,23 @@ def test_what_the_peer_says_it_holds_is_persisted_at_once() -> None:
     for saved, news in ((None, [claim]), (replace(claim, number=3), [claim]), (claim, [])):
         end = LinkEnd(config(), {}, {Lane.BULK: saved} if saved else {})
         end.start(0)
-        effects = end.receive(hello(cursors=(claim,)), 0)
-        assert [e.cursor for e in effects if isinstance(e, SaveDelivered)] == news
+        assert not sent_saves(end.receive(hello(cursors=(claim,)), 0))
+        assert sent_saves(end.log_advanced(9, 0)) == news
+
+
+def test_what_the_peer_says_of_a_log_that_is_gone_is_not_kept() -> None:
+    """The store was put back: under its next epoch it would count as confirmed."""
+    claim = Cursor(Lane.BULK, StreamEpoch(1, 1), 4, 9, b"h" * 32)
+    end = LinkEnd(config(), {}, {})
+    end.start(0)
+    effects = [*end.receive(hello(cursors=(claim,)), 0), *end.log_advanced(8, 0)]
+    assert close_code(effects) == "STORE_WENT_BACK"
+    assert sent_saves(effects) == []
+
+
+def sent_saves(effects: Sequence[Effect]) -> list[Cursor]:
+    """What is to be persisted as confirmed."""
+    return [each.cursor for each in effects if isinstance(each, SaveDelivered)]
 
 
 # -- marks ----------------------------------------------------------------------------------------
