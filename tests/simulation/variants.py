@@ -61,8 +61,8 @@ class Variant:
     first_seed: int = 0
 
 
-REAL = Variant(name="real", large_every=10)
-"""Every tenth schedule has forty nodes."""
+REAL = Variant(name="real", large_every=25)
+"""Every 25th schedule has forty nodes."""
 
 
 # -- resume rules removed -------------------------------------------------------------------------
