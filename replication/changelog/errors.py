@@ -50,8 +50,8 @@ class LogPrunedError(ReplicationError):
 
     code = "LOG_PRUNED"
     default_hint = (
-        "A neighbour of an older release cannot be seeded from the tables: upgrade it. Other readers "
-        "begin anew by themselves."
+        "A neighbour of an older release cannot be seeded from the tables: upgrade it. Other "
+        "readers begin anew by themselves."
     )
 
 

@@ -33,7 +33,12 @@ from replication.changelog.errors import (
 )
 from replication.changelog.letters import CODEC_ERASED
 from replication.changelog.log_queries import end_query, slice_query
-from replication.changelog.sequencer import CounterSequencer, NumberBlock, Numbering
+from replication.changelog.sequencer import (
+    RAISED_HEAD,
+    CounterSequencer,
+    NumberBlock,
+    Numbering,
+)
 from replication.changelog.slices import LogSlice
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
 from replication.changelog.tail import LogTail
@@ -216,8 +221,7 @@ class ChangeLog:
         count = len(entries)
         values = [self._values(entry) for entry in entries]
         for place, row in enumerate(values):
-            # LAST_INSERT_ID() is what the UPDATE before set it to, for the whole of the INSERT.
-            sequence = Raw(f"LAST_INSERT_ID()-{count - 1 - place}")
+            sequence = Raw(f"{RAISED_HEAD}-{count - 1 - place}")
             row["epoch"], row["sequence"] = counter.store_epoch, sequence
             if row["origin_epoch"] is None:
                 row["origin_epoch"], row["origin_sequence"] = counter.store_epoch, sequence

@@ -35,6 +35,7 @@ from replication.changelog.errors import LogNotReadyError, SequencerFencedError
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
 
 __all__ = [
+    "RAISED_HEAD",
     "CounterSequencer",
     "NumberBlock",
     "Numbering",
@@ -43,6 +44,8 @@ __all__ = [
     "ensure_log",
 ]
 
+RAISED_HEAD: Final = "@fenhe_raised_head"
+"""A variable of the connection; what it holds from an earlier transaction is not to be used."""
 _ENTRIES_A_PASS: Final = 1000
 _PASSES_MAX: Final = 1000
 _DEADLOCK_TRIES: Final = 5
@@ -171,7 +174,9 @@ class CounterSequencer:
         self._durable_head = -1
         t = tables.sequencer
         self._raising = _of_life(t, store_epoch).values(
-            head=func.last_insert_id(t.c.head + bindparam("count"))
+            head=func.last_insert_id(
+                literal_column(RAISED_HEAD).op(":=")(t.c.head + bindparam("count"))
+            )
         )
 
     @property
@@ -192,9 +197,9 @@ class CounterSequencer:
 
     @property
     def raising(self) -> Update:
-        """On MySQL: raises the counter by `count` and gives the new head to LAST_INSERT_ID().
+        """On MySQL: raises the counter by `count` and keeps the new head in RAISED_HEAD.
 
-        It matches no row if the store has another life.
+        The statement's own answer has it too. It matches no row if the store has another life.
         """
         return self._raising
 

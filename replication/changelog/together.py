@@ -60,7 +60,7 @@ class Together:
         return len(self._statements)
 
     def add(self, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
-        """An INSERT of rows with the same keys each, or an UPDATE with one set of parameters."""
+        """An INSERT of rows with the same keys, or an UPDATE with all that it has as parameters."""
         self._statements.append((statement, rows))
 
     def send(self) -> list[Done]:
