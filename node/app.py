@@ -163,20 +163,7 @@ class Node:
             ends=store.tail,
             lane_heads=store.lane_heads,
         )
-        link_store = NodeLinkStore(
-            store.engine,
-            store.storage,
-            store.log,
-            store.links,
-            store.marks,
-            node_id=base.node_id,
-            hierarchy=base.hierarchy,
-            clock=clock,
-            notify=pump.notify,
-            number=store.number,
-            head=lambda: pump.head,
-            disk_is_full=disk.is_full,
-        )
+        link_store = self._link_store(store, pump, disk)
         ground = await loop.run_in_executor(threads, lay_ground, base, store, clock)
         hub = self._hub(store, link_store, pump, link_threads, ground)
         questions = Questions(
@@ -219,6 +206,22 @@ class Node:
             disk,
             threads,
             started_ms,
+        )
+
+    def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
+        return NodeLinkStore(
+            store.engine,
+            store.storage,
+            store.log,
+            store.links,
+            store.marks,
+            node_id=self._base.node_id,
+            hierarchy=self._base.hierarchy,
+            clock=self._clock,
+            notify=pump.notify,
+            number=store.number,
+            head=lambda: pump.head,
+            disk_is_full=disk.is_full,
         )
 
     def _servicers(self, parts: _Parts) -> Servicers:

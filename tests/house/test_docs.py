@@ -41,7 +41,9 @@ def _root_command() -> TyperGroup:
     return command
 
 
-def _commands(group: TyperGroup, prefix: str = "fenhe") -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
+def _commands(
+    group: TyperGroup, prefix: str = "fenhe"
+) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
     for name, command in sorted(group.commands.items()):
         if isinstance(command, TyperGroup):
             if command.invoke_without_command:

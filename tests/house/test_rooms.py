@@ -17,6 +17,9 @@ CATCHES_EVERYTHING = {
     "node/services/interceptor.py",  # turns what is unknown into INTERNAL with a reference
     "replication/runner.py",  # the outermost loop of a link
     "node/cli/main.py",  # the process's main
+    "node/services/bundle_writes.py",  # one bundle's fault is raised to its own asker alone
+    "node/storage/writes.py",  # the same, below
+    "replication/changelog/together.py",  # gives up the connection, and raises again
 }
 # Nothing below the composition root reads the environment.
 READS_ENVIRONMENT = (

@@ -9,8 +9,7 @@ from sqlalchemy import insert, update
 
 from node.security.caller import CallerKind
 from node.storage import CHANGELOG
-from node.storage.apply import Misfit
-from node.storage.causes import CAUSES, meaning_of, retry_at
+from node.storage.causes import CAUSES, Misfit, meaning_of, retry_at
 from node.storage.errors import NothingToResendError, QuarantineItemError
 from node.storage.release import WAITING, Released
 from node.storage.resend import Wanted

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from replication.core.config import LinkConfig, PeerRole
+from replication.core.effects import LogPart
 from replication.core.model import (
     AnswerPart,
     Batch,
@@ -18,7 +18,6 @@ from replication.core.model import (
     Goodbye,
     Hello,
     Lane,
-    LogEntry,
     Mark,
     Receipt,
     Request,
@@ -41,10 +40,8 @@ class Memory:
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
 
-    def read(
-        self, peer: str, lane: Lane, after: int, bytes_max: int
-    ) -> tuple[Sequence[LogEntry], int]:
-        return (), after
+    def read(self, peer: str, lane: Lane, after: int, bytes_max: int, position: str) -> LogPart:
+        return LogPart((), after, position)
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
         raise AssertionError
