@@ -95,9 +95,7 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.RegionService/Rollback": _OPERATOR,
         "/fenhe.node.v1.RegionService/History": _OPERATOR,
         # Signed by the root and no secret: a node that was left behind finds its way with it.
-        "/fenhe.node.v1.RegionService/Epochs": _rule(
-            Relation.ANYWHERE, CallerKind.NODE, CallerKind.OPERATOR
-        ),
+        "/fenhe.node.v1.RegionService/Epochs": _rule(Relation.ANYWHERE, CallerKind.NODE),
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,
