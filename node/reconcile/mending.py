@@ -147,7 +147,12 @@ class Mender:
         query: Select[Any] = select(t.c.row_id, t.c.home_node, t.c.home_epoch).where(
             t.c.row_id.in_(sorted(set(resident_ids)))
         )
-        return {row.row_id: (row.home_node, row.home_epoch) for row in connection.execute(query)}
+        homes = {row.row_id: (row.home_node, row.home_epoch) for row in connection.execute(query)}
+        # Who has moved away does not come back because a copy of him is missing here.
+        for resident_id, grant in self._store.homes.newest(connection, set(resident_ids)).items():
+            if grant.home_epoch > homes.get(resident_id, ("", 0))[1]:
+                homes[resident_id] = (grant.home_node, grant.home_epoch)
+        return homes
 
     def _write(
         self,

@@ -64,6 +64,9 @@ def unpacked(body: bytes) -> Said:
         RemoteProtocolError: It is none.
     """
     try:
+        # The library believes a size in the packed bytes before any limit that it is given.
+        if zstandard.frame_content_size(body) > _BYTES_MAX:
+            raise RemoteProtocolError("a message of a comparison is too long")
         text = zstandard.ZstdDecompressor().decompress(body, max_output_size=_BYTES_MAX)
         said = json.loads(text)
     except (zstandard.ZstdError, ValueError):

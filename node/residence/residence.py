@@ -316,11 +316,22 @@ class Residence:
         return replace(move, state=state, sequence=1 if shipped else 0)
 
     def _take_grant(self, connection: Connection, letter: Letter) -> str:
-        self.learn(connection, grant_in(letter.body))
+        self.learn(connection, self._granted_above(letter))
         return ""
 
     def _see_grant(self, connection: Connection, letter: Letter) -> None:
-        self.learn(connection, grant_in(letter.body))
+        self.learn(connection, self._granted_above(letter))
+
+    def _granted_above(self, letter: Letter) -> SignedGrant:
+        """A letter's grant. Nobody but who is above a node may say that somebody left it.
+
+        Otherwise a township could grant a move between two of its own villages for a resident of
+        another one, and his home would hand his history over.
+        """
+        signed = grant_in(letter.body)
+        if signed.grant.granted_by not in self.path(letter.to):
+            raise GrantInvalidError(f"{signed.grant.granted_by} moves nobody at {letter.to}")
+        return signed
 
     # -- rows that come late --------------------------------------------------------------------
 

@@ -134,7 +134,11 @@ class Post:
         self._handlers[kind] = handler
 
     def on_passing(self, kind: str, handler: PassingHandler) -> None:
-        """See open letters of a kind on their way through here, their sender proven."""
+        """See open letters of a kind on their way through here, their sender proven.
+
+        A letter that the handler raises a FenheError for goes on all the same; before it raises, it
+        must have written nothing.
+        """
         self._passing[kind] = handler
 
     def on_receipt(self, kind: str, handler: ReceiptHandler) -> None:
@@ -378,8 +382,20 @@ class Post:
     def passes(self, connection: Connection, examined: Examined) -> None:
         """Show an open letter on its way to whoever wants to see its kind."""
         letter = examined.letter
-        if letter is not None and not examined.cause and letter.kind in self._passing:
+        if letter is None or examined.cause or letter.kind not in self._passing:
+            return
+        try:
             self._passing[letter.kind](connection, letter)
+        except FenheError as error:
+            if error.retryable:
+                raise
+            # The addressee judges it. A relay that refused the batch would stop the lane for ever.
+            self._log.warning(
+                "a letter on its way was not believed",
+                letter=letter.letter_id,
+                sender=letter.sender,
+                code=error.code,
+            )
 
     def take(self, connection: Connection, examined: Examined) -> str:
         """Handle a letter addressed here and put its receipt into the log; "" or a cause.
