@@ -39,7 +39,7 @@ from node.pump import LogPump
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
-from node.region.room import RegionGround, RegionRoom, lay_ground, parent_names
+from node.region import RegionGround, RegionRoom, lay_ground, parent_names
 from node.residence.room import ResidenceRoom
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.bundle_writes import BundleWrites

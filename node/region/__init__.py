@@ -5,3 +5,7 @@ the next, and the root's work of planning, deciding and seeing through. Promises
 never in one epoch with different contents, and that no row goes before another node has it. Never
 decides who may read what: the hierarchy in force does.
 """
+
+from node.region.room import RegionGround, RegionRoom, lay_ground, parent_names
+
+__all__ = ["RegionGround", "RegionRoom", "lay_ground", "parent_names"]

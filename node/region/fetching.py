@@ -18,12 +18,11 @@ from node.logs import get_logger
 from node.region.context import RegionContext
 from node.region.keeper import Keeper
 from node.region.store import EpochState
+from node.region.wire import epochs_after
 from node.security.tls import open_channel
-from protos.fenhe.node.v1 import region_pb2, region_pb2_grpc
 
 __all__ = ["Fetching"]
 
-_CALL_S: Final = 5.0
 _REFUSED: Final = ("PERMISSION_DENIED", "UNAUTHENTICATED", "PEER_IDENTITY")
 
 
@@ -77,12 +76,6 @@ class Fetching:
         base = self._c.base
         channel = open_channel(endpoint, name, base.credentials.tls, base.limits)
         try:
-            answer = await region_pb2_grpc.RegionServiceStub(channel).Epochs(
-                region_pb2.EpochsRequest(after=self._c.hierarchy.epoch), timeout=_CALL_S
-            )
+            return await epochs_after(channel, self._c.hierarchy.epoch)
         finally:
             await channel.close()
-        return [
-            {"offer": each.offer.decode(), "decision": each.decision.decode() or None}
-            for each in answer.epochs
-        ]
