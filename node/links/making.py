@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from datetime import datetime
+from typing import Final
 
 from hardware_profiles import HardwareProfile
 from hierarchy_config import Hierarchy, NodeId
@@ -19,6 +20,9 @@ from replication.core.model import Hello, Request
 from replication.runner import FrameStream, LinkRunner
 
 __all__ = ["LinkMaker"]
+
+_SMALL_IN_FLIGHT: Final = 1
+"""With one under way, what comes meanwhile makes the next batch as large as the peer is busy."""
 
 
 class LinkMaker:
@@ -80,6 +84,7 @@ class LinkMaker:
             signing_certificate=proof.certificate,
             batch_bytes_max=self._profile.batch_bytes_max,
             window_bytes=self._profile.window_bytes,
+            small_in_flight=_SMALL_IN_FLIGHT,
             clock_ms=self._clock.now_ms(),
             verify=proof.verify,
             sign=proof.sign,

@@ -2,7 +2,8 @@
 
 A bundle is durable before it is answered, and a disk does a few hundred durable commits a second.
 While one transaction is on its way the bundles that arrive meanwhile wait for each other and share
-the next. A bundle alone waits for nobody; one that is at fault takes no other with it.
+the next, and those who have just been answered get a moment to be in it with their next one. A
+bundle alone waits for nobody; one that is at fault takes no other with it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +25,9 @@ __all__ = ["BUNDLES_A_TRANSACTION", "BYTES_A_TRANSACTION", "BundleWrites", "Gath
 BUNDLES_A_TRANSACTION: Final = 128
 BYTES_A_TRANSACTION: Final = 512 << 10
 """With the count, bounds how long one transaction holds its locks; one bundle may be larger."""
+
+
+GATHER_S_MAX: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,16 @@ class BundleWrites:
         self._notify = notify
         self._waiting: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
+        self._together = 1
+        self._taken_s = 0.0
 
     async def put(self, what: Gathered) -> BundleResult:
         """Store a bundle; returns once it is durable, raises what storing it alone would."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[BundleResult] = loop.create_future()
         self._waiting.append(_Waiting(what, answer))
+        self._arrived.set()
         if self._worker is None:
             self._worker = loop.create_task(self._work())
         return await answer
@@ -72,11 +81,15 @@ class BundleWrites:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
+                await self._gather()
                 batch = self._next()
+                started = loop.time()
                 done = loop.run_in_executor(self._threads, self._put, [each.what for each in batch])
                 await asyncio.wait((done,))
+                self._taken_s = loop.time() - started
+                self._together = len(batch) + len(self._waiting)
                 error = done.exception()
-                if error is None and any(isinstance(r, BundleResult) for r in done.result()):
+                if error is None and any(map(_is_news, done.result())):
                     # Before the answers: a reader of the log shall not wait for those who wrote.
                     self._notify()
                 outcomes = done.result() if error is None else [error] * len(batch)
@@ -84,6 +97,20 @@ class BundleWrites:
                     _answer(each.answer, outcome)
         finally:
             self._worker = None
+
+    async def _gather(self) -> None:
+        """Wait until as many are here as were under way, half a transaction's time at most.
+
+        Else two groups form that take turns, each waiting for the other's transaction.
+        """
+        wanted = min(self._together, BUNDLES_A_TRANSACTION)
+        if len(self._waiting) >= wanted:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(self._taken_s / 2, GATHER_S_MAX)):
+                while len(self._waiting) < wanted:
+                    self._arrived.clear()
+                    await self._arrived.wait()
 
     def _next(self) -> list[_Waiting]:
         batch = [self._waiting.popleft()]
@@ -107,6 +134,10 @@ class BundleWrites:
                 outcomes.append(error)
         stored = iter(self._store(requests) if requests else ())
         return [next(stored) if outcome is None else outcome for outcome in outcomes]
+
+
+def _is_news(outcome: BundleResult | Exception) -> bool:
+    return isinstance(outcome, BundleResult) and not outcome.repeated
 
 
 def _answer(answer: asyncio.Future[BundleResult], outcome: BundleResult | BaseException) -> None:

@@ -61,6 +61,9 @@ class LinkConfig:
         window_bytes: Upper bound of what is unacknowledged over all lanes, bytes.
         clock_ms: Wall clock for the Hello, milliseconds since 1970; only reported.
         protocol_max: Newest link protocol this end speaks; lower than PROTOCOL_MAX only in tests.
+        small_in_flight: Batches of a lane that may be unacknowledged while the lane is at the
+            log's end. What comes meanwhile shares the next one, so that a busy receiver gets fewer
+            and larger batches.
         stall_ms: Silence after which a peer that owes a receipt or a Hello is given up.
         backoff_ms_min: First pause after a refused batch; doubles up to backoff_ms_max.
         verify: Whether an accepting receipt's signature is the peer's (see receipt_bytes); the
@@ -85,6 +88,7 @@ class LinkConfig:
     lanes: tuple[Lane, ...] = tuple(Lane)
     clock_ms: int = 0
     protocol_max: int = PROTOCOL_MAX
+    small_in_flight: int = QUEUE_BATCHES_LIMIT
     stall_ms: int = 60_000
     backoff_ms_min: int = 500
     backoff_ms_max: int = 60_000

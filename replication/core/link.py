@@ -221,6 +221,7 @@ class LinkEnd:
                 effects.append(Send(batch))
             else:
                 out.scanned, out.position = scanned_to, position
+            out.at_end = scanned_to >= out.read_to
         return effects + self._pump(now)
 
     def batch_applied(self, lane: Lane, cursor: Cursor, now_ms: int) -> list[Effect]:
@@ -414,13 +415,16 @@ class LinkEnd:
                 continue
             if self._skip_quiet(lane, out) or out.full or out.is_paused(now):
                 continue
+            # At the log's end there is little to send yet: what comes meanwhile goes with it.
+            if out.at_end and out.in_flight >= self.config.small_in_flight:
+                continue
             # A lane with nothing in flight may always send one batch: care never waits for the
             # receipts of bulk. Half a batch of grace, for batches end with a whole entry. While
             # care is being read nothing more may overtake it.
             if out.waiting and (urgent or reserved + batch_bytes // 2 > window):
                 continue
             urgent = urgent or lane <= Lane.CARE
-            out.begin_read()
+            out.begin_read(self._head)
             reserved += batch_bytes
             effects.append(ReadLog(lane, out.scanned, batch_bytes, out.read_position))
         if self._marks and self.is_delivered(self._marks[0].at_sequence):

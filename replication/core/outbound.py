@@ -93,6 +93,9 @@ class OutboundLane:
         self.scanned = start.scanned
         self.position = start.position
         self.reading = False
+        self.read_to = 0
+        self.at_end = False
+        """Whether the last read reached what was the end of the log when it began."""
         self._paused_until_ms: int | None = None
         self._sent: deque[_Sent] = deque()
         self._saved_to = start.scanned
@@ -160,9 +163,15 @@ class OutboundLane:
         """Whether the lane has as many batches in flight as it may."""
         return len(self._sent) >= QUEUE_BATCHES_LIMIT
 
-    def begin_read(self) -> None:
-        """Note that the log is being read after `scanned`."""
+    @property
+    def in_flight(self) -> int:
+        """How many batches are unacknowledged."""
+        return len(self._sent)
+
+    def begin_read(self, head: int) -> None:
+        """Note that the log is being read after `scanned`, while its end is at `head`."""
         self.reading = True
+        self.read_to = head
         self._read_outdated = False
 
     def end_read(self) -> bool:

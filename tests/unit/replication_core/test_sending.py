@@ -9,7 +9,7 @@ import pytest
 
 from replication.core.effects import SEED, Close, Effect, ReadLog, SaveDelivered
 from replication.core.greeting import RECOVERING, seed_feature
-from replication.core.link import LinkEnd
+from replication.core.link import LinkEnd, LinkState
 from replication.core.model import Batch, Cursor, Lane, Mark, Receipt, StreamEpoch
 from replication.errors import LocalProtocolError
 from tests.unit.replication_core.ends import (
@@ -103,6 +103,28 @@ def test_while_care_is_read_bulk_that_is_in_flight_reads_no_more() -> None:
     assert second.number == 2
     assert reads(end.tick(1)) == []
     assert reads(end.entries_read(Lane.CARE, [entry(11, Lane.CARE)], 11, 0)) == [Lane.BULK]
+
+
+def test_at_the_logs_end_news_waits_for_the_receipt() -> None:
+    """Small batches one after the other would cost a busy receiver a transaction each."""
+    end = up(settings=replace(SMALL, small_in_flight=1))
+    end.log_advanced(3, 0, {**BULK_AND_CARE, Lane.BULK: 3})
+    made = first_batch(end, covers_to=3, size=100)
+    assert reads(end.log_advanced(8, 1, {**BULK_AND_CARE, Lane.BULK: 8})) == []
+    care = {**BULK_AND_CARE, Lane.CARE: 9, Lane.BULK: 8}
+    assert reads(end.log_advanced(9, 2, care)) == [Lane.CARE]
+    effects = end.receive(receipt_for(made), 3)
+    assert reads(effects) == [Lane.BULK]
+    end.entries_read(Lane.BULK, [entry(5, size=100)], 5, 4)
+    assert end.state is LinkState.UP
+
+
+def test_a_backlog_fills_the_window_whatever_is_in_flight() -> None:
+    """A read that was cut short says that there is more: it is not waited with."""
+    end = up(settings=replace(SMALL, small_in_flight=1))
+    end.log_advanced(10, 0, {**BULK_AND_CARE, Lane.BULK: 10})
+    effects = end.entries_read(Lane.BULK, [entry(3, size=100)], 3, 0)
+    assert reads(effects) == [Lane.BULK]
 
 
 def test_a_receipt_makes_room_and_is_saved_before_more_is_read() -> None:
