@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +39,11 @@ class Pieces:
         self._sealer = sealer
 
     def keep(self, connection: Connection, sender: str, piece: Piece, now_ms: int) -> None:
-        """Keep a piece; the same again changes nothing."""
+        """Keep a piece; the same again changes nothing.
+
+        Raises:
+            HandoverInvalidError: The set is whole with it, and its pieces are not of one history.
+        """
         row = {
             "handover_id": piece.handover_id,
             "number": piece.number,
@@ -55,12 +61,14 @@ class Pieces:
             ),
         }
         upsert(connection, self._p, [row], ["arrived_at", "body"])
+        rows = self._rows(connection, piece.handover_id, piece.resident_id)
+        if len(rows) == rows[0].total:
+            self._history(rows)
 
     def complete(self, connection: Connection, resident_id: str) -> list[History]:
         """The sets of a resident of which every piece has come, whole ones first.
 
-        Raises:
-            HandoverInvalidError: The pieces of a set are not of one history.
+        A set that is not one history was refused when it came, and must not stop the others.
         """
         p = self._p
         ids = connection.execute(
@@ -68,21 +76,24 @@ class Pieces:
         ).scalars()
         found: list[History] = []
         for handover_id in sorted(ids):
-            rows = connection.execute(
-                select(p)
-                .where(p.c.handover_id == handover_id, p.c.resident_id == resident_id)
-                .order_by(p.c.number)
-                .with_for_update()
-            ).all()
+            rows = self._rows(connection, handover_id, resident_id)
             if len(rows) == rows[0].total:
-                found.append(self._history(rows))
+                with suppress(HandoverInvalidError):
+                    found.append(self._history(rows))
         return sorted(found, key=lambda history: not history.whole)
 
     def drop(self, connection: Connection, handover_id: str) -> None:
         """Delete a set that was taken."""
         connection.execute(delete(self._p).where(self._p.c.handover_id == handover_id))
 
-    def _history(self, rows: list[Row[Any]] | Any) -> History:
+    def _rows(
+        self, connection: Connection, handover_id: str, resident_id: str
+    ) -> Sequence[Row[Any]]:
+        p = self._p
+        query = select(p).where(p.c.handover_id == handover_id, p.c.resident_id == resident_id)
+        return connection.execute(query.order_by(p.c.number).with_for_update()).all()
+
+    def _history(self, rows: Sequence[Row[Any]]) -> History:
         first = rows[0]
         opened = [
             self._sealer.open(bytes(row.body), self._aad(row.handover_id, row.number))

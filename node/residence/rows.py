@@ -99,6 +99,8 @@ class ResidentRows:
                 )
                 .values(home_node=grant.home_node, home_epoch=grant.home_epoch)
             )
+        # The log names the resident alone: an incremental backup copies the tables whole.
+        note_purged(connection)
         row = connection.execute(select(_R).where(_R.c.row_id == grant.resident_id)).mappings()
         told = [_light(_R, each, Operation.PUT) for each in row]
         self._tell_inside(connection, told)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from node.reconcile.model import Cause, Direction, Slice
 from node.residence.homes import SignedGrant
-from node.residence.papers import GRANT, SETTLED, grant_out, statement_of
+from node.residence.papers import (
+    GRANT,
+    HANDOVER,
+    SETTLED,
+    grant_out,
+    piece_out,
+    pieces_of,
+    statement_of,
+)
+from node.storage.purging import ROWS_PURGED
+from node.storage.tables import CHANGELOG
+from replication.changelog import StoreState
 from replication.core.model import Lane
 from replication.core.residence import Grant
 from tests.contracts.reconcile.links import side_of
@@ -19,6 +31,7 @@ from tests.contracts.residence.region import (
     OTHER_COUNTY,
     TOWNSHIP,
     VILLAGE,
+    VILLAGE_2,
     VILLAGE_3,
     MovingRegion,
 )
@@ -83,3 +96,38 @@ def test_a_comparison_brings_nobody_back_who_has_moved_away(region: MovingRegion
         assert taken.cause in {Cause.REFUSED, Cause.HOME_MISMATCH}
     assert len(before) > 1
     assert township.count(resident_id) == 0
+
+
+def test_a_broken_history_does_not_stop_the_sound_one(region: MovingRegion) -> None:
+    """Somebody on the old home's side sends pieces that fit no digest, before he ships."""
+    resident_id = settle(region)
+    region.cut.add(VILLAGE)
+    region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    liar, new = region.node(VILLAGE_2), region.node(VILLAGE_3)
+    handover_id = "01890000-0000-7000-8000-000000000001"
+    (sound,) = pieces_of([], resident_id, 2, handover_id=handover_id, whole=True)
+    broken = piece_out(replace(sound, digest="0" * 64))
+    liar.write(
+        lambda c: liar.post.send(c, to=VILLAGE_3, kind=HANDOVER, body=broken, lane=Lane.BULK)
+    )
+    region.flow()
+    assert new.waiting() == 1
+    region.cut.clear()
+    region.flow()
+    assert new.home(resident_id) == (VILLAGE_3, 2)
+    assert new.count(resident_id) > 1
+
+
+def test_a_backup_is_told_that_rows_have_another_home(region: MovingRegion) -> None:
+    """An incremental one copies the rows that the log names; a new home changes more than those."""
+    resident_id = settle(region)
+    old = region.node(VILLAGE)
+
+    def counted() -> str:
+        return str(old.read(StoreState(CHANGELOG).load).get(ROWS_PURGED, "0"))
+
+    before = counted()
+    region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow((COUNTY, TOWNSHIP, VILLAGE))
+    assert {row.home_node for row in old.rows(resident_id)} == {VILLAGE_3}
+    assert counted() != before
