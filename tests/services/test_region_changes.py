@@ -13,15 +13,17 @@ import pytest
 from cryptography import x509
 
 import protos.fenhe.care.v1.care_pb2 as care
+import protos.fenhe.empi.v1.empi_pb2 as empi
 import protos.fenhe.node.v1.region_pb2 as region_pb
 from hierarchy_config import Hierarchy, NodeId, load_region, region_text
+from node.initialise import NewNode, initialise
 from node.security.certificates import authority_name, certificates_from_pem
 from node.security.folders import NodeFolder
 from protos.fenhe.node.v1 import region_pb2_grpc
 from tests.services.people import Person, observation, put_request
 from tests.services.region import Region, nodes
 from tests.services.stores import HeldRow, opened
-from tests.services.waiting import until
+from tests.services.waiting import CLOCK, until
 
 NODES = nodes(
     "1410",
@@ -65,6 +67,13 @@ class Clinic(threading.Thread):
             self.people.append(person)
             number += 1
 
+    def give_up(self) -> list[Person]:
+        """Stop, whatever was refused; who was acknowledged."""
+        self._enough.set()
+        self.join(CALL_S)
+        assert not self.is_alive()
+        return self.people
+
     def finish(self) -> list[Person]:
         """Stop, and say who was acknowledged."""
         self._enough.set()
@@ -89,6 +98,16 @@ class Office:
         tree = self.in_force()
         moved = {**tree.nodes, node: replace(tree.entry(node), parent=parent)}
         return region_text(replace(tree, nodes=moved))
+
+    def closed(self, node: NodeId, successor: NodeId) -> str:
+        """The file in force less a node, which another succeeds; it may be a new one."""
+        tree = self.in_force()
+        kept = {code: entry for code, entry in tree.nodes.items() if code != node}
+        heir = tree.nodes.get(successor) or replace(
+            tree.entry(node), node_id=successor, endpoint=None
+        )
+        kept[successor] = replace(heir, succeeds=node)
+        return region_text(replace(tree, nodes=kept))
 
     def plan(self, text: str) -> region_pb.PlanResponse:
         with self.region.open_channel(CITY) as channel:
@@ -273,6 +292,113 @@ def test_processes_die_during_the_change(office: Office) -> None:
     assert _quarantined(region) == {}
 
 
+def test_a_village_is_closed_into_another(office: Office) -> None:
+    """It delivers and takes no more; its people are at home at the successor, who may amend."""
+    region = office.region
+    people = [Person(number, AWAY) for number in range(1, 40)]
+    others = [Person(number, VILLAGE) for number in range(100, 110)]
+    region.put(VILLAGE, put_request("of-the-heir", *others))
+    region.put(AWAY, put_request("of-the-closed", *people))
+    until("the township has them", lambda: region.rows(TOWNSHIP)["residents"] == 49)
+    by_township = observation(people[0], "by-township", 133)
+    region.put(TOWNSHIP, put_request_of(by_township))
+    clinic = Clinic(region, AWAY, 1000)
+    clinic.start()
+    text = office.closed(AWAY, VILLAGE)
+    plan = office.plan(text)
+    assert [(each.kind, each.node_id) for each in plan.changes] == [("closed", AWAY)]
+    assert list(plan.blocks) == []
+
+    assert office.apply(text)[-1] == "decided"
+    until("the closed one refuses", lambda: any("REGION_CLOSED" in f for f in clinic.faults))
+    late = clinic.give_up()
+    office.settled(2)
+
+    everybody = {person.resident_id for person in (*people, *late)}
+    for node in (VILLAGE, TOWNSHIP, OLD):
+        until(f"they are at home, says {node}", lambda node=node: _at_home(region, node, everybody))  # type: ignore[misc]
+    index = {_home_of_index(region, each) for each in sorted(everybody)}
+    until("the city's index says so", lambda: _indexed(region, everybody) == {VILLAGE}, 60)
+    assert index <= {AWAY, VILLAGE}
+    amended = care.PutBundleRequest(
+        request_id="amends-a-taken-over",
+        residents=[replace_home(people[1])],
+        records=[observation(people[1], "systolic", 177)],
+    )
+    region.put(VILLAGE, amended)
+    _assert_same_homes(region, VILLAGE, TOWNSHIP, frozenset({VILLAGE}))
+    _assert_same_homes(region, TOWNSHIP, OLD, frozenset({VILLAGE}))
+    assert _quarantined(region) == {}
+
+
+def test_a_code_is_succeeded(office: Office) -> None:
+    """The same place under a new code: a new node takes over what the old one held."""
+    region = office.region
+    people = [Person(number, AWAY) for number in range(1, 20)]
+    region.put(AWAY, put_request("of-the-old-code", *people))
+    until("the township has them", lambda: region.rows(TOWNSHIP)["residents"] == 19)
+    new = NodeId("141002100204")
+
+    assert office.apply(office.closed(AWAY, new))[-1] == "decided"
+    until("the township has switched", lambda: office.in_force(TOWNSHIP).epoch == 2, 60)
+    made = NewNode(
+        new,
+        region.place.address(AWAY),
+        parent_data=region.place.node_dir(TOWNSHIP),
+        parent_endpoint=region.place.address(TOWNSHIP),
+    )
+    region.fleet.stop((AWAY,))
+    initialise(region.place.node_dir(new), office.in_force(TOWNSHIP), made, CLOCK)
+    region.start(new)
+    office.settled(2)
+
+    everybody = {person.resident_id for person in people}
+    for node in (new, TOWNSHIP, OLD):
+        until(
+            f"they are at home, says {node}",
+            lambda node=node: _at_home(region, node, everybody, new),  # type: ignore[misc]
+        )
+    assert _quarantined(region) == {}
+
+
+def _at_home(region: Region, node: NodeId, residents: set[str], home: NodeId = VILLAGE) -> bool:
+    """Whether every row of some residents has the home that is theirs now."""
+    with opened(region.place, node) as store:
+        rows = store.rows()
+    own = {key[1]: row for key, row in rows.items() if key[0] == "residents"}
+    theirs = [own[each] for each in residents if each in own]
+    return (
+        len(theirs) == len(residents)
+        and all((row.home, row.author) == (home, home) for row in theirs)
+        and not any(row.home == AWAY for row in rows.values())
+    )
+
+
+def _indexed(region: Region, residents: set[str]) -> set[str | None]:
+    return {_home_of_index(region, each) for each in residents}
+
+
+def _home_of_index(region: Region, resident: str) -> str | None:
+    with opened(region.place, CITY) as store:
+        row = store.rows().get(("resident_index", resident))
+    return None if row is None else row.home
+
+
+def replace_home(person: Person) -> empi.Resident:
+    """The person as his new home knows him, with another telephone."""
+    return replace(person, home=VILLAGE).message()
+
+
+def _assert_same_homes(
+    region: Region, one: NodeId, other: NodeId, homes: frozenset[NodeId]
+) -> None:
+    def of(node: NodeId) -> dict[tuple[str, str], HeldRow]:
+        with opened(region.place, node) as store:
+            return {key: row for key, row in store.rows().items() if row.home in homes}
+
+    until(f"{one} and {other} hold the same", lambda: of(one) == of(other), 60)
+
+
 def _steps(change: Callable[[], list[str]]) -> str:
     """The last step; "" while the root starts again or something is not settled."""
     try:
@@ -316,8 +442,11 @@ def _assert_same(region: Region, one: NodeId, other: NodeId, residents: set[str]
         with opened(region.place, node) as store:
             return {key: row for key, row in store.rows().items() if row.home in MOVING}
 
-    until(f"{one} and {other} hold the same", lambda: of(one) == of(other), 60)
-    assert residents <= {key[1] for key in of(other)}
+    def agree() -> bool:
+        rows = of(one)
+        return rows == of(other) and residents <= {key[1] for key in rows}
+
+    until(f"{one} and {other} hold the same, of everybody", agree, 60)
 
 
 def _quarantined(region: Region) -> dict[NodeId, int]:
