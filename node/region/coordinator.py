@@ -275,7 +275,7 @@ class Coordinator:
             # Told to the closed nodes first; it stands, and comes into force when they are drained.
             self._c.epochs.note(offer.epoch, {"draining": raw.decode()})
         else:
-            self._c.epochs.keep_decision(offer.epoch, raw)
+            self._c.epochs.keep_decision(offer.epoch, raw, offer.text)
 
     async def carry_out(self, pause_s: float, remaining_ms: int) -> None:
         """Drain what is closed, hand the decision down, switch.
@@ -289,7 +289,9 @@ class Coordinator:
             change = HierarchyChange(self._c.hierarchy, row.hierarchy)
             for closing in change.closed:
                 await self._drain(change, closing, row, waiting)
-            await self._c.blocking(self._c.epochs.keep_decision, row.epoch, waiting.encode())
+            await self._c.blocking(
+                self._c.epochs.keep_decision, row.epoch, waiting.encode(), row.text
+            )
         await self._keeper.carry_out(0, remaining_ms)
 
     async def _drain(

@@ -146,7 +146,7 @@ class Keeper:
         decision = read_decision(raw.encode(), self._c.judge(before))
         if (decision.epoch, decision.digest) != (offer.epoch, offer.digest):
             raise RegionStatementError("a decision is for another configuration")
-        stands = self._c.epochs.keep_decision(offer.epoch, decision.raw)
+        stands = self._c.epochs.keep_decision(offer.epoch, decision.raw, offer.text)
         if read_decision(stands, self._c.judge(before)).digest != offer.digest:
             raise RegionNotNextError(f"epoch {offer.epoch} was decided on with another content")
 

@@ -102,10 +102,17 @@ class EpochStore:
 
         return self._transactions.write(work)
 
-    def keep_decision(self, epoch: int, raw: bytes) -> bytes:
-        """Note that an epoch is decided on; returns the decision that stands, the first one."""
+    def keep_decision(self, epoch: int, raw: bytes, text: str) -> bytes:
+        """Note that an epoch with this content is decided on; returns what stands, the first one.
+
+        Raises:
+            RegionNotNextError: The epoch is held with another content by now; nothing is noted.
+        """
 
         def work(connection: Connection) -> bytes:
+            held = _get(connection, epoch, lock=True)
+            if held is None or held.text != text:
+                raise RegionNotNextError(f"epoch {epoch} is held with another content by now")
             free = (_T.c.epoch == epoch, _T.c.decision.is_(None))
             connection.execute(update(_T).where(*free).values(decision=raw))
             return _found(connection, epoch).decision or raw

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from sqlalchemy import select
 
 from hierarchy_config import HierarchyChange, NodeId
+from node.region.errors import RegionNotNextError
 from node.region.store import EpochState, EpochStore
 from node.storage.moving import START, Position
 from node.storage.tables import CHANGELOG, REPLICATED
@@ -190,8 +192,11 @@ def test_facts_of_an_epoch_are_added_up(region: Region) -> None:
 
     epochs.note(1, {"a": 1})
     epochs.note(1, {"b": [2, "x"]})
-    assert epochs.keep_decision(1, b"first") == b"first"
-    assert epochs.keep_decision(1, b"second") == b"first"
+    [held] = epochs.all()
+    with pytest.raises(RegionNotNextError):
+        epochs.keep_decision(1, b"forged", "another content")
+    assert epochs.keep_decision(1, b"first", held.text) == b"first"
+    assert epochs.keep_decision(1, b"second", held.text) == b"first"
     epochs.keep_purge_order(1, b"first")
     epochs.keep_purge_order(1, b"second")
 
