@@ -7,7 +7,7 @@ new home takes over in the one that applies the last letter.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -76,6 +76,8 @@ class Handover:
         self._pieces = pieces
         self._proposals = proposals
         self._ids = ids
+        self.arrived_late: Callable[[Connection, Move, NodeId], None] = lambda _c, _m, _n: None
+        """Told of a whole history that came after the take-over was confirmed, and its sender."""
 
     # -- the side that ships --------------------------------------------------------------------
 
@@ -164,6 +166,8 @@ class Handover:
             else:
                 base = _base_of(move)
                 self._merge(connection, grant, _Said(history.changes, history.judged), base)
+                if history.whole and move is not None and move.state is MoveState.SETTLED:
+                    self.arrived_late(connection, move, NodeId(history.sender))
             self._pieces.drop(connection, history.handover_id)
         return ""
 

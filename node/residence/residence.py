@@ -104,6 +104,7 @@ class Residence:
             proposals=self.proposals,
             ids=ids,
         )
+        self.handover.arrived_late = self._say_settled_to
         self.homes.redirect = self._redirect
         post = store.post
         post.on_letter(GRANT, self._take_grant)
@@ -338,6 +339,15 @@ class Residence:
     def _redirect(self, connection: Connection, change: RowChange, grant: Grant) -> None:
         """A row reached this node under a home that it knows to be a former one."""
         self.handover.ship(connection, grant, [change], whole=False)
+        move = self.moves.get(connection, grant.resident_id, grant.home_epoch)
+        if move is None or move.state is not MoveState.SETTLED:
+            return
+        # Long after the move somebody still writes as his home: put back from before it.
+        signed = self.homes.signed(connection, grant.resident_id, grant.home_epoch)
+        below = self._store.hierarchy.subtree(self._store.node_id)
+        above = grant.granted_by in self.path(change.home_node)
+        if signed is not None and above and change.home_node in below:
+            self._send_grant(connection, signed, change.home_node)
 
     def _receipted(self, connection: Connection, letter: SentLetter, code: str) -> None:
         self.moves.receipted(connection, letter.letter_id, code)
@@ -346,21 +356,24 @@ class Residence:
 
     def say_settled(self, connection: Connection, move: Move) -> None:
         """At the new home, once the node above confirmed: tell the old path that he is held."""
-        held = frozenset(fingerprint(change) for change in self._as_shipped(connection, move))
-        body = settled_out(Settled(move.resident_id, move.home_epoch, held))
-        if move.from_node != self._store.node_id:
-            self._store.post.send(
-                connection,
-                to=NodeId(move.from_node),
-                kind=SETTLED,
-                body=body,
-                lane=Lane.CONTROL,
-                open_letter=True,
-            )
+        self._say_settled_to(connection, move, NodeId(move.from_node))
         now_ms = self._store.clock.now_ms()
         self.moves.save(
             connection,
             replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None),
+        )
+
+    def _say_settled_to(self, connection: Connection, move: Move, node: NodeId) -> None:
+        if node == self._store.node_id:
+            return
+        held = frozenset(fingerprint(change) for change in self._as_shipped(connection, move))
+        self._store.post.send(
+            connection,
+            to=node,
+            kind=SETTLED,
+            body=settled_out(Settled(move.resident_id, move.home_epoch, held)),
+            lane=Lane.CONTROL,
+            open_letter=True,
         )
 
     def _as_shipped(self, connection: Connection, move: Move) -> list[RowChange]:
@@ -381,7 +394,11 @@ class Residence:
         if move.state in {MoveState.PURGING, MoveState.SETTLED}:
             return ""
         grant = self._grant_of(move)
-        goes = lets_go(str(self._store.node_id), grant, self.path)
+        here = str(self._store.node_id)
+        # Who shipped held him, whatever the grant says: a home that lost against another grant.
+        goes = lets_go(here, grant, self.path) or (
+            move.state is MoveState.SHIPPING and here not in self.path(grant.home_node)
+        )
         now_ms = self._store.clock.now_ms()
         self.moves.save(
             connection,

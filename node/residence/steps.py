@@ -19,7 +19,7 @@ from node.residence.residence import AWAY_MS, Residence
 from node.storage.context import StoreContext
 from node.storage.tables import CHANGELOG
 from replication.core.model import Audience, Lane, RowChange
-from replication.core.residence import Duty, Grant, duty, lets_go
+from replication.core.residence import Duty, Grant, duty
 
 __all__ = ["MoveSteps"]
 
@@ -133,7 +133,7 @@ class MoveSteps:
         """Delete what the new home holds; what it does not is sent to it first."""
         now_ms = self._store.clock.now_ms()
         grant = self._newest(connection, move)
-        if grant is None or not lets_go(self._here, grant, self._residence.path):
+        if grant is None or self._here in self._residence.path(grant.home_node):
             # He has come back, or below, since.
             self._save(connection, replace(move, state=MoveState.SETTLED, next_at=None))
             return

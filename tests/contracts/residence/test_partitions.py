@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import delete
 
 from node.errors import InvalidRequestError
 from node.residence.errors import (
@@ -17,6 +18,7 @@ from node.residence.homes import SignedGrant
 from node.residence.papers import grant_in, grant_out, piece_in, settled_in, statement_of
 from node.storage.errors import RecoveringError
 from node.storage.model import BundleResult
+from node.storage.tables import REPLICATED
 from replication.changelog import read_transaction
 from replication.core.model import Lane
 from replication.core.residence import Grant, KnownHome
@@ -286,6 +288,7 @@ def test_two_granters_of_one_epoch_leave_one_home(region: MovingRegion) -> None:
         assert known == KnownHome(VILLAGE_3, 2), node.node_id
     with pytest.raises(ResidentMovedError):
         edit(second, resident_id, "edit-again", "13855555555")
+    assert second.rows(resident_id, "residents") == []
 
 
 def test_a_granter_that_was_put_back_grants_nothing_while_it_recovers(
@@ -313,6 +316,30 @@ def test_a_granter_that_lost_its_grant_goes_on_from_the_rows(region: MovingRegio
     assert again.grant.home_epoch == 3
     assert region.node(VILLAGE_2).home(resident_id) == (VILLAGE_2, 3)
     assert region.node(VILLAGE_3).rows(resident_id, "residents") == []
+
+
+def test_an_old_home_put_back_from_before_the_move_learns_of_it_again(
+    region: MovingRegion,
+) -> None:
+    """It forgot the grant; what it writes as his home goes after him, and the grant comes back."""
+    resident_id = settle(region)
+    old, new = region.node(VILLAGE), region.node(VILLAGE_3)
+    before = old.read(lambda c: old.residence.rows.read(c, resident_id))
+    granted = region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow()
+    old.write(lambda c: old.residence.homes.forget(c, granted.grant))
+    old.write(lambda c: old.residence.moves.drop(c, resident_id, 2))
+    t = REPLICATED["observations"]
+    old.write(lambda c: c.execute(delete(t).where(t.c.resident_id == resident_id)))
+    old.write(lambda c: old.residence.rows.write(c, before))
+    edit(old, resident_id, "edit-again", "13844444444")
+    region.flow()
+    assert {each.proposal.change.values.get("phone") for each in listed(new)} == {"13844444444"}
+    assert old.rows(resident_id, "residents") == []
+    assert old.state(resident_id) == "settled"
+    with pytest.raises(ResidentMovedError):
+        edit(old, resident_id, "edit-more1", "13855555555")
+    assert region.node(TOWNSHIP).count(resident_id) == 0
 
 
 def test_a_resident_on_his_way_is_known_at_the_new_home_and_counted_at_none(
