@@ -44,10 +44,17 @@ class Crew:
         for process in self._processes:
             if kind is not None:
                 process.kill()
+            # Who goes on after its report waits for this.
+            if process.stdin is not None:
+                process.stdin.close()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            if process.stdout is not None:
+                process.stdout.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes."""
+        return [process.pid for process in self._processes]
 
     def work(self) -> list[dict[str, Any]]:
         """Release all at once; what each reports, when the last has finished."""
@@ -72,14 +79,17 @@ def wait_for_start() -> None:
         sys.exit(1)
 
 
-def work_for(seconds: float, step: Callable[[], object]) -> None:
-    """In a helper: repeat a step until the time is up, and report how often and how long."""
+def work_for(seconds: float, step: Callable[[], object], rows: int = 1, steps_max: int = 0) -> None:
+    """In a helper: repeat a step of so many rows until the time is up; report rows and seconds.
+
+    `steps_max`: stop after so many; 0 for no such end.
+    """
     started, used = time.perf_counter(), time.process_time()
     steps = 0
-    while (taken := time.perf_counter() - started) < seconds:
+    while (taken := time.perf_counter() - started) < seconds and not 0 < steps_max <= steps:
         step()
         steps += 1
-    report({"steps": steps, "seconds": taken, "cpu_s": time.process_time() - used})
+    report({"steps": steps * rows, "seconds": taken, "cpu_s": time.process_time() - used})
 
 
 def report(figures: dict[str, Any]) -> None:

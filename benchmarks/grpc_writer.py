@@ -30,7 +30,11 @@ def main(credentials: str, name: str, seconds: str, rows: str) -> None:
         known = stub.PutBundle(_residents(resident_bundle(name, _RESIDENTS))).resident_ids
         made = observation_bundles(name, list(known), int(rows))
         wait_for_start()
-        work_for(float(seconds), lambda: stub.PutBundle(_observations(next(made)), timeout=60))
+        work_for(
+            float(seconds),
+            lambda: stub.PutBundle(_observations(next(made)), timeout=60),
+            int(rows),
+        )
 
 
 def _residents(bundle: Bundle) -> care.PutBundleRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,20 +50,23 @@ class Hop:
         self._below.dispose()
         self._above.dispose()
 
-    def measure(self, module: str, arguments: list[tuple[str, ...]]) -> Round:
+    def measure(self, module: str, arguments: Sequence[tuple[str, ...]]) -> Round:
         """One round of these writers, until every row has its receipt.
 
         Raises:
             RuntimeError: Rows are missing at the township.
         """
         with Crew(module, arguments) as crew:
-            self._wait_until_delivered()
-            before, used = self._rows(), _used(self.nodes.pids)
+            pids = dict(self.nodes.pids)
+            if VILLAGE not in self.nodes.fleet.started:
+                pids["village_and_clients"] = crew.pids[0]
+            self.wait_until_delivered()
+            before, used = self._rows(), _used(pids)
             started = time.perf_counter()
             said = crew.work()
-            self._wait_until_delivered()
+            self.wait_until_delivered()
             taken = time.perf_counter() - started
-            return _round(said, taken, self._rows() - before, _since(used, self.nodes.pids))
+            return _round(said, taken, self._rows() - before, _since(used, pids))
 
     def _delivered(self) -> bool:
         """Whether the township's receipt for the newest entry is durable at the village."""
@@ -76,7 +80,12 @@ class Hop:
             cursors = LinkState(CHANGELOG).load_outbound(connection, TOWNSHIP)
         return wanted == 0 or (Lane.BULK in cursors and cursors[Lane.BULK].covers_to >= wanted)
 
-    def _wait_until_delivered(self) -> None:
+    def wait_until_delivered(self) -> None:
+        """Return when every row of the village has its receipt.
+
+        Raises:
+            RuntimeError: They do not come.
+        """
         deadline = time.perf_counter() + _PATIENCE_S
         while not self._delivered():
             if time.perf_counter() > deadline:
@@ -96,7 +105,7 @@ class NativeHop:
 
     pair: NativePair
 
-    def measure(self, module: str, arguments: list[tuple[str, ...]]) -> Round:
+    def measure(self, module: str, arguments: Sequence[tuple[str, ...]]) -> Round:
         """One round of these writers, until the replica has applied every row. Raises as Hop."""
         with Crew(module, arguments) as crew:
             before, used = self.pair.rows(), _used(self.pair.pids)

@@ -1,6 +1,7 @@
-"""One client of MariaDB's own replication: a process that inserts one row a transaction.
+"""One client of MariaDB's own replication: a process that inserts some rows a transaction.
 
-Arguments: URL of the source's database, name of the writer, seconds.
+Arguments: URL of the source's database, name of the writer, seconds, rows a transaction,
+transactions in all (0: until the time is up).
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _MARKS = ", ".join(["%s"] * 15)
 _INSERT = f"INSERT INTO observations ({_COLUMNS}) VALUES ({_MARKS})"  # noqa: S608
 
 
-def main(url: str, name: str, seconds: str) -> None:
+def main(url: str, name: str, seconds: str, rows: str = "1", most: str = "0") -> None:
     """Connect, wait for the word, insert until the time is up."""
     address = make_url(url)
     ids = system_ids()
     known = [ids.mint() for _ in range(25)]
-    made = observation_bundles(name, known, 1)
+    made = observation_bundles(name, known, int(rows))
     connection = pymysql.connect(
         host=address.host,
         port=address.port or 3306,
@@ -40,14 +41,20 @@ def main(url: str, name: str, seconds: str) -> None:
     node, clock = "141002100200", SystemClock()
     wait_for_start()
 
-    def row() -> tuple[Any, ...]:
-        record = next(made).records[0]
+    def bundle() -> list[tuple[Any, ...]]:
         now = format_ms(clock.now_ms())
-        common = (record.resident_id, 1, 1, node, node, 1, 1, now, "full", False)
-        return (ids.mint(), *common, *record.values.values())
+        common = (1, 1, node, node, 1, 1, now, "full", False)
+        return [
+            (ids.mint(), record.resident_id, *common, *record.values.values())
+            for record in next(made).records
+        ]
+
+    def insert() -> None:
+        # PyMySQL makes one INSERT of many rows, which is the cheapest transaction there is.
+        cursor.executemany(_INSERT, bundle())
 
     with connection, connection.cursor() as cursor:
-        work_for(float(seconds), lambda: cursor.execute(_INSERT, row()))
+        work_for(float(seconds), insert, int(rows), int(most))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Running:
     @property
     def pids(self) -> dict[str, int]:
         """Process ids by what they are: node or mariadb, and whose."""
-        nodes = {f"node_{node}": self.fleet.pid(node) for node in self.place.nodes}
+        nodes = {f"node_{node}": self.fleet.pid(node) for node in sorted(self.fleet.started)}
         servers = {f"mariadb_{node}": server.pid for node, server in self.servers.items()}
         return {**nodes, **{name: pid for name, pid in servers.items() if pid is not None}}
 

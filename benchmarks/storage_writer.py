@@ -21,7 +21,7 @@ def main(data_dir: str, name: str, seconds: str, rows: str) -> None:
     known = node.storage.put_bundle(node.caller, resident_bundle(name, _RESIDENTS)).resident_ids
     made = observation_bundles(name, known, int(rows))
     wait_for_start()
-    work_for(float(seconds), lambda: node.storage.put_bundle(node.caller, next(made)))
+    work_for(float(seconds), lambda: node.storage.put_bundle(node.caller, next(made)), int(rows))
     node.engine.dispose()
 
 

@@ -114,6 +114,11 @@ class Fleet:
         process.kill()
         process.wait()
 
+    @property
+    def started(self) -> frozenset[NodeId]:
+        """The nodes that were started and not stopped."""
+        return frozenset(self._processes)
+
     def pid(self, node: NodeId) -> int:
         """The process id of a node that was started."""
         return self._processes[node].pid
