@@ -54,6 +54,9 @@ def list_items(
     if as_json:
         print_json(_as_dict(page))
         return
+    if not page.items:
+        out.print(f"Nothing to show; {page.waiting} wait in all.")
+        return
     print_table(
         ("item", "cause", "from", "table", "resident", "tried", "last", "again"),
         [
