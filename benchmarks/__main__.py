@@ -19,7 +19,17 @@ from benchmarks.result import Benchmark, Result, Scale
 from hierarchy_config import FenheError
 from node.cli.output import print_table
 
-NAMES: Final = ("hop_single", "point_read", "federated_group", "node_idle", "log_cost")
+NAMES: Final = (
+    "hop_single",
+    "hop_batch",
+    "visible",
+    "catch_up",
+    "log_cost",
+    "point_read",
+    "node_idle",
+    "children_idle",
+    "federated_group",
+)
 _HEADERS: Final = ("name", "figure", "unit", "beside", "its figure", "ratio", "goal", "met")
 
 

@@ -27,17 +27,18 @@ def main(credentials: str, name: str, seconds: str, rows: str) -> None:
     """Register residents, wait for the word, write until the time is up."""
     with connected(load_credentials(Path(credentials))) as channel:
         stub = care_pb2_grpc.RecordServiceStub(channel)
-        known = stub.PutBundle(_residents(resident_bundle(name, _RESIDENTS))).resident_ids
+        known = stub.PutBundle(residents_request(resident_bundle(name, _RESIDENTS))).resident_ids
         made = observation_bundles(name, list(known), int(rows))
         wait_for_start()
         work_for(
             float(seconds),
-            lambda: stub.PutBundle(_observations(next(made)), timeout=60),
+            lambda: stub.PutBundle(observations_request(next(made)), timeout=60),
             int(rows),
         )
 
 
-def _residents(bundle: Bundle) -> care.PutBundleRequest:
+def residents_request(bundle: Bundle) -> care.PutBundleRequest:
+    """The bundle of residents as it goes on the wire."""
     return care.PutBundleRequest(
         request_id=bundle.request_id,
         residents=[
@@ -47,7 +48,8 @@ def _residents(bundle: Bundle) -> care.PutBundleRequest:
     )
 
 
-def _observations(bundle: Bundle) -> care.PutBundleRequest:
+def observations_request(bundle: Bundle) -> care.PutBundleRequest:
+    """The bundle of observations as it goes on the wire."""
     return care.PutBundleRequest(
         request_id=bundle.request_id,
         records=[

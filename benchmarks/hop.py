@@ -61,12 +61,12 @@ class Hop:
             if VILLAGE not in self.nodes.fleet.started:
                 pids["village_and_clients"] = crew.pids[0]
             self.wait_until_delivered()
-            before, used = self._rows(), _used(pids)
+            before, used = self.rows(), _used(pids)
             started = time.perf_counter()
             said = crew.work()
             self.wait_until_delivered()
             taken = time.perf_counter() - started
-            return _round(said, taken, self._rows() - before, _since(used, pids))
+            return _round(said, taken, self.rows() - before, _since(used, pids))
 
     def _delivered(self) -> bool:
         """Whether the township's receipt for the newest entry is durable at the village."""
@@ -92,7 +92,7 @@ class Hop:
                 raise RuntimeError("the township's receipts did not arrive")
             time.sleep(_POLL_S)
 
-    def _rows(self) -> int:
+    def rows(self) -> int:
         """Observations at the township."""
         with self._above.connect() as connection:
             t = REPLICATED["observations"]

@@ -59,6 +59,16 @@ class NativePair:
             if late != 0:
                 raise RuntimeError("MariaDB's replica did not catch up")
 
+    def stop_replica(self) -> None:
+        """Stop replicating; the source goes on."""
+        with _connected(self.replica) as replica, replica.cursor() as cursor:
+            cursor.execute("STOP SLAVE")
+
+    def start_replica(self) -> None:
+        """Replicate from where it was stopped."""
+        with _connected(self.replica) as replica, replica.cursor() as cursor:
+            cursor.execute("START SLAVE")
+
     def rows(self) -> int:
         """Rows at the replica."""
         with _connected(self.replica) as replica:

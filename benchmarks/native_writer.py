@@ -7,7 +7,8 @@ transactions in all (0: until the time is up).
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pymysql
 from sqlalchemy import make_url
@@ -24,12 +25,13 @@ _MARKS = ", ".join(["%s"] * 15)
 _INSERT = f"INSERT INTO observations ({_COLUMNS}) VALUES ({_MARKS})"  # noqa: S608
 
 
-def main(url: str, name: str, seconds: str, rows: str = "1", most: str = "0") -> None:
-    """Connect, wait for the word, insert until the time is up."""
+@contextmanager
+def inserting(url: str, name: str = "native") -> Iterator[Callable[[int], None]]:
+    """Inserts so many rows of made-up observations in one transaction, over one connection."""
     address = make_url(url)
     ids = system_ids()
     known = [ids.mint() for _ in range(25)]
-    made = observation_bundles(name, known, int(rows))
+    made = observation_bundles(name, known, 1)
     connection = pymysql.connect(
         host=address.host,
         port=address.port or 3306,
@@ -39,22 +41,28 @@ def main(url: str, name: str, seconds: str, rows: str = "1", most: str = "0") ->
         autocommit=True,
     )
     node, clock = "141002100200", SystemClock()
-    wait_for_start()
 
-    def bundle() -> list[tuple[Any, ...]]:
-        now = format_ms(clock.now_ms())
-        common = (1, 1, node, node, 1, 1, now, "full", False)
-        return [
-            (ids.mint(), record.resident_id, *common, *record.values.values())
-            for record in next(made).records
-        ]
-
-    def insert() -> None:
+    def insert(rows: int) -> None:
+        common = (1, 1, node, node, 1, 1, format_ms(clock.now_ms()), "full", False)
+        records = [next(made).records[0] for _ in range(rows)]
         # PyMySQL makes one INSERT of many rows, which is the cheapest transaction there is.
-        cursor.executemany(_INSERT, bundle())
+        cursor.executemany(
+            _INSERT,
+            [
+                (ids.mint(), record.resident_id, *common, *record.values.values())
+                for record in records
+            ],
+        )
 
     with connection, connection.cursor() as cursor:
-        work_for(float(seconds), insert, int(rows), int(most))
+        yield insert
+
+
+def main(url: str, name: str, seconds: str, rows: str = "1", most: str = "0") -> None:
+    """Connect, wait for the word, insert until the time is up."""
+    with inserting(url, name) as insert:
+        wait_for_start()
+        work_for(float(seconds), lambda: insert(int(rows)), int(rows), int(most))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Benchmark", "Result", "Scale", "alternate", "ratio_of"]
+__all__ = ["Benchmark", "Result", "Scale", "alternate", "percentile", "ratio_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,12 @@ def ratio_of(ours: Sequence[float], beside: Sequence[float]) -> tuple[float, flo
     """Median of ours, median of the other, and the first over the second."""
     figure, other = statistics.median(ours), statistics.median(beside)
     return figure, other, figure / other
+
+
+def percentile(figures: Sequence[float], share: float) -> float:
+    """The figure that this share of them does not exceed, such as 0.99."""
+    ordered = sorted(figures)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def _rounded(value: Any) -> Any:

@@ -260,6 +260,7 @@ class _Judgement:
         self._path = frozenset(store.hierarchy.path_to_root(store.node_id))
         self._below = store.hierarchy.subtree(peer) if peer_role is PeerRole.CHILD else frozenset()
         self._recovering = store.recovery.active
+        self._allowed: dict[tuple[str, Form], bool] = {}
         rows = [
             change
             for work in works
@@ -373,9 +374,13 @@ class _Judgement:
 
     def _policy_allows(self, change: RowChange) -> bool:
         """A child that sends more than policy copies is refused, not thanked."""
-        table = RESIDENTS.name if change.table == RESIDENT_INDEX.name else change.table
-        forms = self._store.hierarchy.copy_forms(self._peer, table)
-        return CopyForm(change.form.value) in forms
+        key = (change.table, change.form)
+        allowed = self._allowed.get(key)
+        if allowed is None:
+            table = RESIDENTS.name if change.table == RESIDENT_INDEX.name else change.table
+            forms = self._store.hierarchy.copy_forms(self._peer, table)
+            allowed = self._allowed[key] = CopyForm(change.form.value) in forms
+        return allowed
 
     def _may_write(self, change: RowChange, held: HeldRow) -> bool:
         """A row keeps its author, unless a successor took over with a greater author epoch.

@@ -37,7 +37,7 @@ def refuse_unspeakable(change: RowChange) -> None:
     version = change.version
     counts = (version.author_epoch, version.number, change.home_epoch, change.schema_version)
     texts = (change.table, change.row_id, change.resident_id, change.author_node, change.home_node)
-    if max(counts) > _COUNT_MAX or not all(map(_is_unicode, (*texts, *change.values))):
+    if max(counts) > _COUNT_MAX or not _is_unicode("".join((*texts, *change.values))):
         raise RemoteProtocolError("a row's own fields are not of this protocol")
     for value in change.values.values():
         if not _is_plain(value):

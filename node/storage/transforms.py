@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Final, assert_never
 
 from hierarchy_config.model import CopyForm
@@ -16,7 +17,7 @@ from node.clock import format_ms, parse_ms
 from node.storage.context import KeyedIndex, Pseudonyms
 from node.storage.specs import IDENTITY_NUMBER, RESIDENT_INDEX, RESIDENTS, TABLES, Leaving
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
-from replication.core.model import Form, LogEntry, Operation, RowChange, Value
+from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Value
 
 __all__ = ["Policy", "deidentified", "index_entry", "month_of", "transform"]
 
@@ -25,6 +26,7 @@ Policy = Callable[[str], tuple[CopyForm, ...]]
 
 _Group = tuple[str, str, Form]
 
+_UNKNOWN_TABLE: Final = ""
 _NEW_YEAR: Final = "-01-01T00:00:00.000Z"
 
 
@@ -45,12 +47,14 @@ def transform(
         regional_index: None: this node makes no index entries.
         identity_numbers: The clear identity numbers of residents, by resident id.
     """
+    policy = cache(policy)
     kept: list[LogEntry] = []
     reduced = _Reduced()
     to_index: list[tuple[LogEntry, RowChange]] = []
     for entry in entries:
-        if entry.form is not Form.FULL:
-            # Made below a boundary already; policy said so there.
+        # Made below a boundary already, as policy said there; or of a lane that goes up whole,
+        # whose rows nobody need look at.
+        if entry.form is not Form.FULL or _goes_whole(entry.lane, policy):
             kept.append(entry)
             continue
         rows = decode_changes(entry.codec, entry.rows)
@@ -72,6 +76,12 @@ def transform(
             keyed = regional_index.index(IDENTITY_NUMBER, number) if number else None
             reduced.add(entry, index_entry(change, keyed))
     return kept + reduced.entries()
+
+
+def _goes_whole(lane: Lane, policy: Policy) -> bool:
+    """Whether every table of a lane goes up in full and in no other form, unknown ones too."""
+    tables = (spec.name for spec in TABLES.values() if spec.lane is lane)
+    return all(policy(table) == (CopyForm.FULL,) for table in (*tables, _UNKNOWN_TABLE))
 
 
 def deidentified(change: RowChange, pseudonyms: Pseudonyms) -> RowChange:
