@@ -101,14 +101,9 @@ class DemoPlace:
                 f"{root} is not empty and holds no complete demo",
                 hint=f"Delete it (rm -r {root}) or give another folder with --data.",
             )
-        return cls.make(root, cls.slice(nodes), database, clock), False
-
-    @classmethod
-    def make(cls, root: Path, hierarchy: Hierarchy, database: str, clock: Clock) -> DemoPlace:
-        """Make an empty folder's nodes, keys and credentials, of any hierarchy."""
-        place = cls(root, hierarchy, database)
+        place = cls(root, cls.slice(nodes), database)
         place._make(clock)
-        return place
+        return place, False
 
     @property
     def nodes(self) -> tuple[NodeId, ...]:
