@@ -28,6 +28,7 @@ __all__ = [
 TOWNSHIP: Final = NodeId("141002100")
 VILLAGE: Final = NodeId("141002100200")
 _CONNECTIONS: Final = 64
+_POOL_MB_MAX: Final = 1024
 
 
 def made_place(folder: Path, nodes: tuple[NodeId, ...], database: str) -> DemoPlace:
@@ -86,8 +87,15 @@ def running_nodes(
 
 
 def server_configuration(profile: str, folder: Path) -> str:
-    """A MariaDB configuration as a node of that profile gets it, with room for who measures."""
-    text = mariadb_configuration(load_profile(profile), folder / "data", None, folder / "socket")
+    """A MariaDB configuration as a node of that profile gets it, with room for who measures.
+
+    A city's buffer pool is larger than the memory of the machine that measures.
+    """
+    said = load_profile(profile)
+    pool_mb = min(said.mariadb.innodb_buffer_pool_mb, _POOL_MB_MAX)
+    mariadb = said.mariadb.model_copy(update={"innodb_buffer_pool_mb": pool_mb})
+    cut = said.model_copy(update={"mariadb": mariadb})
+    text = mariadb_configuration(cut, folder / "data", None, folder / "socket")
     return f"{text}max_connections = {_CONNECTIONS}\n"
 
 
