@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from hierarchy_config.model import NodeId
 from node.clock import Ids
 from node.residence.errors import HandoverInvalidError
-from node.residence.homes import Homes
+from node.residence.homes import Homes, SignedGrant
 from node.residence.moves import Move, Moves, MoveState
 from node.residence.papers import HANDOVER, piece_in, piece_out, pieces_of
 from node.residence.pieces import History, Pieces
@@ -76,6 +76,8 @@ class Handover:
         self._pieces = pieces
         self._proposals = proposals
         self._ids = ids
+        self.learn: Callable[[Connection, SignedGrant], None] = lambda _c, _s: None
+        """Proves and records the grant that a history brings along."""
         self.arrived_late: Callable[[Connection, Move, NodeId], None] = lambda _c, _m, _n: None
         """Told of a whole history that came after the take-over was confirmed, and its sender."""
 
@@ -98,6 +100,7 @@ class Handover:
             handover_id=self._ids.mint(),
             whole=whole,
             judged=judged,
+            grant=self._homes.signed(connection, grant.resident_id, grant.home_epoch),
         )
         about = Subject(RESIDENTS.name, grant.resident_id, grant.resident_id, Version(0, 0))
         sent = [
@@ -146,6 +149,10 @@ class Handover:
         """
         piece = piece_in(letter.body)
         grant = self._homes.newest(connection, [piece.resident_id]).get(piece.resident_id)
+        if (grant is None or grant.home_epoch < piece.home_epoch) and piece.grant is not None:
+            # The lanes are not in step: the grant itself may still be on its way.
+            self.learn(connection, piece.grant)
+            grant = self._homes.newest(connection, [piece.resident_id]).get(piece.resident_id)
         if grant is None or grant.home_epoch < piece.home_epoch:
             return GRANT_UNKNOWN
         known = self._homes.of_resident(connection, piece.resident_id)

@@ -65,7 +65,8 @@ class Piece:
 
     `whole`: the set is everything the sender holds; otherwise rows that came too late for it.
     `judged`: identity rows in it were found to be late edits by a home in between. `digest` is over
-    all pieces of the set.
+    all pieces of the set. `grant`: that of the move, which may come later by itself; None where the
+    sender does not have it.
     """
 
     handover_id: str
@@ -77,6 +78,7 @@ class Piece:
     whole: bool
     judged: bool
     rows: bytes
+    grant: SignedGrant | None = None
 
     def changes(self) -> list[RowChange]:
         """The rows. Raises HandoverInvalidError."""
@@ -167,6 +169,7 @@ def pieces_of(
     handover_id: str,
     whole: bool,
     judged: bool = False,
+    grant: SignedGrant | None = None,
 ) -> list[Piece]:
     """A history in pieces of at most 256 KiB of rows (one row is never cut); at least one."""
     parts = list(_parts(list(changes)))
@@ -182,6 +185,7 @@ def pieces_of(
             whole,
             judged,
             rows,
+            grant,
         )
         for number, rows in enumerate(parts, start=1)
     ]
@@ -206,6 +210,7 @@ def piece_out(piece: Piece) -> bytes:
         "digest": piece.digest,
         "whole": piece.whole,
         "judged": piece.judged,
+        "grant": grant_out(piece.grant).decode() if piece.grant else "",
         "version": _VERSION,
     }
     return _json(head) + b"\n" + piece.rows
@@ -226,8 +231,9 @@ def piece_in(body: bytes) -> Piece:
             whole=said["whole"] is True,
             judged=said["judged"] is True,
             rows=rows,
+            grant=grant_in(said["grant"].encode()) if said["grant"] else None,
         )
-    except _BROKEN:
+    except (*_BROKEN, GrantInvalidError):
         raise HandoverInvalidError("a piece of a history cannot be read") from None
     if not found or not 1 <= piece.number <= piece.total:
         raise HandoverInvalidError("a piece of a history is not one of its set")

@@ -104,6 +104,7 @@ class Residence:
             proposals=self.proposals,
             ids=ids,
         )
+        self.handover.learn = self._learn_here
         self.handover.arrived_late = self._say_settled_to
         self.homes.redirect = self._redirect
         post = store.post
@@ -323,6 +324,10 @@ class Residence:
     def _see_grant(self, connection: Connection, letter: Letter) -> None:
         self.learn(connection, self._granted_above(letter))
 
+    def _learn_here(self, connection: Connection, signed: SignedGrant) -> None:
+        self._refuse_from_below(signed, str(self._store.node_id))
+        self.learn(connection, signed)
+
     def _granted_above(self, letter: Letter) -> SignedGrant:
         """A letter's grant. Nobody but who is above a node may say that somebody left it.
 
@@ -330,9 +335,12 @@ class Residence:
         another one, and his home would hand his history over.
         """
         signed = grant_in(letter.body)
-        if signed.grant.granted_by not in self.path(letter.to):
-            raise GrantInvalidError(f"{signed.grant.granted_by} moves nobody at {letter.to}")
+        self._refuse_from_below(signed, letter.to)
         return signed
+
+    def _refuse_from_below(self, signed: SignedGrant, node: str) -> None:
+        if signed.grant.granted_by not in self.path(node):
+            raise GrantInvalidError(f"{signed.grant.granted_by} moves nobody at {node}")
 
     # -- rows that come late --------------------------------------------------------------------
 

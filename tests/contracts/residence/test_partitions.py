@@ -20,6 +20,7 @@ from node.storage.errors import RecoveringError
 from node.storage.model import BundleResult
 from node.storage.tables import REPLICATED
 from replication.changelog import read_transaction
+from replication.core.config import PeerRole
 from replication.core.model import Lane
 from replication.core.residence import Grant, KnownHome
 from tests.contracts.residence.region import (
@@ -36,7 +37,7 @@ from tests.contracts.residence.region import (
     MovingRegion,
 )
 from tests.contracts.residence.test_moves import NUMBER, settle
-from tests.contracts.storage.region import observation, person
+from tests.contracts.storage.region import observation, person, send
 
 
 def edit(node: MovingNode, resident_id: str, request_id: str, phone: str) -> BundleResult:
@@ -209,6 +210,27 @@ def test_rows_on_their_way_when_the_grant_came_are_sent_after_him(region: Moving
     region.flow()
     assert late in {row.row_id for row in region.node(VILLAGE_3).rows(resident_id)}
     assert township.waiting() == 0
+
+
+def test_a_history_that_overtakes_its_grant_brings_it_along(region: MovingRegion) -> None:
+    """Lanes are not in step: a node that was down may be sent the history first."""
+    resident_id = settle(region)
+    granted = region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.cut.add(VILLAGE_3)
+    region.flow()
+    new, above = region.node(VILLAGE_3), region.node(TOWNSHIP_2)
+    above.number()
+    entries, _ = above.storage.outgoing(VILLAGE_3, PeerRole.CHILD, Lane.BULK, 0, 1 << 20)
+    assert entries
+    send(new, TOWNSHIP_2, PeerRole.PARENT, *entries, lane=Lane.BULK)
+    assert new.home(resident_id) == (VILLAGE_3, 2)
+    assert new.read(lambda c: new.residence.homes.newest(c, [resident_id])) == {
+        resident_id: granted.grant
+    }
+    assert new.waiting() == 0
+    region.cut.clear()
+    region.flow()
+    assert region.node(VILLAGE).state(resident_id) == "settled"
 
 
 def test_a_grant_of_anybody_but_the_common_ancestor_is_refused(region: MovingRegion) -> None:
