@@ -15,6 +15,7 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock
 from node.errors import DiskFullError
+from node.fresh_marks import FreshMarks
 from node.storage import Storage
 from node.storage.outgoing import PeerAbility
 from node.storage.tables import CHANGELOG
@@ -113,6 +114,7 @@ class NodeLinkStore:
         self._log = log
         self._links = links
         self._marks = marks
+        self._fresh = FreshMarks(self._save_marks, clock.monotonic_ms)
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._clock = clock
@@ -202,8 +204,11 @@ class NodeLinkStore:
         from_child = self.role(peer) is PeerRole.CHILD
         homes = {h: ms for h, ms in mark.homes.items() if from_child and h in subtree}
         if homes:
-            with write_transaction(self._engine) as connection:
-                self._marks.save(connection, homes)
+            self._fresh.add(homes)
+
+    def _save_marks(self, homes: Mapping[str, int]) -> None:
+        with write_transaction(self._engine) as connection:
+            self._marks.save(connection, homes)
 
     def save_peer(self, peer: str, hello: Hello) -> None:
         """The peer's store epoch and incarnation."""

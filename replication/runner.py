@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, assert_never
 
 from hierarchy_config.errors import FenheError
 from replication.channel import CREDIT_BYTES, OPEN_REQUESTS_MAX, Answerer, Channel, ChannelFrame
-from replication.core.config import LinkConfig
+from replication.core.config import LinkConfig, PeerRole
 from replication.core.effects import (
     ApplyBatch,
     Close,
@@ -130,6 +130,7 @@ class LinkRunner:
     ) -> None:
         """`on_up` is called once the peer's Hello is accepted and remembered."""
         self.peer = config.peer_id
+        self._to_parent = config.peer_role is PeerRole.PARENT
         self._core = LinkEnd(config, inbound, outbound)
         self._stream = stream
         self._store = store
@@ -162,9 +163,11 @@ class LinkRunner:
                 self._write_frames(),
                 self._save_deliveries(),
                 self._tick(),
-                self._send_marks(mark_interval_s),
             ):
                 self._start(work)
+            # Freshness rises: a child has no use for its parent's.
+            if self._to_parent:
+                self._start(self._send_marks(mark_interval_s))
             ended = await asyncio.shield(self._ended)
             await self._flush()
             return ended

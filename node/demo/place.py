@@ -101,9 +101,14 @@ class DemoPlace:
                 f"{root} is not empty and holds no complete demo",
                 hint=f"Delete it (rm -r {root}) or give another folder with --data.",
             )
-        place = cls(root, cls.slice(nodes), database)
+        return cls.make(root, cls.slice(nodes), database, clock), False
+
+    @classmethod
+    def make(cls, root: Path, hierarchy: Hierarchy, database: str, clock: Clock) -> DemoPlace:
+        """Make an empty folder's nodes, keys and credentials, of any hierarchy."""
+        place = cls(root, hierarchy, database)
         place._make(clock)
-        return place, False
+        return place
 
     @property
     def nodes(self) -> tuple[NodeId, ...]:

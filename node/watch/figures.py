@@ -15,7 +15,7 @@ from node.links import LinkHub, LinkState
 from node.storage.tables import CHANGELOG
 from replication.changelog import LinkState as LinkCursors
 from replication.changelog import read_transaction
-from replication.changelog.backlog import Waiting, backlog
+from replication.changelog.backlog import Backlog, Waiting, backlog
 from replication.core.config import PeerRole
 from replication.core.model import Lane
 from replication.core.outbound import LaneView
@@ -74,6 +74,24 @@ class LinkFigure:
         return sum(lane.lag_entries for lane in self.lanes)
 
 
+class _Look:
+    """One look at the log and the cursors: hundreds of children mostly stand at the same place."""
+
+    def __init__(self, connection: Connection, cursors: LinkCursors) -> None:
+        self._connection = connection
+        self._backlogs: dict[tuple[Lane, int], Backlog] = {}
+        self.inbound, self.outbound = cursors.all_cursors(connection)
+
+    def backlog(self, lane: Lane, after: int) -> Backlog:
+        """What of a lane lies after a sequence."""
+        key = (lane, after)
+        if key not in self._backlogs:
+            self._backlogs[key] = backlog(
+                self._connection, CHANGELOG, lane, after, LOOK_ENTRIES_MAX
+            )
+        return self._backlogs[key]
+
+
 class Figures:
     """Collects the figures of all links. `links` blocks on the database."""
 
@@ -90,9 +108,10 @@ class Figures:
     def links(self) -> tuple[LinkFigure, ...]:
         """The parent's first, then the children's by division code."""
         with read_transaction(self._engine) as connection:
-            return tuple(self._link(connection, state) for state in self._hub.states.values())
+            look = _Look(connection, self._cursors)
+            return tuple(self._link(look, state) for state in self._hub.states.values())
 
-    def _link(self, connection: Connection, state: LinkState) -> LinkFigure:
+    def _link(self, look: _Look, state: LinkState) -> LinkFigure:
         runner = state.runner if state.connected else None
         views = runner.lane_views if runner is not None else {}
         live = state.delivered_to
@@ -106,25 +125,23 @@ class Figures:
             clock_skew_ms=state.clock_skew_ms,
             last_error=state.last_error.removesuffix(f" ({hint})"),
             next_step=hint,
-            lanes=self._lanes(connection, state, views, live),
+            lanes=self._lanes(look, state, views, live),
         )
 
     def _lanes(
         self,
-        connection: Connection,
+        look: _Look,
         state: LinkState,
         views: Mapping[Lane, LaneView],
         live: Mapping[Lane, int],
     ) -> tuple[LaneFigure, ...]:
-        inbound = self._cursors.load_inbound(connection, state.peer)
-        outbound = self._cursors.load_outbound(connection, state.peer)
-        times = self._cursors.receipt_times(connection, state.peer)
+        inbound, outbound = look.inbound.get(state.peer, {}), look.outbound.get(state.peer, {})
         lanes = []
         for lane in Lane:
-            saved = outbound.get(lane)
+            saved, receipt_ms = outbound.get(lane, (None, 0))
             # A live stream has passed entries for others that no receipt speaks of.
             delivered = max(saved.covers_to if saved else 0, live.get(lane, 0))
-            part = backlog(connection, CHANGELOG, lane, delivered, LOOK_ENTRIES_MAX)
+            part = look.backlog(lane, delivered)
             waiting = [way for way in part.waiting if self._is_for(state, way)]
             view = views.get(lane, _NO_VIEW)
             entries = sum(way.entries for way in waiting)
@@ -133,7 +150,7 @@ class Figures:
                     lane=lane,
                     state=_state(state.connected, view, entries),
                     receipt_number=saved.number if saved else 0,
-                    receipt_ms=times.get(lane, 0),
+                    receipt_ms=receipt_ms,
                     delivered_to=delivered,
                     applied_to=inbound[lane].covers_to if lane in inbound else 0,
                     lag_entries=entries,

@@ -6,6 +6,7 @@ that were applied, an outbound one with the receipt that moved it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +119,18 @@ class LinkState:
             )
             for row in connection.execute(select(t).where(t.c.peer == peer))
         }
+
+    def all_cursors(
+        self, connection: Connection
+    ) -> tuple[dict[str, dict[Lane, Cursor]], dict[str, dict[Lane, tuple[Cursor, int]]]]:
+        """By peer and lane: cursors in; cursors out with the time of their receipt, ms UTC."""
+        inbound: dict[str, dict[Lane, Cursor]] = defaultdict(dict)
+        outbound: dict[str, dict[Lane, tuple[Cursor, int]]] = defaultdict(dict)
+        for row in connection.execute(select(self._tables.link_inbound)):
+            inbound[row.peer][Lane(row.lane)] = _cursor(row)
+        for row in connection.execute(select(self._tables.link_outbound)):
+            outbound[row.peer][Lane(row.lane)] = (_cursor(row), row.receipt_at)
+        return inbound, outbound
 
     def receipt_times(self, connection: Connection, peer: str) -> dict[Lane, int]:
         """When the last receipt of each lane came, ms since 1970 UTC; 0: before this was kept."""
