@@ -41,11 +41,13 @@ class FreshMarks:
                 return
             self._saved_ms = now
             taken, self._waiting = self._waiting, {}
+        saved = False
         try:
             self._save(taken)
-        except BaseException:
-            with self._lock:
-                # What came meanwhile is newer.
-                self._waiting = {**taken, **self._waiting}
-                self._saved_ms = None
-            raise
+            saved = True
+        finally:
+            if not saved:
+                with self._lock:
+                    # What came meanwhile is newer.
+                    self._waiting = {**taken, **self._waiting}
+                    self._saved_ms = None
