@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, and_, bindparam, select, update
 
-from node.reconcile.model import Cause, Direction, Pair, Slice, Taken, key_of
+from node.reconcile.model import Cause, Direction, Pair, Slice, Taken, key_named
 from node.reconcile.slices import SliceReader
 from node.security.caller import local_operator
 from node.storage.audit import Action, Deed, Outcome
@@ -88,7 +88,7 @@ class Mender:
             if cause is None:
                 old = held.get(change.row_id)
                 (again if old is not None and _is_same(change, old) else news).append(change)
-            answers.append(Taken(_key(change), cause))
+            answers.append(Taken(key_named(change), cause))
         self._write(connection, part.table, news, again)
         self._note(connection, part, news, again, from_log)
         return answers
@@ -246,13 +246,6 @@ class Mender:
 def _is_same(change: RowChange, held: HeldRow) -> bool:
     """Whether it is the version that is held: then only its content can be wrong."""
     return change.version == held.version and change.home_epoch >= held.home_epoch
-
-
-def _key(change: RowChange) -> bytes:
-    try:
-        return key_of(change.row_id)
-    except ValueError:
-        return b""
 
 
 def _row_id(change: RowChange) -> str:

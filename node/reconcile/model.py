@@ -21,6 +21,7 @@ __all__ = [
     "Slice",
     "Taken",
     "Verdict",
+    "key_named",
     "key_of",
     "row_id_of",
 ]
@@ -166,6 +167,14 @@ class LinkReport:
 def key_of(row_id: str) -> bytes:
     """A row id as 16 bytes, in the same order. Raises ValueError: it is no UUID."""
     return uuid.UUID(row_id).bytes
+
+
+def key_named(change: RowChange) -> bytes:
+    """The key that a row which is handed over names; b"" if that is no UUID."""
+    try:
+        return key_of(change.row_id)
+    except ValueError:
+        return b""
 
 
 def row_id_of(key: bytes) -> str:

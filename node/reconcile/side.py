@@ -26,6 +26,7 @@ from node.reconcile.model import (
     Slice,
     Taken,
     Verdict,
+    key_named,
     row_id_of,
 )
 from node.reconcile.ranges import KeyRange, LeafPage, Leaves, RangeDigest
@@ -41,6 +42,7 @@ __all__ = ["KEYS_A_SETTLE", "LocalSide"]
 
 KEYS_A_SETTLE: Final = 200
 _TREES_KEPT: Final = 3
+_WISHES_KEPT: Final = 16
 _SLICE_BYTES: Final = 4 << 20
 _YOUNG_ENTRIES_MAX: Final = 50_000
 _LOG_ENTRIES_MAX: Final = 500_000
@@ -90,6 +92,7 @@ class LocalSide:
         self._delivered = delivered
         self._changed = changed
         self._trees: OrderedDict[Slice, tuple[Leaves, int]] = OrderedDict()
+        self._wishes: OrderedDict[Slice, frozenset[bytes]] = OrderedDict()
         self._lock = threading.Lock()
 
     # -- comparing ---------------------------------------------------------------------------------
@@ -146,9 +149,9 @@ class LocalSide:
         return Open({lane.value: at for lane, at in self._delivered().items()})
 
     def current(self, part: Slice, keys: Sequence[bytes]) -> list[Current]:
-        """Rows as they are here now."""
+        """Rows as they are here now; of one whose home is elsewhere by now no content."""
         rows = self._rows(part, keys)
-        return [rows[key].current if key in rows else Current(None) for key in keys]
+        return [self._reader.current(rows[key]) if key in rows else Current(None) for key in keys]
 
     def settle(
         self,
@@ -185,6 +188,8 @@ class LocalSide:
                 verdicts.append(verdict)
         if doubtful:
             verdicts += self._settle_doubtful(part, doubtful, rows, theirs, repair)
+        if repair:
+            self._wish(part, frozenset(each.key for each in verdicts if each.wants))
         return verdicts if repair else [_without_row(each) for each in verdicts]
 
     def _rows(self, part: Slice, keys: Sequence[bytes]) -> dict[bytes, SliceRow]:
@@ -277,11 +282,29 @@ class LocalSide:
         return offers
 
     def take(self, part: Slice, rows: Sequence[RowChange]) -> list[Taken]:
-        """Mend this end by rows of the other, as far as they may be written here."""
-        taken = self._mender.mend(part, rows)
+        """Mend this end by rows of the other, as far as they may be written here.
+
+        As the owner only by those that its last verdicts on the slice wanted, each once: a sound
+        row is not to be replaced because the other end says so.
+        """
+        keys = [key_named(change) for change in rows]
+        wished = frozenset(keys)
+        if self._pair.owner(part.direction) == self._store.node_id:
+            with self._lock:
+                wished = self._wishes.pop(part, frozenset())
+        sound = [change for key, change in zip(keys, rows, strict=True) if key in wished]
+        mended = iter(self._mender.mend(part, sound))
+        taken = [next(mended) if key in wished else Taken(key, Cause.REFUSED) for key in keys]
         if any(each.cause is None for each in taken):
             self._changed()
         return taken
+
+    def _wish(self, part: Slice, keys: frozenset[bytes]) -> None:
+        with self._lock:
+            self._wishes[part] = keys
+            self._wishes.move_to_end(part)
+            while len(self._wishes) > _WISHES_KEPT:
+                self._wishes.popitem(last=False)
 
     # -- the log -----------------------------------------------------------------------------------
 

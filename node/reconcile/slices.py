@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, select
 
@@ -37,19 +38,19 @@ __all__ = ["SliceReader", "SliceRow", "row_digest"]
 class SliceRow:
     """A row of a slice. `source`: the row id here behind it; `change` None: it does not open."""
 
-    __slots__ = ("change", "home_epoch", "key", "node_id", "source", "version")
+    __slots__ = ("change", "home", "home_epoch", "key", "node_id", "source", "version")
 
     def __init__(
         self,
         key: bytes,
         source: str,
         version: Version,
-        home_epoch: int,
+        home: tuple[str, int],
         change: RowChange | None,
         node_id: str,
     ) -> None:
         self.key = key
-        self.home_epoch = home_epoch
+        self.home, self.home_epoch = home
         self.source = source
         self.version = version
         self.change = change
@@ -151,6 +152,17 @@ class SliceReader:
                         found[row.key] = row
         return found
 
+    def current(self, row: SliceRow) -> Current:
+        """What the other end is told of a row.
+
+        He who has moved out of the child's subtree is none of the child's business any more: that
+        he has, and no digest of what his record holds now.
+        """
+        said = row.current
+        if self._sends_up or row.home in self._store.hierarchy.subtree(self._pair.child):
+            return said
+        return replace(said, digest=bytes(DIGEST_BYTES), broken=False)
+
     def is_reduced(self, part: Slice) -> bool:
         """Whether keys of this slice are made at this end, so that rows cannot be found by them."""
         if not self._is_sent_up(part):
@@ -238,8 +250,8 @@ class SliceReader:
         version = Version(int(row["version_epoch"]), int(row["version_number"]))
 
         def shown(key: str, made: RowChange | None) -> SliceRow:
-            epoch = int(row["home_epoch"])
-            return SliceRow(key_of(key), row_id, version, epoch, made, self._store.node_id)
+            home = (str(row["home_node"]), int(row["home_epoch"]))
+            return SliceRow(key_of(key), row_id, version, home, made, self._store.node_id)
 
         if not self._is_sent_up(part) or row["form"] != Form.FULL:
             if source == part.table:

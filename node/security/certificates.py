@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -139,7 +140,7 @@ def certificates_from_pem(pem: bytes) -> tuple[x509.Certificate, ...]:
         raise CertificateUnusableError("a certificate chain is larger than 64 KiB")
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CertificateUnusableError("a certificate chain cannot be read") from None
 
 
@@ -160,7 +161,7 @@ def requested_key(request_pem: bytes) -> PublicKey:
         request = x509.load_pem_x509_csr(request_pem)
         key = request.public_key()
         valid = request.is_signature_valid
-    except ValueError:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
         raise CertificateUnusableError("a certificate request cannot be read") from None
     if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
         raise CertificateUnusableError("a certificate request is not signed by its own key")

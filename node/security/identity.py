@@ -69,7 +69,7 @@ def identify_peer(
         raise PeerIdentityError(f"the peer shows {len(pems)} certificates, not one")
     try:
         certificate = x509.load_pem_x509_certificate(pems[0])
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise PeerIdentityError("the peer's certificate cannot be read") from None
     identity = identify_certificate(certificate, hierarchy, former)
     if identity.principal.encode() != uris[0]:

@@ -5,8 +5,9 @@
 All parts but the tag have their length as 4 bytes big-endian before them. The header is JSON: kind,
 sender, addressee, the addressee's key, the ephemeral public key, when it was written. The sender
 signs it (ECDSA P-256, SHA-256), and with it the key of the chunks: ECDH P-256 with the ephemeral
-key, HKDF-SHA256 with the header's hash as salt. A chunk is AES-256-GCM; its nonce counts chunks and
-says which is the last, so that none can be left out, doubled, moved or cut off unnoticed.
+key, HKDF-SHA256 with the hash of all that stands before the chunks as salt, so that no byte of it,
+the chain's line ends included, can be altered unnoticed. A chunk is AES-256-GCM; its nonce counts
+chunks and says which is the last, so that none can be left out, doubled, moved or cut off.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def write_file(
     point = base64.b64encode(_point(ephemeral.public_key())).decode()
     head = _bytes_of(replace(header, key=key_name(to), point=point))
     signature = own.private_key.sign(_SIGNED + head, _ALGORITHM)
-    yield _TAG + _sized(head) + _sized(own.chain_pem) + _sized(signature)
-    cipher = AESGCM(_key(ephemeral, to, head))
+    before = _before((head, own.chain_pem, signature))
+    yield before
+    cipher = AESGCM(_key(ephemeral, to, before))
     number = 0
     for number, frame in enumerate(frames, start=1):
         yield _sized(cipher.encrypt(_nonce(number, last=False), packed_frame(frame), None))
@@ -119,7 +121,7 @@ def read_file(file: BinaryIO, here: NodeId, own: OwnKey, verify: Verify) -> Read
         point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), raw)
     except ValueError:
         raise StickFileError("the bundle's header holds no key") from None
-    cipher = AESGCM(_key(own.private_key, point, head))
+    cipher = AESGCM(_key(own.private_key, point, _before((head, chain, signature))))
     return ReadFile(header, chain, _frames(file, cipher))
 
 
@@ -167,8 +169,13 @@ def _bytes_of(header: Header) -> bytes:
     return json.dumps(asdict(header), sort_keys=True, separators=(",", ":")).encode()
 
 
-def _key(private: PrivateKey, public: PublicKey, head: bytes) -> bytes:
-    derive = HKDF(hashes.SHA256(), _KEY_BYTES, salt=hashlib.sha256(head).digest(), info=_INFO)
+def _before(parts: Iterable[bytes]) -> bytes:
+    """What stands before the chunks."""
+    return _TAG + b"".join(map(_sized, parts))
+
+
+def _key(private: PrivateKey, public: PublicKey, before: bytes) -> bytes:
+    derive = HKDF(hashes.SHA256(), _KEY_BYTES, salt=hashlib.sha256(before).digest(), info=_INFO)
     return derive.derive(private.exchange(ec.ECDH(), public))
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from node.reconcile import messages as m
 from node.reconcile.ends import METHODS
 from node.reconcile.errors import ReconcileScopeError
 from node.reconcile.model import Cause, Current, Direction, Open, Slice, key_of
 from node.storage.tables import REPLICATED
-from replication.changelog import read_transaction
+from replication.changelog import read_transaction, write_transaction
 from replication.channel import AskRefusedError
 from replication.core.model import Request, RowChange, Version
 from replication.errors import RemoteProtocolError
-from tests.contracts.reconcile.links import compare, desk_of, settled
+from tests.contracts.reconcile.links import compare, desk_of, settled, side_of
 from tests.contracts.storage.region import (
     COUNTY,
     TOWNSHIP,
@@ -168,6 +169,65 @@ async def test_no_version_is_ever_lowered(region: Region) -> None:
     assert taken.cause is Cause.OWNER_BEHIND
 
 
+async def test_an_owner_takes_only_what_it_asked_for(region: Region) -> None:
+    """A sound row is not replaced by the parent's say-so; one that was lost is, and once."""
+    village, township, record = settled_region(region)
+    desk = desk_of(region, village, township)
+    part = Slice(Direction.UP, "observations", VILLAGE)
+    key = key_of(record)
+    above = side_of(region, township, village)
+    row = above.give(part, [key])[0].row
+    assert row is not None
+    forged = replace(row, values={**row.values, "value": 1.0})
+
+    async def ask(word: str, **said: object) -> dict[str, Any]:
+        said = {"slice": m.slice_out(part), **said}
+        return m.unpacked(await desk.answer(TOWNSHIP, request(word, said)))
+
+    async def take(change: RowChange) -> Cause | None:
+        return m.taken_in((await ask("take", rows=m.rows_out([change])))["taken"])[0].cause
+
+    async def settle() -> None:
+        theirs = above.current(part, [key])
+        said = await ask(
+            "settle",
+            delivered=m.opened_out(Open({4: 1000})),
+            keys=m.keys_out([key]),
+            rows=m.current_out(theirs),
+            repair=True,
+        )
+        assert [each.wants for each in m.verdicts_in(said)] == [is_lost]
+
+    is_lost = False
+    before = contents_of(village)
+    assert await take(forged) is Cause.REFUSED
+    await settle()
+    assert await take(forged) is Cause.REFUSED
+    assert contents_of(village) == before
+    is_lost = True
+    _lose(village)
+    await settle()
+    assert await take(row) is None
+    assert await take(forged) is Cause.REFUSED
+    assert [each["row_id"] for each in contents_of(village)] == [record]
+
+
+async def test_of_who_has_moved_away_a_child_hears_no_content(region: Region) -> None:
+    """It knows the record's id; what the record holds at his new home is not its business."""
+    village, township, record = settled_region(region)
+    part, key = Slice(Direction.UP, "observations", VILLAGE), key_of(record)
+    side = side_of(region, township, village)
+    (before,) = side.current(part, [key])
+    t = REPLICATED["observations"]
+    for value in (1, 2):
+        with write_transaction(township.engine) as connection:
+            moved = {"home_node": VILLAGE_2, "home_epoch": 2, "schema_version": value}
+            connection.execute(update(t).where(t.c.row_id == record).values(moved))
+        (after,) = side.current(part, [key])
+        assert (after.digest, after.home_epoch) == (bytes(16), 2)
+    assert before.digest not in (None, bytes(16))
+
+
 async def test_nonsense_ends_the_question(region: Region) -> None:
     """Bytes that are no message, a message of another shape, a list of another size."""
     village, township, _ = settled_region(region)
@@ -197,11 +257,19 @@ async def test_a_fault_of_the_other_end_stands_in_the_report(region: Region) -> 
     assert (report.fault, report.equal) == ("UNKNOWN_METHOD", False)
 
 
-def contents_of(node: NodeStore) -> list[object]:
+def contents_of(node: NodeStore) -> list[dict[str, Any]]:
     """Its observations as they are stored."""
     t = REPLICATED["observations"]
     with read_transaction(node.engine) as connection:
         return [dict(row) for row in connection.execute(select(t).order_by(t.c.row_id)).mappings()]
+
+
+def _lose(node: NodeStore) -> None:
+    """Its observations, and what its log said of them."""
+    head = node.number()
+    with write_transaction(node.engine) as connection:
+        connection.execute(delete(REPLICATED["observations"]))
+        node.log.prune(connection, head)
 
 
 def _resident(node: NodeStore) -> str:

@@ -50,14 +50,15 @@ def test_the_addressee_reads_every_frame_in_its_order() -> None:
     assert COUNTY.encode() not in b"".join(pieces()[1:])
 
 
-@pytest.mark.parametrize("where", range(0, 100, 3))
-def test_an_altered_byte_is_found(where: int) -> None:
-    """Wherever it is: in the header, the chain, the signature or a chunk."""
+@pytest.mark.parametrize("bit", range(8))
+def test_an_altered_byte_is_found(bit: int) -> None:
+    """Wherever it is: in the header, the chain with its line ends, the signature or a chunk."""
     data = bytearray(b"".join(pieces()))
-    data[len(data) * where // 100] ^= 1
-
-    with pytest.raises(FenheError):
-        tuple(read(bytes(data)).frames)
+    for at in range(bit, len(data), 11):
+        data[at] ^= 1 << bit
+        with pytest.raises(FenheError):
+            tuple(read(bytes(data)).frames)
+        data[at] ^= 1 << bit
 
 
 def test_chunks_cannot_be_left_out_doubled_or_exchanged() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 
 import pytest
@@ -16,10 +17,16 @@ from node.security.certificates import (
     Authority,
     Validity,
     certificate_hash,
+    certificate_request,
     new_private_key,
+    requested_key,
     subject_name,
 )
-from node.security.errors import PeerIdentityError, SignatureInvalidError
+from node.security.errors import (
+    CertificateUnusableError,
+    PeerIdentityError,
+    SignatureInvalidError,
+)
 from node.security.identity import PeerIdentity
 from node.security.principal import Principal
 from node.security.signatures import Signer, verify_chain, verify_signature
@@ -271,3 +278,49 @@ def test_confines_every_authority_by_dns_and_directory(region: Region) -> None:
 def test_keys_are_of_the_curve_p256() -> None:
     """One curve, which TLS, receipts and manifests share."""
     assert new_private_key().curve.name == "secp256r1"
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_an_altered_certificate_is_never_a_crash(region: Region) -> None:
+    """Whatever bit is altered, in whichever certificate: it is said to be bad, or is taken."""
+    held = region.node(VILLAGE)
+    ders = [each.public_bytes(Encoding.DER) for each in held.chain]
+    refused = taken = 0
+    for altered, der in enumerate(ders):
+        for at in range(8 * len(der)):
+            bad = bytearray(der)
+            bad[at // 8] ^= 1 << at % 8
+            chain = b"".join(
+                _pem("CERTIFICATE", bytes(bad) if place == altered else each)
+                for place, each in enumerate(ders)
+            )
+            try:
+                verify_chain(chain, region.root_pem, HIERARCHY, NOW)
+                taken += 1
+            except (SignatureInvalidError, PeerIdentityError):
+                refused += 1
+    # What is not signed itself: the bits that say how a signature's bits are counted.
+    assert taken <= 8 * len(ders)
+    assert refused > 10_000
+
+
+def test_an_altered_request_is_never_a_crash(region: Region) -> None:
+    """The holder of the key signed all of it but how the signature's bits are counted."""
+    pem = certificate_request(region.node(VILLAGE).private_key)
+    der = x509.load_pem_x509_csr(pem).public_bytes(Encoding.DER)
+    refused = taken = 0
+    for at in range(8 * len(der)):
+        bad = bytearray(der)
+        bad[at // 8] ^= 1 << at % 8
+        try:
+            requested_key(_pem("CERTIFICATE REQUEST", bytes(bad)))
+            taken += 1
+        except CertificateUnusableError:
+            refused += 1
+    assert taken <= 8
+    assert refused > 1000
+
+
+def _pem(label: str, der: bytes) -> bytes:
+    text = base64.encodebytes(der).decode()
+    return f"-----BEGIN {label}-----\n{text}-----END {label}-----\n".encode()
