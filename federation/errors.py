@@ -81,6 +81,7 @@ class QueryRefusedError(FederationError):
 
     code = "QUERY_REFUSED"
     fault = Fault.CALLER
+    default_hint = "See docs/questions.md for what may be asked."
 
     def __init__(self, refusal: Refusal, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -71,6 +71,7 @@ class InvalidRequestError(NodeError):
 
     code = "INVALID_REQUEST"
     fault = Fault.CALLER
+    default_hint = "Correct what the sentence names, and send it again; nothing was stored."
 
 
 class NotFoundError(NodeError):
@@ -78,6 +79,7 @@ class NotFoundError(NodeError):
 
     code = "NOT_FOUND"
     fault = Fault.CALLER
+    default_hint = "Compare the id, and ask at a node that holds the record or the resident."
 
 
 class DeniedError(NodeError):

@@ -68,6 +68,7 @@ class AskRefusedError(AskError):
     """The other end answered with a refusal; `status` is its stable code."""
 
     code = "ASK_REFUSED"
+    default_hint = "Look at the log of the node that was asked."
     retryable: ClassVar[bool] = False
 
     def __init__(self, status: str, reason: str) -> None:

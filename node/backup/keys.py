@@ -79,9 +79,11 @@ def load_secret(path: Path) -> BackupSecret:
 
     Raises:
         KeyFileExposedError: Others on the machine can read it.
-        KeyFileError: It is missing, or is no file.
-        BackupKeyError: The passphrase is shorter than 16 characters, or not text.
+        KeyFileError: It cannot be opened, or is no file.
+        BackupKeyError: It is missing, or holds no text, or a passphrase of less than 16 characters.
     """
+    if not path.exists():
+        raise BackupKeyError(f"there is no file {path}")
     try:
         text = read_secret(path).decode().strip()
     except UnicodeDecodeError:

@@ -119,7 +119,7 @@ def new(file: Annotated[Path, typer.Argument(help="File to make.")]) -> None:
 def list_backups(
     source: Source, node: NodeOption = None, key: KeyFile = None, as_json: AsJson = False
 ) -> None:
-    """Say which backups a place holds; with the key, whether they are what was written."""
+    """Say which backups a place holds. With the key: whether they are what was written."""
     _show_list(source, node, _secret(key), as_json)
 
 
@@ -132,7 +132,7 @@ def check(
     at: Annotated[int | None, typer.Option("--at", help="One backup; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every chunk and verify it, without restoring; with the key, open it too."""
+    """Read every chunk and verify it. With the key: open it too."""
     from node.backup.chains import open_shelf
     from node.backup.errors import BackupError
     from node.backup.place import open_place
@@ -183,7 +183,7 @@ def restore(  # noqa: PLR0917 -- the options of a command
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Put a node back into an empty folder, as a new life of its store."""
+    """Put a node back into an empty folder."""
     if at == _LIST:
         _show_list(source, node, _secret(key), as_json)
         return

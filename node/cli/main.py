@@ -41,4 +41,4 @@ query_cmd.add_to(app)
 
 def main() -> None:
     """Entry point of the command `fenhe`."""
-    app()
+    app(prog_name="fenhe")

@@ -106,7 +106,7 @@ def credentials(
         str | None, typer.Option(help="host:port to call; default: where the node listens.")
     ] = None,
 ) -> None:
-    """Issue credentials to someone who calls this node, under the node's own authority."""
+    """Issue credentials to someone who calls this node."""
     from node.callers import credentials_of
 
     made = credentials_of(
@@ -139,7 +139,7 @@ def new_epoch(
         int, typer.Option(min=0, help="An epoch that a neighbour remembers; greater than that.")
     ] = 0,
 ) -> None:
-    """Begin a new store epoch, after a database was put back from a backup."""
+    """Begin a new life of a store that was put back by hand."""
     from node.new_epoch import begin_new_epoch
 
     begun = begin_new_epoch(data, above=above)

@@ -101,7 +101,7 @@ def query(  # noqa: PLR0917 -- the options of a command
     output: Annotated[OutputOption, typer.Option("-o", "--output")] = OutputOption.TABLE,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds.", min=0.1)] = 30.0,
 ) -> None:
-    """Ask a question of a node and all below it; exit code 5 if the answer is partial."""
+    """Ask a question of a node and all below it. Exit code 5: a partial answer."""
     request = pb.QueryRequest(
         sql=sql,
         scope=scope,

@@ -31,7 +31,7 @@ def where(
     credentials: CredentialsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Each node of the record's way: what it has of it, since when, and why no more."""
+    """Each node on a record's way, and what it has of it."""
     with connected(find_credentials(credentials)) as channel:
         stub = care_pb2_grpc.RecordServiceStub(channel)
         found = stub.Where(care.WhereRequest(record_id=record_id), timeout=CALL_S)

@@ -34,7 +34,7 @@ def recover(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a recovering node still waits for; with --without, end it without a lost neighbour."""
+    """What a recovering node still waits for. --without ends it without a lost neighbour."""
     if status and without:
         raise typer.BadParameter("--status changes nothing; leave it out to give --without")
     with connected(find_credentials(credentials)) as channel:

@@ -91,7 +91,7 @@ def rollback(
     wait: Wait = 30,
     follow: Follow = 0,
 ) -> None:
-    """Take the last change back, as long as no old branch was told to delete."""
+    """Take the last change back. Refused once an old branch was told to delete."""
     request = pb.RollbackRequest(
         request_id=uuid.uuid4().hex,
         without=without or [],
@@ -109,7 +109,7 @@ def history(
     as_json: AsJson = False,
     count: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=200)] = 20,
 ) -> None:
-    """List the region's epochs: who signed, when, what changed, how far it has come."""
+    """List the region's epochs: who signed, what changed."""
     with connected(find_credentials(credentials)) as channel:
         said = region_pb2_grpc.RegionServiceStub(channel).History(
             pb.HistoryRequest(page_size=count), timeout=_CALL_S

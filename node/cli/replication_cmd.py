@@ -45,7 +45,7 @@ def status(
     credentials: CredentialsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Lags, receipts and alarms of every link; exit code 5 while an alarm stands."""
+    """Lags, receipts and alarms of every link. Exit code 5: an alarm stands."""
     with connected(find_credentials(credentials)) as channel:
         stub = operations_pb2_grpc.ReplicationServiceStub(channel)
         response = stub.Status(pb.ReplicationStatusRequest(), timeout=CALL_S)

@@ -37,7 +37,7 @@ def export_bundle(
         int, typer.Option("--megabytes", min=0, help="Stop after about so much; 0: everything.")
     ] = 0,
 ) -> None:
-    """Write what a neighbour has not confirmed into a file that only it can open."""
+    """Write a sealed file of what a neighbour lacks."""
     if file.exists():
         raise SettingsError(f"{file} is there already", hint="Name another file.")
     fresh = file.with_name(file.name + ".part")
@@ -61,7 +61,7 @@ def import_bundle(
     file: Annotated[Path, typer.Argument(help="A bundle, or the receipts that came back.")],
     credentials: CredentialsOption = None,
 ) -> None:
-    """Apply a neighbour's file; its receipts are written beside it, as FILE.receipts."""
+    """Apply a neighbour's file. Its receipts are written beside it, as FILE.receipts."""
     if not file.is_file():
         raise SettingsError(f"{file} is missing", hint="Name the file that export wrote.")
     with connected(find_credentials(credentials)) as channel:

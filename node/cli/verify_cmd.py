@@ -42,7 +42,7 @@ def verify(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare a node's rows with its neighbours' by digest; exit code 5 if some differ."""
+    """Compare a node's rows with its neighbours'. Exit code 5: some differ."""
     request = pb.VerifyRequest(peer=peer, tables=table or [], repair=repair)
     with connected(find_credentials(credentials)) as channel:
         stub = maintenance_pb2_grpc.MaintenanceServiceStub(channel)

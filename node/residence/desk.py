@@ -130,7 +130,10 @@ class ResidenceDesk:
         if not is_row_id(resident_id):
             raise InvalidRequestError("resident_id is not a UUID")
         if not self._residence.path(to_node):
-            raise InvalidRequestError(f"{to_node[:16]} is not a node of this region")
+            raise InvalidRequestError(
+                f"{to_node[:16]} is not a node of this region",
+                hint="`fenhe hierarchy tree` lists the region's nodes.",
+            )
         here = str(self._store.node_id)
         known = await self._read(lambda c: self._residence.known(c, resident_id))
         may = known is not None and known.home_node in caller.scope

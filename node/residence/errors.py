@@ -42,6 +42,7 @@ class ResidentMovedError(ResidenceError):
 
     code = "RESIDENT_MOVED"
     fault = Fault.CALLER
+    default_hint = "Ask or write at the node named, the resident's home."
 
     def __init__(self, home_node: str, home_epoch: int, positions: Iterable[str] = ()) -> None:
         where = ", ".join(positions)

@@ -106,7 +106,8 @@ class ReplicationServicer(operations_pb2_grpc.ReplicationServiceServicer):
         return pb.AskQuarantineResponse(item_id=request.item_id, peer=peer, rows=rows)
 
     def _status(self) -> pb.ReplicationStatusResponse:
-        links, causes = self._watch.look()
+        seen = self._watch.look()
+        links, causes = seen.links, seen.causes
         now_ms = self._clock.now_ms()
         return pb.ReplicationStatusResponse(
             node_id=self._watch.node_id,

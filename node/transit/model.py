@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hierarchy_config.model import NodeId
-from replication.core.mailbox import Parcel
+from replication.core.mailbox import Parcel, PostState
 from replication.core.model import Lane, Version
 
-__all__ = ["CODEC_OPEN", "CODEC_SEALED", "RECEIPT", "Letter", "Proof", "SentLetter", "Subject"]
+__all__ = [
+    "CODEC_OPEN",
+    "CODEC_SEALED",
+    "RECEIPT",
+    "Letter",
+    "Proof",
+    "SentLetter",
+    "Subject",
+    "Unanswered",
+]
 
 CODEC_SEALED = 2
 CODEC_OPEN = 3
@@ -64,3 +73,17 @@ class SentLetter:
     body: bytes | None
     subjects: tuple[Subject, ...] = ()
     proof: Proof | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Letters to one node that are in one state other than confirmed. Times are ms since 1970 UTC.
+
+    `oldest_ms`, `newest_ms`: when the first and the last of them were written.
+    """
+
+    to: NodeId
+    state: PostState
+    count: int
+    oldest_ms: int
+    newest_ms: int

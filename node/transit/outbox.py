@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, Row, func, or_, select, update
 from sqlalchemy import insert as insert_into
 
 from hierarchy_config.model import NodeId
-from node.transit.model import Proof, SentLetter, Subject
+from node.clock import parse_ms
+from node.transit.model import Proof, SentLetter, Subject, Unanswered
 from node.transit.tables import TransitTables
 from replication.core.mailbox import Parcel, PostState
 from replication.core.model import Lane, Version
@@ -122,6 +123,27 @@ class Outbox:
             changed["body"] = None
         t = self._out
         connection.execute(update(t).where(t.c.letter_id == letter.letter_id).values(changed))
+
+    def unanswered(self, connection: Connection) -> list[Unanswered]:
+        """What is not confirmed, by addressee and state."""
+        t = self._out
+        open_states = [state.value for state in PostState if state is not PostState.CONFIRMED]
+        query = (
+            select(
+                t.c.to_node,
+                t.c.state,
+                func.count(),
+                func.min(t.c.written_at),
+                func.max(t.c.written_at),
+            )
+            .where(t.c.state.in_(open_states))
+            .group_by(t.c.to_node, t.c.state)
+            .order_by(t.c.to_node, t.c.state)
+        )
+        return [
+            Unanswered(NodeId(to), PostState(state), count, parse_ms(oldest), parse_ms(newest))
+            for to, state, count, oldest, newest in connection.execute(query)
+        ]
 
     def hurry(self, connection: Connection, now_ms: int) -> int:
         """Make every letter that is under way due now (mailbox.hurried, for all); how many."""

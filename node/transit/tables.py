@@ -76,6 +76,7 @@ def _out(metadata: MetaData) -> Table:
         Column("receipt_signature", LargeBinary(512)),
         Column("receipt_key_id", ascii_text(64), nullable=False),
         Index("ix_transit_out_next_at", "next_at"),
+        Index("ix_transit_out_state", "state"),
         **_OPTIONS,
     )
 

@@ -12,7 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from node.transit.model import Unanswered
 from node.watch.figures import LaneFigure, LinkFigure
+from replication.core.mailbox import PostState
 
 __all__ = ["Alarm", "AlarmBook", "AlarmKind", "Look"]
 
@@ -21,6 +23,9 @@ CLOCK_SKEW_MS_MAX: Final = 5 * 60_000
 CERTIFICATE_DAYS_MIN: Final = 30
 DISK_ROOM_MIN: Final = 1.2
 """A fifth above the watermark: there is time to act before writes are refused."""
+LETTER_DAYS_MAX: Final = 1
+REFUSED_DAYS: Final = 7
+"""How long after it was written a refused letter is an alarm: what is skipped there is never confirmed."""
 _DAY_MS: Final = 86_400_000
 
 
@@ -33,6 +38,8 @@ class AlarmKind(StrEnum):
     DISK_NEAR_WATERMARK = "DISK_NEAR_WATERMARK"
     CERTIFICATE_EXPIRING = "CERTIFICATE_EXPIRING"
     CLOCK_SKEWED = "CLOCK_SKEWED"
+    LETTERS_WAIT = "LETTERS_WAIT"
+    LETTERS_REFUSED = "LETTERS_REFUSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class Look:
     quarantined: int
     disk_room: float
     certificate_ends: datetime
+    letters: Sequence[Unanswered] = ()
 
 
 @dataclass(slots=True)
@@ -112,6 +120,7 @@ class AlarmBook:
         yield from self._growing(look)
         yield from _disk(look)
         yield from _certificate(look)
+        yield from _letters(look)
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]
@@ -220,3 +229,34 @@ def _certificate(look: Look) -> Iterator[Alarm]:
         "Have the parent issue a new one and put it into certs/.",
         look.now_ms,
     )
+
+
+def _letters(look: Look) -> Iterator[Alarm]:
+    """One alarm of each kind for an addressee."""
+    waiting: dict[str, list[Unanswered]] = {}
+    for each in look.letters:
+        if each.state is not PostState.REFUSED:
+            waiting.setdefault(each.to, []).append(each)
+        elif look.now_ms - each.newest_ms < REFUSED_DAYS * _DAY_MS:
+            yield Alarm(
+                AlarmKind.LETTERS_REFUSED,
+                each.to,
+                f"{each.to} refused {each.count} letters of this node; they wait in its "
+                "quarantine.",
+                f"`fenhe record where ID` names the cause; `fenhe quarantine` at {each.to} has the "
+                "exits.",
+                each.newest_ms,
+            )
+    for to, some in waiting.items():
+        oldest_ms = min(each.oldest_ms for each in some)
+        if look.now_ms - oldest_ms < LETTER_DAYS_MAX * _DAY_MS:
+            continue
+        yield Alarm(
+            AlarmKind.LETTERS_WAIT,
+            to,
+            f"{sum(each.count for each in some)} letters wait for the receipt of {to}, the oldest "
+            f"for {(look.now_ms - oldest_ms) // _DAY_MS} d.",
+            f"See that {to} and the nodes on the way to it run; `fenhe record where ID` says how "
+            "far one has come.",
+            oldest_ms + LETTER_DAYS_MAX * _DAY_MS,
+        )

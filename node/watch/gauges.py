@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from node.transit.model import Unanswered
 from node.watch.alarms import Alarm
 from node.watch.figures import LinkFigure
+from replication.core.mailbox import PostState
 
 __all__ = ["WatchGauges"]
 
@@ -40,6 +43,12 @@ class WatchGauges:
             ("cause",),
             registry=registry,
         )
+        self._letters = Gauge(
+            "fenhe_letters",
+            "Letters written here that are not confirmed",
+            ("state",),
+            registry=registry,
+        )
         self._alarms = Gauge(
             "fenhe_alarm", "1 while an alarm stands", ("kind", "peer"), registry=registry
         )
@@ -48,6 +57,7 @@ class WatchGauges:
         self,
         links: Iterable[LinkFigure],
         causes: Mapping[str, int],
+        letters: Iterable[Unanswered],
         alarms: Iterable[Alarm],
         now_ms: int,
     ) -> None:
@@ -61,6 +71,11 @@ class WatchGauges:
         self._causes.clear()
         for cause, items in causes.items():
             self._causes.labels(cause).set(items)
+        by_state = Counter({each.value: 0 for each in PostState if each is not PostState.CONFIRMED})
+        for letter in letters:
+            by_state[letter.state.value] += letter.count
+        for state, count in by_state.items():
+            self._letters.labels(state).set(count)
         self._alarms.clear()
         for alarm in alarms:
             self._alarms.labels(alarm.kind.value, alarm.peer).set(1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from datetime import datetime
 
 from node.clock import Clock
@@ -16,14 +17,25 @@ from node.logs import get_logger
 from node.metrics import NodeMetrics
 from node.opening import OpenStore
 from node.security.certificates import certificates_from_pem
+from node.transit.model import Unanswered
 from node.watch.alarms import Alarm, AlarmBook, Look
 from node.watch.figures import Figures, LinkFigure
 from node.watch.gauges import WatchGauges
 from node.watch.tending import QuarantineKeeper
+from replication.changelog import read_transaction
 
-__all__ = ["WatchRoom"]
+__all__ = ["Seen", "WatchRoom"]
 
 LOOK_S_MAX = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look saw: every link, the quarantine by cause, letters that are not confirmed."""
+
+    links: Sequence[LinkFigure]
+    causes: Mapping[str, int]
+    letters: Sequence[Unanswered]
 
 
 class WatchRoom:
@@ -43,6 +55,8 @@ class WatchRoom:
         """Answers neighbours' questions from now on; looks at nothing before `run`."""
         self._base = base
         self._storage = store.storage
+        self._engine = store.engine
+        self._outbox = store.post.outbox
         self._disk = disk
         self._threads = threads
         self._clock = clock
@@ -73,17 +87,21 @@ class WatchRoom:
         self._gauges = gauges = self._gauges or WatchGauges(metrics.registry)
         pause_s = min(LOOK_S_MAX, self._base.settings.alarm_after_s / 3)
         while True:
-            links, causes = await loop.run_in_executor(self._threads, self.look)
-            gauges.show(links, causes, self.book.standing, self._clock.now_ms())
+            seen = await loop.run_in_executor(self._threads, self.look)
+            gauges.show(
+                seen.links, seen.causes, seen.letters, self.book.standing, self._clock.now_ms()
+            )
             await asyncio.sleep(pause_s)
 
-    def look(self) -> tuple[tuple[LinkFigure, ...], Mapping[str, int]]:
+    def look(self) -> Seen:
         """Take one look and judge it; the figures. Blocks on the database."""
         with self._lock:
             return self._look()
 
-    def _look(self) -> tuple[tuple[LinkFigure, ...], Mapping[str, int]]:
+    def _look(self) -> Seen:
         links = self.figures.links()
+        with read_transaction(self._engine) as connection:
+            letters = self._outbox.unanswered(connection)
         causes = self.desk.by_cause()
         self.book.look(
             Look(
@@ -92,9 +110,10 @@ class WatchRoom:
                 sum(causes.values()),
                 self._disk.room(),
                 self._certificate_ends(),
+                letters,
             )
         )
-        return links, causes
+        return Seen(links, causes, letters)
 
     def log_head(self) -> int:
         """The last number of the change log. Blocks on the database."""

@@ -12,6 +12,7 @@ from hierarchy_config.errors import FenheError
 from node.storage.tables import CHANGELOG, TRANSIT
 from node.transit import Letter, SentLetter
 from node.transit.errors import LetterTooLargeError
+from node.transit.model import Unanswered
 from replication.changelog import LetterEntries, read_transaction, write_transaction
 from replication.core.config import PeerRole
 from replication.core.mailbox import PostState
@@ -48,6 +49,12 @@ def kept(node: KeyedNode, letter_id: str) -> SentLetter:
         found = node.post.outbox.get(connection, letter_id)
     assert found is not None
     return found
+
+
+def unanswered(node: KeyedNode) -> list[Unanswered]:
+    """Its letters that are not confirmed."""
+    with read_transaction(node.engine) as connection:
+        return node.post.outbox.unanswered(connection)
 
 
 def taking(node: KeyedNode, answer: str = "") -> list[Letter]:
@@ -142,8 +149,10 @@ def test_an_unconfirmed_letter_is_sent_again_and_takes_effect_once(region: Keyed
 
     assert kept(village, letter_id).parcel.attempts == 2
     assert len(taken) == 1
+    assert [(each.state, each.count) for each in unanswered(village)] == [(PostState.SENT, 1)]
     region.travel(*BACK)
     assert kept(village, letter_id).parcel.state is PostState.CONFIRMED
+    assert unanswered(village) == []
 
 
 def test_a_refused_letter_waits_there_and_its_author_is_told(region: KeyedRegion) -> None:
@@ -157,6 +166,9 @@ def test_a_refused_letter_waits_there_and_its_author_is_told(region: KeyedRegion
 
     refused = kept(village, letter_id)
     assert (refused.parcel.state, refused.parcel.code) == (PostState.REFUSED, "RESIDENT_UNKNOWN")
+    [told] = unanswered(village)
+    assert (told.to, told.state, told.count) == (OTHER_COUNTY, PostState.REFUSED, 1)
+    assert told.oldest_ms == told.newest_ms == region.clock.ms
     assert refused.body == MARKER
     assert causes(county) == {"RESIDENT_UNKNOWN": 1}
 

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import protos.fenhe.federation.v1.federation_pb2 as pb
@@ -194,3 +195,17 @@ def test_a_profile_gives_the_configuration_of_its_database(tmp_path: Path) -> No
     assert f'datadir = "{tmp_path}"' in done.output
     assert "innodb_flush_log_at_trx_commit = 1" in done.output
     assert "innodb_buffer_pool_size = 96M" in done.output
+
+
+def test_no_help_is_cut_on_a_narrow_terminal() -> None:
+    """The sentence that stands beside a command's name fits eighty columns."""
+    cut = [" ".join(path) for path, said in _sentences(get_command(app), ()) if said[-3:] == "..."]
+    assert not cut
+
+
+def _sentences(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    below: dict[str, Any] = getattr(command, "commands", {})
+    room = 80 - 4 - max(map(len, below), default=0)
+    for name, each in below.items():
+        yield (*path, name), each.get_short_help_str(room)
+        yield from _sentences(each, (*path, name))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from hierarchy_config import NodeId
+from node.transit.model import Unanswered
 from node.watch.alarms import Alarm, AlarmBook, AlarmKind, Look
 from node.watch.figures import LaneFigure, LinkFigure
+from replication.core.mailbox import PostState
 from replication.core.model import Lane
 
 PEER = NodeId("141002")
@@ -37,10 +40,11 @@ class Book:
         quarantined: int = 0,
         room: float = 9.0,
         ends: datetime = FAR,
+        letters: Sequence[Unanswered] = (),
     ) -> tuple[Alarm, ...]:
         self.at_s += after_s
         links = [replace(link, lanes=(lane,))]
-        self.book.look(Look(NOW_MS + self.at_s * 1000, links, quarantined, room, ends))
+        self.book.look(Look(NOW_MS + self.at_s * 1000, links, quarantined, room, ends, letters))
         return self.book.standing
 
 
@@ -127,3 +131,27 @@ def test_what_will_go_wrong_is_said_before(
     assert alarm.next_step
     assert book.look() == ()
     assert book.said == [(kind, True), (kind, False)]
+
+
+def test_letters_that_wait_for_more_than_a_day_are_an_alarm(book: Book) -> None:
+    """With and without a key, of one addressee together; a receipt of all ends it."""
+    waiting = [
+        Unanswered(PEER, PostState.SENT, 3, NOW_MS, NOW_MS),
+        Unanswered(PEER, PostState.WAITING_KEY, 1, NOW_MS + 1000, NOW_MS + 1000),
+    ]
+    assert book.look(letters=waiting, after_s=86_399) == ()
+    [alarm] = book.look(letters=waiting, after_s=1)
+    assert (alarm.kind, alarm.peer) == (AlarmKind.LETTERS_WAIT, PEER)
+    assert "4 letters" in alarm.message
+    assert "for 1 d" in alarm.message
+    assert book.look(letters=waiting[1:]) == ()
+
+
+def test_a_refused_letter_is_an_alarm_for_a_week(book: Book) -> None:
+    """Nothing ends it by itself, and it must not stand for ever."""
+    refused = [Unanswered(PEER, PostState.REFUSED, 2, NOW_MS, NOW_MS)]
+    [alarm] = book.look(letters=refused)
+    assert alarm.kind is AlarmKind.LETTERS_REFUSED
+    assert "2 letters" in alarm.message
+    assert book.look(letters=refused, after_s=7 * 86_400 - 1)
+    assert book.look(letters=refused, after_s=1) == ()

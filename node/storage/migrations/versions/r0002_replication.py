@@ -114,6 +114,7 @@ def _transit() -> None:
         sa.Column("receipt_signature", sa.LargeBinary(512)),
         sa.Column("receipt_key_id", _ascii(64), nullable=False),
         sa.Index("ix_transit_out_next_at", "next_at"),
+        sa.Index("ix_transit_out_state", "state"),
         **options,
     )
     op.create_table(
