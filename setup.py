@@ -55,9 +55,11 @@ ANALYTICS = ["duckdb>=2.0,<3", "pyarrow>=26"]
 RAY = ["ray>=2.60"]
 REDIS = ["redis[hiredis]>=8.1"]
 CONSUL = ["py-consul>=1.8,<2"]
+OIDC = ["pyjwt>=2.15,<3"]
 DEV = [
     "bandit>=1.9.4",
     "buf-bin>=1.75",
+    "cyclonedx-bom>=7.5",
     "grpcio-tools==1.85.1",
     "hypothesis>=6.170",
     "import-linter>=2.16",
@@ -153,9 +155,10 @@ def main() -> None:
             "ray": RAY,
             "redis": REDIS,
             "consul": CONSUL,
+            "oidc": OIDC,
             "demo": [*ANALYTICS, *RAY],
-            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL],
-            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *DEV],
+            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC],
+            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *DEV],
         },
         entry_points={"console_scripts": ["fenhe = node.cli.main:main"]},
         cmdclass={"build_protos": BuildProtos},

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -24,36 +23,19 @@ from typing import Any, Final
 
 import grpc
 
-from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock, SystemClock
-from node.foundations import Foundations, read_foundations, utc_now
-from node.guards import DiskGuard, bound_port_is_free, folder_locked, server_folder
+from node.foundations import Foundations, read_foundations
+from node.guards import bound_port_is_free, folder_locked
 from node.lasting import lasting
-from node.link_store import NodeLinkStore
 from node.links import LinkHub, ParentLink
-from node.links.making import LinkMaker
 from node.logs import configure_logs, get_logger
 from node.metrics import NodeMetrics, serve_metrics
-from node.opening import OpenStore, open_store
-from node.pump import LogPump
-from node.questions import Questions
-from node.reconcile.room import ReconcileRoom
-from node.recovery import SeedingRoom
-from node.region import RegionGround, RegionRoom, lay_ground, parent_names
-from node.residence.room import ResidenceRoom
+from node.opening import OpenStore
+from node.parts import Assembly, Parts
+from node.region import RegionGround, parent_names
 from node.security.tls import ServerCertificates, open_channel, server_options
-from node.services.bundle_writes import BundleWrites
-from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
-from node.services.operations import ReplicationServicer
-from node.services.point_reads import PointReads
-from node.services.region import RegionServicer
 from node.services.registration import Servicers, add_servicers
-from node.services.residence import ResidenceServicer
-from node.services.status import NodeServicer, StatusSources
-from node.services.wire import resident_wire
-from node.transit.room import TransitRoom
-from node.watch import WatchRoom
 from node.whereabouts import Whereabouts
 
 __all__ = ["Node", "run_node"]
@@ -61,27 +43,6 @@ __all__ = ["Node", "run_node"]
 STOP_GRACE_S: Final = 3.0
 WATCH_S: Final = 5.0
 AUDIT_CHAIN_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a node is made of, once its store is open."""
-
-    store: OpenStore
-    pump: LogPump
-    link_store: NodeLinkStore
-    hub: LinkHub
-    questions: Questions
-    watch: WatchRoom
-    seeding: SeedingRoom
-    ground: RegionGround
-    region: RegionRoom
-    transit: TransitRoom
-    residence: ResidenceRoom
-    reconcile: ReconcileRoom
-    disk: DiskGuard
-    threads: ThreadPoolExecutor
-    started_ms: int
 
 
 class Node:
@@ -98,6 +59,9 @@ class Node:
         self.address = base.listen
         self.restarting = asyncio.Event()
         """Set when the data folder says something new: stop, and start another Node on it."""
+        self._assembly = Assembly(
+            base, clock, self._exit, restart=self.restarting.set, address=lambda: self.address
+        )
 
     async def start(self) -> None:
         """Open, serve, dial; returns when the node serves."""
@@ -108,7 +72,7 @@ class Node:
         self._exit.callback(base.paths.run.unlink, missing_ok=True)
         if not base.listen.endswith(":0"):
             bound_port_is_free(base.listen)
-        parts = await self._open(clock.monotonic_ms())
+        parts = await self._assembly.open(clock.monotonic_ms())
         metrics = NodeMetrics(base.node_id)
         for reader in (
             lambda head: parts.hub.log_advanced(head, parts.pump.lane_heads),
@@ -116,12 +80,12 @@ class Node:
             parts.questions.log_advanced,
         ):
             parts.pump.subscribe(reader)
-        following = self._following(parts.store, parts.pump)
+        following = self._assembly.following(parts.store, parts.pump)
         await parts.pump.step()
         # Before the server, so that it is stopped after it.
         await parts.questions.start()
         self._exit.push_async_callback(parts.questions.stop)
-        await self._serve(self._servicers(parts), metrics, parts.ground)
+        await self._serve(self._assembly.servicers(parts), metrics, parts.ground)
         self._exit.push_async_callback(parts.region.keeper.stop)
         for name, work in (
             ("log pulse", parts.pump.run),
@@ -140,120 +104,11 @@ class Node:
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work))
-        places = Whereabouts(base, self._threads("directory", 1))
+        places = Whereabouts(base, self._assembly.threads("directory", 1))
         self._exit.push_async_callback(places.stop)
         self._run(places.run(self.address))
         await self._dial(parts.hub, places)
         self._announce()
-
-    async def _open(self, started_ms: int) -> _Parts:
-        """Open the store and put the parts on it together; nothing serves yet."""
-        base, clock = self._base, self._clock
-        threads = self._threads("rpc", base.profile.grpc_workers)
-        link_threads = self._threads("link", base.profile.database_pool)
-        loop = asyncio.get_running_loop()
-        store = await loop.run_in_executor(
-            threads, open_store, base.paths.data, base.settings, base.hierarchy, base.profile, clock
-        )
-        self._exit.callback(store.close)
-        disk = await loop.run_in_executor(threads, self._disk, store)
-        pump = LogPump(
-            store.number,
-            self._threads("number", 1),
-            ends=store.tail,
-            lane_heads=store.lane_heads,
-        )
-        link_store = self._link_store(store, pump, disk)
-        ground = await loop.run_in_executor(threads, lay_ground, base, store, clock)
-        hub = self._hub(store, link_store, pump, link_threads, ground)
-        questions = Questions(
-            base, store, hub, clock, utc=lambda: utc_now(clock), address=lambda: self.address
-        )
-        region = RegionRoom(
-            base,
-            ground,
-            store,
-            hub,
-            link_store,
-            threads=threads,
-            clock=clock,
-            restart=self.restarting.set,
-        )
-        hub.handlers = {**questions.handlers, **region.handlers}
-        hub.child_handlers = region.child_handlers
-        hub.met = region.met
-        residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
-        seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
-        transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
-        watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
-        thread = self._threads("reconcile", 1)
-        reconcile = ReconcileRoom(
-            base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
-        )
-        return _Parts(
-            store,
-            pump,
-            link_store,
-            hub,
-            questions,
-            watch,
-            seeding,
-            ground,
-            region,
-            transit,
-            residence,
-            reconcile,
-            disk,
-            threads,
-            started_ms,
-        )
-
-    def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
-        return NodeLinkStore(
-            store.engine,
-            store.storage,
-            store.log,
-            store.links,
-            store.marks,
-            node_id=self._base.node_id,
-            hierarchy=self._base.hierarchy,
-            clock=self._clock,
-            notify=pump.notify,
-            number=store.number,
-            head=lambda: pump.head,
-            disk_is_full=disk.is_full,
-        )
-
-    def _servicers(self, parts: _Parts) -> Servicers:
-        base, clock = self._base, self._clock
-        status = StatusSources(
-            base.node_id,
-            base.hierarchy,
-            parts.store.storage,
-            parts.hub,
-            parts.link_store,
-            parts.threads,
-            clock,
-            base.profile.level.value,
-            parts.store.database,
-            lambda: parts.questions.columnar_sequence,
-            parts.started_ms,
-            parts.watch.book,
-            lambda: parts.seeding.pruner.standing,
-        )
-        return Servicers(
-            self._desk(parts),
-            NodeServicer(status),
-            ReplicationServicer(parts.watch, clock),
-            parts.hub,
-            parts.questions,
-            RegionServicer(parts.region),
-            ResidenceServicer(parts.residence),
-            parts.seeding,
-            parts.transit.where,
-            parts.reconcile,
-            lambda: utc_now(clock),
-        )
 
     async def wait(self) -> None:
         """Until a background task fails, which ends the node with that error."""
@@ -267,73 +122,6 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._exit.aclose()
         self._log.info("stopped", node=self._base.node_id)
-
-    def _threads(self, name: str, count: int) -> ThreadPoolExecutor:
-        pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-        self._exit.callback(pool.shutdown)
-        return pool
-
-    def _hub(
-        self,
-        store: OpenStore,
-        link_store: NodeLinkStore,
-        pump: LogPump,
-        threads: ThreadPoolExecutor,
-        ground: RegionGround,
-    ) -> LinkHub:
-        base = self._base
-        maker = LinkMaker(
-            base.node_id,
-            base.hierarchy,
-            base.profile,
-            base.credentials,
-            link_store,
-            epoch=store.epoch,
-            incarnation=store.incarnation,
-            threads=threads,
-            clock=self._clock,
-            utc=lambda: utc_now(self._clock),
-            former=ground.former,
-        )
-        return LinkHub(
-            base.node_id,
-            base.hierarchy,
-            maker.make,
-            self._clock,
-            random.SystemRandom().random,
-            head=lambda: pump.head,
-        )
-
-    def _following(self, store: OpenStore, pump: LogPump) -> FollowerTask:
-        """The cache's reader of the log, told of every pulse."""
-        follower = CacheFollower(store.cache, store.storage)
-        following = FollowerTask(follower, self._threads("cache", 1))
-        pump.subscribe(following.log_advanced)
-        return following
-
-    def _disk(self, store: OpenStore) -> DiskGuard:
-        """The guard of the disks that the data folder and a database server here write to."""
-        base = self._base
-        server = server_folder(store.engine)
-        return DiskGuard(
-            [base.paths.data, *([server] if server else [])],
-            base.profile.disk_free_min_mb,
-            base.profile.disk_free_min_percent,
-            self._clock,
-        )
-
-    def _desk(self, parts: _Parts) -> CareDesk:
-        base, storage, threads = self._base, parts.store.storage, parts.threads
-        return CareDesk(
-            base.node_id,
-            base.hierarchy,
-            storage,
-            threads,
-            self._clock,
-            partial(_refuses_writes, parts),
-            PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
-            BundleWrites(storage.put_bundles, threads, parts.pump.notify),
-        )
 
     async def _serve(
         self, servicers: Servicers, metrics: NodeMetrics, ground: RegionGround
@@ -402,7 +190,7 @@ class Node:
                 while await loop.run_in_executor(thread, store.storage.link_audit):
                     pass
 
-    async def _watch(self, parts: _Parts, metrics: NodeMetrics) -> None:
+    async def _watch(self, parts: Parts, metrics: NodeMetrics) -> None:
         """Bring the link figures into the metrics."""
         loop = asyncio.get_running_loop()
         while True:
@@ -439,12 +227,6 @@ class Node:
             return
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(task.exception() or RuntimeError("unknown"))
-
-
-def _refuses_writes(parts: _Parts) -> bool:
-    """Whether the disk is full. Raises RegionClosedError: the region has closed this node."""
-    parts.region.keeper.refuse_if_closed()
-    return parts.disk.is_full()
 
 
 def run_node(data_dir: Path, log_file: Path | None) -> None:

@@ -1,0 +1,274 @@
+"""What a running node is made of: builds every part on the open store, in one place.
+
+Nothing runs and nothing serves before app.py says so. The order is that of dependence: each part is
+given what it works with, and what it adds to the hub's answers is added when it is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from node.cache import CacheFollower, FollowerTask
+from node.clock import Clock
+from node.foundations import Foundations, utc_now
+from node.guards import DiskGuard, server_folder
+from node.link_store import NodeLinkStore
+from node.links import LinkHub
+from node.links.making import LinkMaker
+from node.opening import OpenStore, open_store
+from node.pump import LogPump
+from node.questions import Questions
+from node.reconcile.room import ReconcileRoom
+from node.recovery import SeedingRoom
+from node.region import RegionGround, RegionRoom, lay_ground
+from node.residence.room import ResidenceRoom
+from node.services.bundle_writes import BundleWrites
+from node.services.care import CareDesk
+from node.services.operations import ReplicationServicer
+from node.services.point_reads import PointReads
+from node.services.region import RegionServicer
+from node.services.registration import Servicers
+from node.services.residence import ResidenceServicer
+from node.services.status import NodeServicer, StatusSources
+from node.services.wire import resident_wire
+from node.transit.room import TransitRoom
+from node.watch import WatchRoom
+
+__all__ = ["Assembly", "Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a node is made of, once its store is open."""
+
+    store: OpenStore
+    pump: LogPump
+    link_store: NodeLinkStore
+    hub: LinkHub
+    questions: Questions
+    watch: WatchRoom
+    seeding: SeedingRoom
+    ground: RegionGround
+    region: RegionRoom
+    transit: TransitRoom
+    residence: ResidenceRoom
+    reconcile: ReconcileRoom
+    disk: DiskGuard
+    threads: ThreadPoolExecutor
+    started_ms: int
+
+
+class Assembly:
+    """Makes the parts of one node; what they hold is given back by `exits`."""
+
+    def __init__(
+        self,
+        base: Foundations,
+        clock: Clock,
+        exits: AsyncExitStack,
+        *,
+        restart: Callable[[], None],
+        address: Callable[[], str],
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            base: Settings, hierarchy, profile, credentials.
+            clock: The time.
+            exits: Closes what is opened here, in the other order.
+            restart: Called when the data folder says something new.
+            address: Where this node serves; asked once it does.
+        """
+        self._base = base
+        self._clock = clock
+        self._exit = exits
+        self._restart = restart
+        self._address = address
+
+    async def open(self, started_ms: int) -> Parts:
+        """Open the store and put the parts on it together; nothing serves yet."""
+        base, clock = self._base, self._clock
+        threads = self.threads("rpc", base.profile.grpc_workers)
+        link_threads = self.threads("link", base.profile.database_pool)
+        loop = asyncio.get_running_loop()
+        store = await loop.run_in_executor(
+            threads, open_store, base.paths.data, base.settings, base.hierarchy, base.profile, clock
+        )
+        self._exit.callback(store.close)
+        disk = await loop.run_in_executor(threads, self._disk, store)
+        pump = LogPump(
+            store.number,
+            self.threads("number", 1),
+            ends=store.tail,
+            lane_heads=store.lane_heads,
+        )
+        link_store = self._link_store(store, pump, disk)
+        ground = await loop.run_in_executor(threads, lay_ground, base, store, clock)
+        hub = self._hub(store, link_store, pump, link_threads, ground)
+        questions = Questions(
+            base, store, hub, clock, utc=lambda: utc_now(clock), address=self._address
+        )
+        region = RegionRoom(
+            base,
+            ground,
+            store,
+            hub,
+            link_store,
+            threads=threads,
+            clock=clock,
+            restart=self._restart,
+        )
+        hub.handlers = {**questions.handlers, **region.handlers}
+        hub.child_handlers = region.child_handlers
+        hub.met = region.met
+        residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
+        seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
+        transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
+        watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
+        thread = self.threads("reconcile", 1)
+        reconcile = ReconcileRoom(
+            base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
+        )
+        return Parts(
+            store,
+            pump,
+            link_store,
+            hub,
+            questions,
+            watch,
+            seeding,
+            ground,
+            region,
+            transit,
+            residence,
+            reconcile,
+            disk,
+            threads,
+            started_ms,
+        )
+
+    def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
+        return NodeLinkStore(
+            store.engine,
+            store.storage,
+            store.log,
+            store.links,
+            store.marks,
+            node_id=self._base.node_id,
+            hierarchy=self._base.hierarchy,
+            clock=self._clock,
+            notify=pump.notify,
+            number=store.number,
+            head=lambda: pump.head,
+            disk_is_full=disk.is_full,
+        )
+
+    def servicers(self, parts: Parts) -> Servicers:
+        base, clock = self._base, self._clock
+        status = StatusSources(
+            base.node_id,
+            base.hierarchy,
+            parts.store.storage,
+            parts.hub,
+            parts.link_store,
+            parts.threads,
+            clock,
+            base.profile.level.value,
+            parts.store.database,
+            lambda: parts.questions.columnar_sequence,
+            parts.started_ms,
+            parts.watch.book,
+            lambda: parts.seeding.pruner.standing,
+        )
+        return Servicers(
+            self._desk(parts),
+            NodeServicer(status),
+            ReplicationServicer(parts.watch, clock),
+            parts.hub,
+            parts.questions,
+            RegionServicer(parts.region),
+            ResidenceServicer(parts.residence),
+            parts.seeding,
+            parts.transit.where,
+            parts.reconcile,
+            lambda: utc_now(clock),
+        )
+
+    def threads(self, name: str, count: int) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._exit.callback(pool.shutdown)
+        return pool
+
+    def _hub(
+        self,
+        store: OpenStore,
+        link_store: NodeLinkStore,
+        pump: LogPump,
+        threads: ThreadPoolExecutor,
+        ground: RegionGround,
+    ) -> LinkHub:
+        base = self._base
+        maker = LinkMaker(
+            base.node_id,
+            base.hierarchy,
+            base.profile,
+            base.credentials,
+            link_store,
+            epoch=store.epoch,
+            incarnation=store.incarnation,
+            threads=threads,
+            clock=self._clock,
+            utc=lambda: utc_now(self._clock),
+            former=ground.former,
+        )
+        return LinkHub(
+            base.node_id,
+            base.hierarchy,
+            maker.make,
+            self._clock,
+            random.SystemRandom().random,
+            head=lambda: pump.head,
+        )
+
+    def following(self, store: OpenStore, pump: LogPump) -> FollowerTask:
+        """The cache's reader of the log, told of every pulse."""
+        follower = CacheFollower(store.cache, store.storage)
+        following = FollowerTask(follower, self.threads("cache", 1))
+        pump.subscribe(following.log_advanced)
+        return following
+
+    def _disk(self, store: OpenStore) -> DiskGuard:
+        """The guard of the disks that the data folder and a database server here write to."""
+        base = self._base
+        server = server_folder(store.engine)
+        return DiskGuard(
+            [base.paths.data, *([server] if server else [])],
+            base.profile.disk_free_min_mb,
+            base.profile.disk_free_min_percent,
+            self._clock,
+        )
+
+    def _desk(self, parts: Parts) -> CareDesk:
+        base, storage, threads = self._base, parts.store.storage, parts.threads
+        return CareDesk(
+            base.node_id,
+            base.hierarchy,
+            storage,
+            threads,
+            self._clock,
+            partial(_refuses_writes, parts),
+            PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
+            BundleWrites(storage.put_bundles, threads, parts.pump.notify),
+        )
+
+
+def _refuses_writes(parts: Parts) -> bool:
+    """Whether the disk is full. Raises RegionClosedError: the region has closed this node."""
+    parts.region.keeper.refuse_if_closed()
+    return parts.disk.is_full()
