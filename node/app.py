@@ -26,6 +26,7 @@ import grpc
 from node.clock import Clock, SystemClock
 from node.foundations import Foundations, read_foundations
 from node.guards import bound_port_is_free, folder_locked
+from node.joining.room import JoiningRoom
 from node.lasting import lasting
 from node.links import LinkHub, ParentLink
 from node.logs import configure_logs, get_logger
@@ -34,6 +35,7 @@ from node.opening import OpenStore
 from node.parts import Assembly, Parts
 from node.region import RegionGround, parent_names
 from node.security.tls import ServerCertificates, open_channel, server_options
+from node.services.door_server import open_side_door
 from node.services.interceptor import GuardInterceptor
 from node.services.registration import Servicers, add_servicers
 from node.whereabouts import Whereabouts
@@ -57,6 +59,7 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] | None = None
         self.address = base.listen
+        self.door_address = ""
         self.restarting = asyncio.Event()
         """Set when the data folder says something new: stop, and start another Node on it."""
         self._assembly = Assembly(
@@ -86,6 +89,7 @@ class Node:
         await parts.questions.start()
         self._exit.push_async_callback(parts.questions.stop)
         await self._serve(self._assembly.servicers(parts), metrics, parts.ground)
+        await self._open_door(parts.joining, metrics)
         self._exit.push_async_callback(parts.region.keeper.stop)
         for name, work in (
             ("log pulse", parts.pump.run),
@@ -152,6 +156,19 @@ class Node:
         if base.settings.metrics_listen:
             self._exit.callback(serve_metrics(metrics, base.settings.metrics_listen))
 
+    async def _open_door(self, joining: JoiningRoom, metrics: NodeMetrics) -> None:
+        """Open the side door of a node that has children."""
+        close = await open_side_door(
+            self._base,
+            joining,
+            self.address,
+            incident=lambda: secrets.token_hex(4),
+            count=metrics.count_call,
+        )
+        self.door_address = joining.door_address
+        if close is not None:
+            self._exit.push_async_callback(close, STOP_GRACE_S)
+
     async def _dial(self, hub: LinkHub, places: Whereabouts) -> None:
         """Keep the link to the parent up, if there is a parent.
 
@@ -175,7 +192,12 @@ class Node:
     def _announce(self) -> None:
         """Say that the node serves: in the log, and in run.json for whoever started it."""
         base = self._base
-        said = {"node_id": base.node_id, "listen": self.address, "pid": os.getpid()}
+        said = {
+            "node_id": base.node_id,
+            "listen": self.address,
+            "door": self.door_address,
+            "pid": os.getpid(),
+        }
         fresh = base.paths.run.with_suffix(".new")
         fresh.write_text(json.dumps(said) + "\n", encoding="utf-8")
         fresh.replace(base.paths.run)
@@ -258,7 +280,11 @@ async def _main(base: Foundations, clock: Clock) -> None:
             await node.stop()
         if stopping.is_set():
             return
-        base = replace(read_foundations(base.paths.data, clock), address=node.address)
+        base = replace(
+            read_foundations(base.paths.data, clock),
+            address=node.address,
+            door_address=node.door_address,
+        )
 
 
 async def _first(*works: Callable[[], Awaitable[object]]) -> None:

@@ -32,10 +32,31 @@ class Foundations:
     address: str = ""
     """Where the node served in its life before, so that it serves there again; empty: the first."""
 
+    door_address: str = ""
+    """Where its door was in its life before, for the same reason; empty: the first, or closed."""
+
     @property
     def listen(self) -> str:
         """Where to serve."""
         return self.address or self.settings.listen
+
+    def door_listen(self, address: str) -> str:
+        """Where to open the side door of a node that serves at host:port; empty: nowhere."""
+        if self.door_closed_because:
+            return ""
+        said = self.settings.door_listen
+        if said is not None:
+            return (self.door_address or said) if said.endswith(":0") else said
+        host, _, port = address.rpartition(":")
+        chosen = 0 if self.settings.listen.endswith(":0") else (int(port) + 1) % 65_536
+        return self.door_address or f"{host}:{chosen}"
+
+    @property
+    def door_closed_because(self) -> str:
+        """Why there is no door, in words; empty: there is to be one."""
+        if not self.hierarchy.children(self.node_id):
+            return "it has no children"
+        return "node.yaml says door_listen: off" if self.settings.door_listen == "off" else ""
 
     @property
     def node_id(self) -> NodeId:

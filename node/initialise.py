@@ -1,8 +1,8 @@
 """Makes the data folder of one node: settings, region, profile, keys, certificates.
 
 The first node of a region makes its own root; every other is signed by its parent, whose data
-folder must be at hand (joining over the network with a one-time code is not built yet). Nothing is
-ever overwritten.
+folder must be at hand; with none at hand it joins over the network (node/joining). Nothing is ever
+overwritten.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class NewNode:
     suite: Suite = Suite.INTL
     pseudonym_from: Path | None = None
     new_pseudonym_key: bool = False
+    door_listen: str | None = None
 
 
 def initialise(data_dir: Path, hierarchy: Hierarchy, new: NewNode, clock: Clock) -> None:
@@ -105,6 +106,7 @@ def write_settings(data_dir: Path, hierarchy: Hierarchy, new: NewNode) -> None:
         NodeSettings(
             node_id=new.node_id,
             listen=new.listen,
+            door_listen=new.door_listen,
             database=new.database,
             parent_endpoint=new.parent_endpoint,
             suite=new.suite.value,

@@ -18,6 +18,7 @@ from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
+from node.joining.room import JoiningRoom
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
@@ -59,6 +60,7 @@ class Parts:
     transit: TransitRoom
     residence: ResidenceRoom
     reconcile: ReconcileRoom
+    joining: JoiningRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -124,7 +126,16 @@ class Assembly:
             clock=clock,
             restart=self._restart,
         )
-        hub.handlers = {**questions.handlers, **region.handlers}
+        joining = JoiningRoom(
+            base,
+            store,
+            hub,
+            ground.epochs,
+            threads=threads,
+            clock=clock,
+            address=self._address,
+        )
+        hub.handlers = {**questions.handlers, **region.handlers, **joining.handlers}
         hub.child_handlers = region.child_handlers
         hub.met = region.met
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
@@ -148,6 +159,7 @@ class Assembly:
             transit,
             residence,
             reconcile,
+            joining,
             disk,
             threads,
             started_ms,
@@ -197,6 +209,7 @@ class Assembly:
             parts.seeding,
             parts.transit.where,
             parts.reconcile,
+            parts.joining,
             lambda: utc_now(clock),
         )
 

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from node.backup.mark import refuse_unfinished
 from node.errors import SettingsError
 
-__all__ = ["NodePaths", "NodeSettings", "load_settings", "save_settings"]
+__all__ = ["SETTINGS_FILE", "NodePaths", "NodeSettings", "load_settings", "save_settings"]
 
 SETTINGS_FILE: Final = "node.yaml"
 _ADDRESS = r"^[A-Za-z0-9_.\-\[\]:]+:\d{1,5}$"
+_DOOR = rf"{_ADDRESS}|^off$"
 _DIRECTORY = r"^(file:.+|consul://[A-Za-z0-9_.\-\[\]:]+:\d{1,5})$"
 _REDIS = r"^(rediss?|unix)://.+$"
 
@@ -36,6 +37,9 @@ class NodeSettings(BaseModel):
     """Hardware profile: a file of the data folder, or the name of a shipped one."""
     listen: Annotated[str, Field(pattern=_ADDRESS)]
     """Address of the gRPC server, host:port; port 0 lets the system choose."""
+    door_listen: Annotated[str, Field(pattern=_DOOR)] | None = None
+    """Address of the side door of a node with children, host:port, or off; absent: the host of
+    listen, and the port after its port."""
     database: str = "sqlite:///store.db"
     """SQLAlchemy URL; a relative SQLite path lies in the data folder."""
     parent_endpoint: Annotated[str, Field(pattern=_ADDRESS)] | None = None

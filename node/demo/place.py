@@ -58,6 +58,8 @@ DEMO_NODES: Final = tuple(
     )
 )
 _HOST: Final = "127.0.0.1"
+# Many nodes share this machine, so the port after a node's own may be another's.
+_DOOR: Final = "127.0.0.1:0"
 _PORT_MIN: Final = 10_000
 _LENT_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _MEMORY_MB_A_NODE: Final = 1024
@@ -180,6 +182,7 @@ class DemoPlace:
             parent = self.hierarchy.parent(node)
             changes = {
                 "listen": addresses[node],
+                "door_listen": _DOOR,
                 "parent_endpoint": addresses[parent] if parent is not None else None,
             }
             save_settings(folder, load_settings(folder).model_copy(update=changes))
@@ -226,6 +229,7 @@ class DemoPlace:
                     addresses[node],
                     parent_endpoint=addresses[parent] if parent is not None else None,
                     machine=share,
+                    door_listen=_DOOR,
                 ),
             )
             self._issue_credentials(node, addresses[node], now)

@@ -22,6 +22,7 @@ from node.region.coordinator import Coordinator
 from node.region.fetching import Fetching
 from node.region.inheriting import INHERIT, Inheriting
 from node.region.jobs import Jobs
+from node.region.joined import adopt_signed
 from node.region.keeper import Keeper
 from node.region.renewal import CERTIFICATE, Renewal
 from node.region.statements import Judge, read_decision
@@ -50,6 +51,7 @@ def lay_ground(base: Foundations, store: OpenStore, clock: Clock) -> RegionGroun
     """Make the table agree with the region file; read the keys that decisions pin. Blocks."""
     node_id, hierarchy = base.node_id, base.hierarchy
     epochs = EpochStore(store.storage.transactions, clock.now_ms)
+    adopt_signed(base, epochs, clock)
     epochs.settle(
         hierarchy, lambda before: HierarchyChange(before, hierarchy).neighbours_lost(node_id)
     )

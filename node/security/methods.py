@@ -18,7 +18,7 @@ from node.errors import DeniedError
 from node.security.caller import CallerKind
 from node.security.identity import PeerIdentity
 
-__all__ = ["METHODS", "MethodRule", "Relation", "authorize", "rule_for"]
+__all__ = ["DOOR_METHODS", "METHODS", "MethodRule", "Relation", "authorize", "rule_for"]
 
 
 class Relation(StrEnum):
@@ -96,11 +96,23 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.RegionService/History": _OPERATOR,
         # Signed by the root and no secret: a node that was left behind finds its way with it.
         "/fenhe.node.v1.RegionService/Epochs": _rule(Relation.ANYWHERE, CallerKind.NODE),
+        "/fenhe.node.v1.InvitationService/CreateInvitation": _OPERATOR,
+        "/fenhe.node.v1.InvitationService/ListInvitations": _OPERATOR,
+        "/fenhe.node.v1.InvitationService/WithdrawInvitation": _OPERATOR,
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,
     }
 )
+
+DOOR_METHODS: Final[frozenset[str]] = frozenset(
+    {
+        "/fenhe.node.v1.DoorService/Begin",
+        "/fenhe.node.v1.DoorService/Join",
+    }
+)
+"""Methods of the side door alone: open to machines without a certificate, and proven by what they
+say. They are not in METHODS, so that the node's own server denies them to everyone."""
 
 
 _HINTS: Final[Mapping[Relation, str]] = MappingProxyType(

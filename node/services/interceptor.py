@@ -129,7 +129,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         try:
-            _CALL.set(self._admit(method, context))
+            self._enter(method, context)
             yield
         except FenheError as error:
             self._count(method, error.code)
@@ -146,6 +146,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             )
         else:
             self._count(method, "OK")
+
+    def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
+        _CALL.set(self._admit(method, context))
 
     def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy, self._former)

@@ -11,12 +11,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from node.joining.room import JoiningRoom
 from node.links import LinkHub
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
+from node.services.joining import InvitationServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
 from node.services.operations import ReplicationServicer
@@ -31,6 +33,7 @@ from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     bundles_pb2_grpc,
+    joining_pb2_grpc,
     maintenance_pb2_grpc,
     node_pb2_grpc,
     operations_pb2_grpc,
@@ -49,6 +52,7 @@ SERVICE_NAMES: Final = (
     "fenhe.federation.v1.QueryService",
     "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.BundleService",
+    "fenhe.node.v1.InvitationService",
     "fenhe.node.v1.NodeService",
     "fenhe.node.v1.RecoveryService",
     "fenhe.node.v1.RegionService",
@@ -71,6 +75,7 @@ class Servicers:
     seeding: SeedingRoom
     where: Wherever
     reconcile: ReconcileRoom
+    joining: JoiningRoom
     utc: Callable[[], datetime]
 
 
@@ -93,6 +98,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     )
     maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(
         MaintenanceServicer(servicers.reconcile), server
+    )
+    joining_pb2_grpc.add_InvitationServiceServicer_to_server(
+        InvitationServicer(servicers.joining.desk), server
     )
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server

@@ -56,6 +56,10 @@ class Action(StrEnum):
     ACCEPT = "accept"
     REJECT = "reject"
     REPAIR = "repair"
+    INVITE = "invite"
+    WITHDRAW = "withdraw"
+    JOIN = "join"
+    LEND = "lend"
 
 
 class Outcome(StrEnum):
@@ -64,6 +68,7 @@ class Outcome(StrEnum):
     DONE = "done"
     NOT_FOUND = "not_found"
     REPEATED = "repeated"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)

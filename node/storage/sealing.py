@@ -31,7 +31,7 @@ class CellSealer:
     def seal(self, spec: TableSpec, row_id: str, values: Mapping[str, Value]) -> dict[str, Any]:
         """The table's own columns as they are stored, and what is unknown here in one cell."""
         cells: dict[str, Any] = {
-            column.name: self._seal_cell(spec.name, column.name, row_id, values.get(column.name))
+            column.name: self.seal_cell(spec.name, column.name, row_id, values.get(column.name))
             if column.sealed
             else values.get(column.name)
             for column in spec.columns
@@ -39,7 +39,7 @@ class CellSealer:
         cells[_UNKNOWN] = None
         if not values.keys() <= spec.names:
             unknown = {name: value for name, value in values.items() if name not in spec.names}
-            cells[_UNKNOWN] = self._seal_cell(spec.name, _UNKNOWN, row_id, json.dumps(unknown))
+            cells[_UNKNOWN] = self.seal_cell(spec.name, _UNKNOWN, row_id, json.dumps(unknown))
         return cells
 
     def open(self, spec: TableSpec, row: RowMapping) -> dict[str, Value]:
@@ -66,7 +66,8 @@ class CellSealer:
         unknown: dict[str, Value] = json.loads(held) if isinstance(held, str) else {}
         return unknown
 
-    def _seal_cell(self, table: str, column: str, row_id: str, value: Value) -> bytes | None:
+    def seal_cell(self, table: str, column: str, row_id: str, value: Value) -> bytes | None:
+        """One cell sealed for its place; None stays None."""
         if value is None:
             return None
         clear = json.dumps(value, ensure_ascii=False).encode()

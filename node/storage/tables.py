@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
+from node.joining.tables import define_joining
 from node.residence.tables import define_residence
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
 from node.transit.tables import define_transit
@@ -37,6 +38,7 @@ __all__ = [
     "AUDIT_CHAIN",
     "CHANGELOG",
     "DATA_KEYS",
+    "INVITATIONS",
     "METADATA",
     "REGION_EPOCHS",
     "REPLICATED",
@@ -219,3 +221,6 @@ TRANSIT: Final = define_transit(METADATA)
 
 RESIDENCE: Final = define_residence(METADATA)
 """Homes that moved: grants, each node's part in a move, hand-overs, proposals."""
+
+INVITATIONS: Final = define_joining(METADATA)
+"""Who may join as a child of this node, with which code, and who has (node/joining)."""

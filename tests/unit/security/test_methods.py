@@ -13,7 +13,7 @@ from hierarchy_config.model import NodeId
 from node.errors import DeniedError
 from node.security.caller import CallerKind
 from node.security.identity import PeerIdentity
-from node.security.methods import METHODS, Relation, authorize, rule_for
+from node.security.methods import DOOR_METHODS, METHODS, Relation, authorize, rule_for
 from tests.unit.security.region import (
     CITY,
     COUNTY,
@@ -47,6 +47,7 @@ OPEN_TO = {
     "fenhe.node.v1.BundleService": {OPERATOR},
     "fenhe.node.v1.RecoveryService": {OPERATOR},
     "fenhe.node.v1.RegionService": {OPERATOR},
+    "fenhe.node.v1.InvitationService": {OPERATOR},
     EPOCHS: {NODE},
     "fenhe.replication.v1.LinkService": set(),
     "grpc.health.v1.Health": set(CallerKind),
@@ -91,7 +92,16 @@ def may(method: str, kind: CallerKind, node_id: NodeId, here: NodeId) -> bool:
 
 def test_has_a_rule_for_every_method() -> None:
     """A method added to a .proto without a rule fails here, and is denied meanwhile."""
-    assert own_methods() - METHODS.keys() == set()
+    assert own_methods() - METHODS.keys() - DOOR_METHODS == set()
+
+
+def test_the_door_has_its_own_methods_and_no_other() -> None:
+    """What needs no certificate is on the door alone: the node's own server denies it to all."""
+    assert DOOR_METHODS & METHODS.keys() == set()
+    assert {each.split("/")[1] for each in DOOR_METHODS} == {"fenhe.node.v1.DoorService"}
+    assert own_methods() >= DOOR_METHODS
+    for method in DOOR_METHODS:
+        assert not any(may(method, kind, CITY, CITY) for kind in CallerKind)
 
 
 def test_has_no_rule_without_a_method() -> None:

@@ -1,0 +1,68 @@
+"""What deciding over trust needs beyond replication, a function a topic."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision: Final = "0003"
+down_revision: Final = "0002"
+branch_labels: Final = None
+depends_on: Final = None
+
+
+def upgrade() -> None:
+    """Add to the schema; every row stays as it is."""
+    _joining()
+
+
+def _joining() -> None:
+    """Invitations of nodes that join, and who has joined with them."""
+    op.create_table(
+        "invitations",
+        sa.Column("number", _row_number(), primary_key=True, autoincrement=True),
+        sa.Column("invitation_id", _ascii(36), nullable=False),
+        sa.Column("node_id", _ascii(16), nullable=False),
+        sa.Column("state", _ascii(16), nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
+        sa.Column("created_by", _ascii(200), nullable=False),
+        sa.Column("salt", sa.LargeBinary(16), nullable=False),
+        sa.Column("memory_kib", sa.Integer, nullable=False),
+        sa.Column("passes", sa.Integer, nullable=False),
+        sa.Column("lanes", sa.Integer, nullable=False),
+        sa.Column("stretched", sa.LargeBinary(128), nullable=False),
+        sa.Column("wrong_proofs", sa.Integer, nullable=False),
+        sa.Column("address", _ascii(300), nullable=False),
+        sa.Column("pseudonym", _ascii(16), nullable=False),
+        sa.Column("joined_at", sa.BigInteger),
+        sa.Column("tls_key", _ascii(64)),
+        sa.Column("authority_key", _ascii(64)),
+        **_utf8_options(),
+    )
+    op.create_index("uq_invitations_invitation_id", "invitations", ["invitation_id"], unique=True)
+    op.create_index("ix_invitations_node_id", "invitations", ["node_id", "state"])
+
+
+def _ascii(length: int) -> sa.types.TypeEngine[str]:
+    exact = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
+    return sa.String(length).with_variant(exact, "mysql", "mariadb")
+
+
+def _row_number() -> sa.types.TypeEngine[int]:
+    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _utf8_options() -> dict[str, Any]:
+    return {
+        f"{dialect}_{option}": value
+        for dialect in ("mysql", "mariadb")
+        for option, value in {
+            "engine": "InnoDB",
+            "default_charset": "utf8mb4",
+            "collate": "utf8mb4_bin",
+        }.items()
+    }
