@@ -126,15 +126,7 @@ class Assembly:
             clock=clock,
             restart=self._restart,
         )
-        joining = JoiningRoom(
-            base,
-            store,
-            hub,
-            ground.epochs,
-            threads=threads,
-            clock=clock,
-            address=self._address,
-        )
+        joining = self._joining(store, hub, ground, threads)
         hub.handlers = {**questions.handlers, **region.handlers, **joining.handlers}
         hub.child_handlers = region.child_handlers
         hub.met = region.met
@@ -163,6 +155,19 @@ class Assembly:
             disk,
             threads,
             started_ms,
+        )
+
+    def _joining(
+        self, store: OpenStore, hub: LinkHub, ground: RegionGround, threads: ThreadPoolExecutor
+    ) -> JoiningRoom:
+        return JoiningRoom(
+            self._base,
+            store,
+            hub,
+            ground.epochs,
+            threads=threads,
+            clock=self._clock,
+            address=self._address,
         )
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:

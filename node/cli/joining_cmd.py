@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -76,6 +77,7 @@ def invite(  # noqa: PLR0917 -- the options of a command
                 address=address,
                 pseudonym_from=pseudonym_from,
                 new_pseudonym_key=new_pseudonym_key,
+                request_id=uuid.uuid4().hex,
             )
             _show_code(stub.CreateInvitation(request, timeout=_CALL_S), as_json=as_json)
 

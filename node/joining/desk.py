@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from hierarchy_config.directory import split_endpoint
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import CareLevel, NodeId
-from node.clock import RandomBytes
+from node.clock import Clock, RandomBytes
 from node.errors import InvalidRequestError
 from node.joining.answer import NEW_PSEUDONYM
 from node.joining.code import new_code
@@ -22,6 +24,8 @@ from node.security.certificates import certificate_hash, certificates_from_pem
 
 __all__ = ["DeskGround", "InviteDesk", "Invited", "Wanted"]
 
+_SAID_MS: Final = 10 * 60_000
+_SAID_MAX: Final = 64
 _MINUTES: Final = 24 * 60
 _MINUTES_MAX: Final = 7 * 24 * 60
 _HOST: Final = re.compile(r"[A-Za-z0-9_.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
@@ -37,13 +41,14 @@ class Wanted:
     address: str = ""
     pseudonym_from: str = ""
     new_pseudonym_key: bool = False
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Invited:
     """What is shown once. `door` has no host if this node does not know how it is reached."""
 
-    code: str
+    code: str = field(repr=False)
     invitation: Invitation
     door: str
     root_digest: str
@@ -71,20 +76,46 @@ class InviteDesk:
     """Creates, lists and withdraws."""
 
     def __init__(
-        self, ground: DeskGround, invitations: Invitations, random_bytes: RandomBytes
+        self,
+        ground: DeskGround,
+        invitations: Invitations,
+        random_bytes: RandomBytes,
+        clock: Clock,
     ) -> None:
+        """Answers are kept for a while in memory, for callers whose line broke; nowhere else."""
         self._ground = ground
         self._invitations = invitations
         self._random_bytes = random_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._said: OrderedDict[tuple[str, Wanted], tuple[int, Invited]] = OrderedDict()
 
     def invite(self, caller: Caller, wanted: Wanted) -> Invited:
-        """Make a code. Takes as long as stretching it, about half a second.
+        """Make a code; the same request within ten minutes gets the one that was made.
+
+        Takes as long as stretching it, about half a second; one after the other.
 
         Raises:
             InviteNotChildError: The node is not directly below this one.
             DoorClosedError: Nobody could use the code.
             InvalidRequestError: A value is out of its range, or a county's key is not decided on.
         """
+        with self._lock:
+            now_ms = self._clock.monotonic_ms()
+            while self._said and (
+                len(self._said) >= _SAID_MAX or next(iter(self._said.values()))[0] <= now_ms
+            ):
+                self._said.popitem(last=False)
+            asked = (caller.principal, wanted)
+            if asked in self._said:
+                return self._said[asked][1]
+            made = self._made(caller, wanted)
+            if wanted.request_id:
+                self._said[asked] = (now_ms + _SAID_MS, made)
+            return made
+
+    def _made(self, caller: Caller, wanted: Wanted) -> Invited:
+        """An invitation that is new."""
         ground, child = self._ground, wanted.node_id
         if child not in ground.hierarchy or ground.hierarchy.parent(child) != ground.node_id:
             raise InviteNotChildError(f"{child} is not directly below {ground.node_id}")
@@ -117,7 +148,10 @@ class InviteDesk:
 
     def withdraw(self, caller: Caller, node_id: NodeId) -> bool:
         """Take an open invitation back; False if there is none."""
-        return self._invitations.withdraw(caller, node_id)
+        with self._lock:
+            for asked in [each for each in self._said if each[1].node_id == node_id]:
+                del self._said[asked]
+            return self._invitations.withdraw(caller, node_id)
 
     def page(self, after: str, limit: int) -> list[Invitation]:
         """Invitations, newest first."""

@@ -85,7 +85,7 @@ class JoiningRoom:
             self._told_address,
             self._is_known,
         )
-        self.desk = InviteDesk(ground, self._invitations, os.urandom)
+        self.desk = InviteDesk(ground, self._invitations, os.urandom, clock)
 
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:

@@ -42,6 +42,7 @@ class InvitationServicer(joining_pb2_grpc.InvitationServiceServicer):
             request.address,
             request.pseudonym_from,
             request.new_pseudonym_key,
+            request.request_id,
         )
         made = await asyncio.to_thread(self._desk.invite, current_call().caller, wanted)
         return pb.CreateInvitationResponse(

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select
 
 from hierarchy_config import NodeId, region_text
 from node.clock import Ids
+from node.joining.answer import SignedEpochText
 from node.joining.child import DoorCalls, JoinedNode, JoinWish, join
 from node.joining.code import JoinCode, new_code
 from node.joining.door import Door, DoorGround
@@ -32,7 +33,17 @@ from node.storage.tables import AUDIT
 from node.storage.transactions import Transactions
 from tests.unit.security.region import TOWNSHIP, VILLAGE, small_hierarchy
 
-__all__ = ["CODE", "DAY_MS", "START_MS", "HandClock", "Liar", "LocalDoor", "Place", "quick"]
+__all__ = [
+    "CODE",
+    "DAY_MS",
+    "HIERARCHY",
+    "START_MS",
+    "HandClock",
+    "Liar",
+    "LocalDoor",
+    "Place",
+    "quick",
+]
 
 START_MS = 1_800_000_000_000
 DAY_MS = 86_400_000
@@ -90,6 +101,7 @@ class Place:
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     keys: DataKeys = field(default_factory=lambda: DataKeys.fresh(TOWNSHIP, os.urandom))
     known: bool = False
+    region: tuple[str, SignedEpochText | None] = (region_text(HIERARCHY), None)
     knocks: int = 0
 
     def __post_init__(self) -> None:
@@ -116,7 +128,7 @@ class Place:
             TOWNSHIP,
             HIERARCHY,
             NodeFolder(data).tls.root.read_bytes(),
-            lambda: (region_text(HIERARCHY), None),
+            lambda: self.region,
             lambda: ":4510",
             lambda _: self.known,
             self._nobody_lends,

@@ -49,10 +49,10 @@ class Relay:
         return self.change(seen) if self.message == "certificate" else seen
 
     def begin(self, node_id: str, nonce: bytes) -> Begun:
-        asked = {"node_id": node_id, "nonce": nonce}
+        asked: dict[str, Any] = {"node_id": node_id, "nonce": nonce}
         if self.message == "begin":
             asked[self.part] = self.change(asked[self.part])
-        begun = self.line.begin(str(asked["node_id"]), bytes(asked["nonce"]))
+        begun = self.line.begin(asked["node_id"], asked["nonce"])
         return self._altered("begun", begun)
 
     def join(self, asked: JoinAsked) -> Joined:

@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/fenhe/node/v1/joining.proto\x12\rfenhe.node.v1\"\x7f\n\x17\x43reateInvitationRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07minutes\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0epseudonym_from\x18\x04 \x01(\t\x12\x19\n\x11new_pseudonym_key\x18\x05 \x01(\x08\"\xa2\x01\n\x18\x43reateInvitationResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12-\n\ninvitation\x18\x02 \x01(\x0b\x32\x19.fenhe.node.v1.Invitation\x12\x0c\n\x04\x64oor\x18\x03 \x01(\t\x12\x13\n\x0broot_digest\x18\x04 \x01(\t\x12\x14\n\x0cknown_before\x18\x05 \x01(\x08\x12\x10\n\x08replaced\x18\x06 \x01(\x08\"\xb9\x01\n\nInvitation\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\t\x12\x12\n\nexpires_at\x18\x05 \x01(\t\x12\x12\n\ncreated_by\x18\x06 \x01(\t\x12\x14\n\x0cwrong_proofs\x18\x07 \x01(\r\x12\x11\n\tjoined_at\x18\x08 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\t\":\n\x16ListInvitationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"]\n\x17ListInvitationsResponse\x12.\n\x0binvitations\x18\x01 \x03(\x0b\x32\x19.fenhe.node.v1.Invitation\x12\x12\n\nnext_after\x18\x02 \x01(\t\",\n\x19WithdrawInvitationRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"/\n\x1aWithdrawInvitationResponse\x12\x11\n\twithdrawn\x18\x01 \x01(\x08\".\n\x0c\x42\x65ginRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"_\n\rBeginResponse\x12\x0c\n\x04salt\x18\x01 \x01(\x0c\x12\x12\n\nmemory_kib\x18\x02 \x01(\r\x12\x0e\n\x06passes\x18\x03 \x01(\r\x12\r\n\x05lanes\x18\x04 \x01(\r\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\x80\x01\n\x0bJoinRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x13\n\x0btls_request\x18\x03 \x01(\x0c\x12\x19\n\x11\x61uthority_request\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x12\n\npossession\x18\x06 \x01(\x0c\"-\n\x0cJoinResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\x32\xc5\x02\n\x11InvitationService\x12\x63\n\x10\x43reateInvitation\x12&.fenhe.node.v1.CreateInvitationRequest\x1a\'.fenhe.node.v1.CreateInvitationResponse\x12`\n\x0fListInvitations\x12%.fenhe.node.v1.ListInvitationsRequest\x1a&.fenhe.node.v1.ListInvitationsResponse\x12i\n\x12WithdrawInvitation\x12(.fenhe.node.v1.WithdrawInvitationRequest\x1a).fenhe.node.v1.WithdrawInvitationResponse2\x92\x01\n\x0b\x44oorService\x12\x42\n\x05\x42\x65gin\x12\x1b.fenhe.node.v1.BeginRequest\x1a\x1c.fenhe.node.v1.BeginResponse\x12?\n\x04Join\x12\x1a.fenhe.node.v1.JoinRequest\x1a\x1b.fenhe.node.v1.JoinResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/fenhe/node/v1/joining.proto\x12\rfenhe.node.v1\"\x93\x01\n\x17\x43reateInvitationRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07minutes\x18\x02 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0epseudonym_from\x18\x04 \x01(\t\x12\x19\n\x11new_pseudonym_key\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xa2\x01\n\x18\x43reateInvitationResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12-\n\ninvitation\x18\x02 \x01(\x0b\x32\x19.fenhe.node.v1.Invitation\x12\x0c\n\x04\x64oor\x18\x03 \x01(\t\x12\x13\n\x0broot_digest\x18\x04 \x01(\t\x12\x14\n\x0cknown_before\x18\x05 \x01(\x08\x12\x10\n\x08replaced\x18\x06 \x01(\x08\"\xb9\x01\n\nInvitation\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\t\x12\x12\n\nexpires_at\x18\x05 \x01(\t\x12\x12\n\ncreated_by\x18\x06 \x01(\t\x12\x14\n\x0cwrong_proofs\x18\x07 \x01(\r\x12\x11\n\tjoined_at\x18\x08 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\t\":\n\x16ListInvitationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"]\n\x17ListInvitationsResponse\x12.\n\x0binvitations\x18\x01 \x03(\x0b\x32\x19.fenhe.node.v1.Invitation\x12\x12\n\nnext_after\x18\x02 \x01(\t\",\n\x19WithdrawInvitationRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"/\n\x1aWithdrawInvitationResponse\x12\x11\n\twithdrawn\x18\x01 \x01(\x08\".\n\x0c\x42\x65ginRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"_\n\rBeginResponse\x12\x0c\n\x04salt\x18\x01 \x01(\x0c\x12\x12\n\nmemory_kib\x18\x02 \x01(\r\x12\x0e\n\x06passes\x18\x03 \x01(\r\x12\r\n\x05lanes\x18\x04 \x01(\r\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\x80\x01\n\x0bJoinRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x13\n\x0btls_request\x18\x03 \x01(\x0c\x12\x19\n\x11\x61uthority_request\x18\x04 \x01(\x0c\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x12\n\npossession\x18\x06 \x01(\x0c\"-\n\x0cJoinResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\x32\xc5\x02\n\x11InvitationService\x12\x63\n\x10\x43reateInvitation\x12&.fenhe.node.v1.CreateInvitationRequest\x1a\'.fenhe.node.v1.CreateInvitationResponse\x12`\n\x0fListInvitations\x12%.fenhe.node.v1.ListInvitationsRequest\x1a&.fenhe.node.v1.ListInvitationsResponse\x12i\n\x12WithdrawInvitation\x12(.fenhe.node.v1.WithdrawInvitationRequest\x1a).fenhe.node.v1.WithdrawInvitationResponse2\x92\x01\n\x0b\x44oorService\x12\x42\n\x05\x42\x65gin\x12\x1b.fenhe.node.v1.BeginRequest\x1a\x1c.fenhe.node.v1.BeginResponse\x12?\n\x04Join\x12\x1a.fenhe.node.v1.JoinRequest\x1a\x1b.fenhe.node.v1.JoinResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.fenhe.node.v1.joining_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEINVITATIONREQUEST']._serialized_start=53
-  _globals['_CREATEINVITATIONREQUEST']._serialized_end=180
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=183
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=345
-  _globals['_INVITATION']._serialized_start=348
-  _globals['_INVITATION']._serialized_end=533
-  _globals['_LISTINVITATIONSREQUEST']._serialized_start=535
-  _globals['_LISTINVITATIONSREQUEST']._serialized_end=593
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=595
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=688
-  _globals['_WITHDRAWINVITATIONREQUEST']._serialized_start=690
-  _globals['_WITHDRAWINVITATIONREQUEST']._serialized_end=734
-  _globals['_WITHDRAWINVITATIONRESPONSE']._serialized_start=736
-  _globals['_WITHDRAWINVITATIONRESPONSE']._serialized_end=783
-  _globals['_BEGINREQUEST']._serialized_start=785
-  _globals['_BEGINREQUEST']._serialized_end=831
-  _globals['_BEGINRESPONSE']._serialized_start=833
-  _globals['_BEGINRESPONSE']._serialized_end=928
-  _globals['_JOINREQUEST']._serialized_start=931
-  _globals['_JOINREQUEST']._serialized_end=1059
-  _globals['_JOINRESPONSE']._serialized_start=1061
-  _globals['_JOINRESPONSE']._serialized_end=1106
-  _globals['_INVITATIONSERVICE']._serialized_start=1109
-  _globals['_INVITATIONSERVICE']._serialized_end=1434
-  _globals['_DOORSERVICE']._serialized_start=1437
-  _globals['_DOORSERVICE']._serialized_end=1583
+  _globals['_CREATEINVITATIONREQUEST']._serialized_start=54
+  _globals['_CREATEINVITATIONREQUEST']._serialized_end=201
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=204
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=366
+  _globals['_INVITATION']._serialized_start=369
+  _globals['_INVITATION']._serialized_end=554
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=556
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=614
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=616
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=709
+  _globals['_WITHDRAWINVITATIONREQUEST']._serialized_start=711
+  _globals['_WITHDRAWINVITATIONREQUEST']._serialized_end=755
+  _globals['_WITHDRAWINVITATIONRESPONSE']._serialized_start=757
+  _globals['_WITHDRAWINVITATIONRESPONSE']._serialized_end=804
+  _globals['_BEGINREQUEST']._serialized_start=806
+  _globals['_BEGINREQUEST']._serialized_end=852
+  _globals['_BEGINRESPONSE']._serialized_start=854
+  _globals['_BEGINRESPONSE']._serialized_end=949
+  _globals['_JOINREQUEST']._serialized_start=952
+  _globals['_JOINREQUEST']._serialized_end=1080
+  _globals['_JOINRESPONSE']._serialized_start=1082
+  _globals['_JOINRESPONSE']._serialized_end=1127
+  _globals['_INVITATIONSERVICE']._serialized_start=1130
+  _globals['_INVITATIONSERVICE']._serialized_end=1455
+  _globals['_DOORSERVICE']._serialized_start=1458
+  _globals['_DOORSERVICE']._serialized_end=1604
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class CreateInvitationRequest(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     PSEUDONYM_FROM_FIELD_NUMBER: _builtins.int
     NEW_PSEUDONYM_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code of a node directly below this one."""
     minutes: _builtins.int
@@ -41,6 +42,10 @@ class CreateInvitationRequest(_message.Message):
     """A county takes its pseudonym key from this county, which must be connected when it joins."""
     new_pseudonym_key: _builtins.bool
     """The county invited is the region's first: it makes the pseudonym key."""
+    request_id: _builtins.str
+    """Opaque, chosen by the caller; the same again within ten minutes, and in one life of the node,
+    gets the same code. Empty: every request makes a code.
+    """
     def __init__(
         self,
         *,
@@ -49,10 +54,11 @@ class CreateInvitationRequest(_message.Message):
         address: _builtins.str = ...,
         pseudonym_from: _builtins.str = ...,
         new_pseudonym_key: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "minutes", b"minutes", "new_pseudonym_key", b"new_pseudonym_key", "node_id", b"node_id", "pseudonym_from", b"pseudonym_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "minutes", b"minutes", "new_pseudonym_key", b"new_pseudonym_key", "node_id", b"node_id", "pseudonym_from", b"pseudonym_from", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,8 +57,8 @@ class InvitationServiceServicer:
     """
 
     def CreateInvitation(self, request, context):
-        """Invites one child of this node. The code is in the answer and nowhere else, so asking again
-        makes another code and takes the one before back; no request needs an id.
+        """Invites one child of this node. The code is in the answer and nowhere else: asking anew makes
+        another code and takes the one before back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,8 @@ class InvitationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InvitationServiceAsyncStub: ...
     CreateInvitation: _grpc.UnaryUnaryMultiCallable[_joining_pb2.CreateInvitationRequest, _joining_pb2.CreateInvitationResponse]
-    """Invites one child of this node. The code is in the answer and nowhere else, so asking again
-    makes another code and takes the one before back; no request needs an id.
+    """Invites one child of this node. The code is in the answer and nowhere else: asking anew makes
+    another code and takes the one before back.
     """
     ListInvitations: _grpc.UnaryUnaryMultiCallable[_joining_pb2.ListInvitationsRequest, _joining_pb2.ListInvitationsResponse]
     """Invitations of this node, newest first; never a code."""
@@ -50,8 +50,8 @@ class InvitationServiceAsyncStub(InvitationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateInvitation: _aio.UnaryUnaryMultiCallable[_joining_pb2.CreateInvitationRequest, _joining_pb2.CreateInvitationResponse]  # type: ignore[assignment]
-    """Invites one child of this node. The code is in the answer and nowhere else, so asking again
-    makes another code and takes the one before back; no request needs an id.
+    """Invites one child of this node. The code is in the answer and nowhere else: asking anew makes
+    another code and takes the one before back.
     """
     ListInvitations: _aio.UnaryUnaryMultiCallable[_joining_pb2.ListInvitationsRequest, _joining_pb2.ListInvitationsResponse]  # type: ignore[assignment]
     """Invitations of this node, newest first; never a code."""
@@ -67,8 +67,8 @@ class InvitationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _joining_pb2.CreateInvitationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_joining_pb2.CreateInvitationResponse, _abc.Awaitable[_joining_pb2.CreateInvitationResponse]]:
-        """Invites one child of this node. The code is in the answer and nowhere else, so asking again
-        makes another code and takes the one before back; no request needs an id.
+        """Invites one child of this node. The code is in the answer and nowhere else: asking anew makes
+        another code and takes the one before back.
         """
 
     @_abc_1.abstractmethod
