@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def invite(  # noqa: PLR0917 -- the options of a command
     node_id: Annotated[
-        str, typer.Argument(metavar="[CODE]", help="Division code of a node below this one.")
+        str, typer.Argument(metavar="CODE", help="Division code of a node below this one.")
     ] = "",
     credentials: CredentialsOption = None,
     minutes: Annotated[
@@ -55,7 +55,7 @@ def invite(  # noqa: PLR0917 -- the options of a command
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make the code with which a new machine joins as a node below this one."""
+    """Make the code with which a new machine joins below this node."""
     if [bool(node_id), listing, bool(withdraw)].count(True) != 1:
         raise InvalidRequestError(
             "one of three is done: invite a node, --list, or --withdraw",
@@ -96,7 +96,7 @@ def join(  # noqa: PLR0917 -- the options of a command
     log: Annotated[Path | None, typer.Option(help="With --run: log file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make this machine a node of the region, with a code from its parent's operator."""
+    """Make this machine a node, with a code from its parent's operator."""
     from node.joining.child import JoinWish, join
     from node.joining.code import read_code
     from node.joining.wire import open_door

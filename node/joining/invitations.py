@@ -100,7 +100,9 @@ class Invitations:
         cells: CellSealer,
         clock: Clock,
         ids: Ids,
+        store_epoch: int,
     ) -> None:
+        """`store_epoch`: this life of the store; what an earlier one left open admits nobody."""
         self._transactions = transactions
         self._auditor = auditor
         self._node_id = node_id
@@ -108,6 +110,7 @@ class Invitations:
         self._cells = cells
         self._clock = clock
         self._ids = ids
+        self._store_epoch = store_epoch
 
     def create(self, caller: Caller, new: NewInvitation) -> tuple[Invitation, bool]:
         """Store an invitation; whether an open one of the same child was taken back for it."""
@@ -117,6 +120,7 @@ class Invitations:
             "invitation_id": invitation_id,
             "node_id": child,
             "state": _State.OPEN.value,
+            "store_epoch": self._store_epoch,
             "created_at": now_ms,
             "expires_at": now_ms + new.lifetime_ms,
             "created_by": caller.principal[:200],
@@ -241,6 +245,10 @@ class Invitations:
             raise InvitationSpentError(f"the invitation of {node} is void: five codes were wrong")
         if row.state == _State.WITHDRAWN:
             raise InvitationWithdrawnError(f"this invitation of {node} was taken back")
+        if self._is_of_a_former_life(row):
+            raise InvitationWithdrawnError(
+                f"the invitation of {node} is from before this node's store was put back"
+            )
         if not _is_free_for(row, keys):
             raise InvitationUsedError(f"another machine has joined as {node} with this code")
         if now_ms < row.created_at - _CLOCK_SLACK_MS:
@@ -253,6 +261,9 @@ class Invitations:
                 f"the invitation of {node} ended at {ends}; the parent's clock says "
                 f"{format_ms(now_ms)}"
             )
+
+    def _is_of_a_former_life(self, row: Row[Any]) -> bool:
+        return bool(row.state == _State.OPEN and row.store_epoch != self._store_epoch)
 
     def _take_back(self, connection: Connection, caller: Caller, child: NodeId) -> bool:
         is_open = (_T.c.node_id == child, _T.c.state == _State.OPEN.value)
@@ -301,6 +312,8 @@ class Invitations:
     def _standing(self, row: Row[Any]) -> str:
         if row.state != _State.OPEN:
             return str(row.state)
+        if self._is_of_a_former_life(row):
+            return _State.WITHDRAWN.value
         if row.wrong_proofs >= WRONG_PROOFS_MAX:
             return "spent"
         return "expired" if self._clock.now_ms() >= row.expires_at else "open"

@@ -66,6 +66,7 @@ class JoiningRoom:
             cells=context.cells,
             clock=clock,
             ids=context.ids,
+            store_epoch=store.epoch,
         )
         self._lender = Lender(
             base.paths.data,

@@ -25,8 +25,10 @@ def define_joining(metadata: MetaData) -> Table:
     """Declare the table on `metadata`; creates nothing.
 
     `stretched`: what Argon2id made of the code, sealed by the node's data key; the code itself is
-    nowhere. `pseudonym`: of a county, "new", or the county that lends its key. `tls_key` and
-    `authority_key`: digests of the keys that joined; from then on the invitation is theirs alone.
+    nowhere. `store_epoch`: the life of the store in which it was made; a store that was put back
+    has forgotten wrong proofs and joins, so what was open in it is void. `pseudonym`: of a county,
+    "new", or the county that lends its key. `tls_key` and `authority_key`: digests of the keys that
+    joined; from then on the invitation is theirs alone.
     """
     return Table(
         "invitations",
@@ -36,6 +38,7 @@ def define_joining(metadata: MetaData) -> Table:
         Column("invitation_id", ascii_text(36), nullable=False),
         Column("node_id", ascii_text(16), nullable=False),
         Column("state", ascii_text(16), nullable=False),
+        Column("store_epoch", BigInteger, nullable=False),
         Column("created_at", BigInteger, nullable=False),
         Column("expires_at", BigInteger, nullable=False),
         Column("created_by", ascii_text(200), nullable=False),

@@ -101,6 +101,7 @@ class Place:
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
     keys: DataKeys = field(default_factory=lambda: DataKeys.fresh(TOWNSHIP, os.urandom))
     known: bool = False
+    store_epoch: int = 1
     region: tuple[str, SignedEpochText | None] = (region_text(HIERARCHY), None)
     knocks: int = 0
 
@@ -121,6 +122,7 @@ class Place:
             cells=CellSealer(TOWNSHIP, self.keys),
             clock=self.clock,
             ids=Ids(self.clock, os.urandom),
+            store_epoch=self.store_epoch,
         )
         data = self.folders[TOWNSHIP]
         ground = DoorGround(

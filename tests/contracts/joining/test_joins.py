@@ -228,3 +228,14 @@ def test_a_folder_that_is_empty_is_taken(place: Place) -> None:
     (place.root / "machine").mkdir()
     place.join()
     assert load_settings(place.root / "machine").node_id == VILLAGE
+
+
+def test_what_was_open_in_a_store_that_was_put_back_is_void(place: Place) -> None:
+    """A backup has forgotten who joined and what was guessed; it admits nobody with an old code."""
+    place.store_epoch += 1
+    place.restart()
+    with pytest.raises(InvitationWithdrawnError):
+        place.join()
+    assert place.standing()[0] == "withdrawn"
+    place.invite()
+    place.join()

@@ -27,6 +27,7 @@ def _joining() -> None:
         sa.Column("invitation_id", _ascii(36), nullable=False),
         sa.Column("node_id", _ascii(16), nullable=False),
         sa.Column("state", _ascii(16), nullable=False),
+        sa.Column("store_epoch", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("created_by", _ascii(200), nullable=False),
