@@ -8,7 +8,7 @@ is deleted is gone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from node.storage.pieces import encoded_pieces
 from node.storage.purging import note_purged
 from node.storage.rows import RowMaker, chunks
 from node.storage.specs import RESIDENTS, TABLES
+from node.storage.stored import change_or_aside
 from node.storage.tables import CHANGELOG, REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import NewEntry
@@ -94,7 +95,7 @@ class MovingRows:
             t, rows = _slice(
                 connection, after, limit, lambda t: (t.c.form == Form.FULL.value,), homes, authors
             )
-            entries = self._entries([self._change(t, row) for row in rows])
+            entries = self._entries(self._changes(t, rows))
             self._store.changelog.append(connection, entries)
             return _next(after, rows, limit)
 
@@ -174,7 +175,7 @@ class MovingRows:
                 None,
                 lock=False,
             )
-            return [self._change(t, row) for row in rows], _next(after, rows, limit)
+            return self._changes(t, rows), _next(after, rows, limit)
 
         return self._store.transactions.read(work)
 
@@ -203,14 +204,10 @@ class MovingRows:
 
         return self._store.transactions.write(work)
 
-    def _change(self, t: Table, row: RowMapping) -> RowChange:
-        spec, cells = TABLES[t.name], self._store.cells
-        values: Mapping[str, Any] = {}
-        if not row["deleted"]:
-            opened = {**cells.open(spec, row), **cells.open_unknown(spec, row)}
-            values = {name: value for name, value in opened.items() if value is not None}
-        operation = Operation.DELETE if row["deleted"] else Operation.PUT
-        return _as_change(t, row, operation, values)
+    def _changes(self, t: Table, rows: Sequence[RowMapping]) -> list[RowChange]:
+        """Clear. One that does not open is set aside: it must not hold back the home's others."""
+        found = (change_or_aside(self._store, t.name, row) for row in rows)
+        return [change for change in found if change is not None]
 
     def _entries(
         self, changes: Sequence[RowChange], audience: Audience = Audience.EVERYBODY
@@ -282,23 +279,17 @@ def _taken_over(change: RowChange, closed: NodeId, here: NodeId) -> RowChange:
 
 
 def _tombstone(t: Table, row: RowMapping) -> RowChange:
-    return _as_change(t, row, Operation.DELETE, {})
-
-
-def _as_change(
-    t: Table, row: RowMapping, operation: Operation, values: Mapping[str, Any]
-) -> RowChange:
     return RowChange(
         table=t.name,
         row_id=row["row_id"],
         resident_id=row["resident_id"],
         version=Version(row["version_epoch"], row["version_number"]),
-        operation=operation,
+        operation=Operation.DELETE,
         author_node=row["author_node"],
         home_node=row["home_node"],
         home_epoch=row["home_epoch"],
         schema_version=row["schema_version"],
         recorded_at=row["recorded_at"],
         form=Form(row["form"]),
-        values=values,
+        values={},
     )

@@ -1,0 +1,154 @@
+"""A row that does not open is set aside and said; what stands behind it goes on; it is found."""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+
+from hierarchy_config import NodeId
+from node.storage.moving import START, Position
+from node.storage.snapshot_place import Kind
+from node.storage.stored import look_again
+from node.storage.tables import CHANGELOG, REPLICATED
+from replication.changelog import LinkState, read_transaction, write_transaction
+from replication.core.codec import decode_changes
+from replication.core.model import Cursor, Lane, StreamEpoch
+from tests.contracts.reconcile.links import compare
+from tests.contracts.storage.region import (
+    COUNTY,
+    TOWNSHIP,
+    VILLAGE,
+    NodeStore,
+    Region,
+    bundle,
+    observation,
+    person,
+)
+from tests.contracts.storage.seeding import drain, prune_all, recover
+
+NUMBERS = [f"14260119{number:010d}" for number in range(6)]
+
+
+def fill(node: NodeStore) -> list[str]:
+    """Residents with a record each; their ids."""
+    people = [person(number, phone="139") for number in NUMBERS]
+    residents = node.storage.put_bundle(node.caller(), bundle("people", *people)).resident_ids
+    seen = [observation(each) for each in residents]
+    node.storage.put_bundle(node.caller(), bundle("seen", *seen))
+    return list(residents)
+
+
+def flip(node: NodeStore, row_id: str) -> None:
+    """One bit of a resident's sealed name; again: as it was."""
+    t = REPLICATED["residents"]
+    with write_transaction(node.engine) as connection:
+        sealed = connection.execute(select(t.c.name).where(t.c.row_id == row_id)).scalar_one()
+        data = bytearray(sealed)
+        data[-1] ^= 1
+        connection.execute(update(t).where(t.c.row_id == row_id).values(name=bytes(data)))
+
+
+def held(node: NodeStore, table: str = "residents") -> set[str]:
+    """Row ids."""
+    with read_transaction(node.engine) as connection:
+        return set(connection.execute(select(REPLICATED[table].c.row_id)).scalars())
+
+
+def confirmed(node: NodeStore, peer: NodeId) -> None:
+    """The peer's receipts cover all that is logged here."""
+    head = node.number()
+    with write_transaction(node.engine) as connection:
+        for lane in Lane:
+            cursor = Cursor(lane, StreamEpoch(1, 1), 1, head)
+            LinkState(CHANGELOG).save_outbound(connection, peer, cursor)
+
+
+async def test_a_snapshot_leaves_the_row_out_and_the_comparison_brings_it(region: Region) -> None:
+    """All others arrive; it is an alarm's figure; it is reported, and mended once it opens."""
+    village, township = region.node(VILLAGE), region.node(TOWNSHIP)
+    residents = fill(village)
+    prune_all(village)
+    bad = sorted(residents)[2]
+    flip(village, bad)
+
+    gone = drain(village, township, bytes_max=700)
+
+    assert gone[-1].position == ""
+    assert held(township) == set(residents) - {bad}
+    assert len(held(township, "observations")) == len(residents)
+    assert dict(village.storage.context.aside.counts()) == {"residents": 1}
+    for one, other in ((village, TOWNSHIP), (township, VILLAGE)):
+        confirmed(one, other)
+    found = await compare(region, village, township, repair=True)
+    assert found.causes["OWNER_BROKEN"] == 1
+    assert [(part.table, row_id) for part, row_id, _ in found.undecided] == [("residents", bad)]
+
+    look_again(village.storage.context)
+    assert dict(village.storage.context.aside.counts()) == {"residents": 1}
+    flip(village, bad)
+    look_again(village.storage.context)
+    assert dict(village.storage.context.aside.counts()) == {}
+    mended = await compare(region, village, township, repair=True)
+    assert (mended.causes["MISSING"], mended.undecided_count) == (1, 0)
+    assert held(township) == set(residents)
+    assert (await compare(region, village, township, repair=False)).differing == 0
+
+
+async def test_a_peer_that_recovers_gets_everything_else(region: Region) -> None:
+    """What the parent holds of its child's, without the row that does not open there."""
+    village, township = region.node(VILLAGE), region.node(TOWNSHIP)
+    residents = fill(village)
+    region.ship_up(VILLAGE, TOWNSHIP)
+    bad = min(residents)
+    flip(township, bad)
+    lost = region.another(VILLAGE)
+    recover(lost)
+
+    parts = drain(township, lost, seed=True)
+
+    assert any(Kind.RECOVERY.value in part.position for part in parts)
+    assert parts[-1].position == ""
+    assert held(lost) == set(residents) - {bad}
+    assert dict(township.storage.context.aside.counts()) == {"residents": 1}
+
+
+def test_rows_of_a_moved_home_are_logged_again_without_it(region: Region) -> None:
+    """The steps come to their end, and the rows behind it are in the log."""
+    village, township = region.node(VILLAGE), region.node(TOWNSHIP)
+    residents = fill(village)
+    region.ship_up(VILLAGE, TOWNSHIP)
+    bad = sorted(residents)[1]
+    flip(township, bad)
+    before, moving = township.number(), township.storage.moving
+
+    after: Position | None = START
+    while after is not None:
+        after = moving.log_again({VILLAGE}, {VILLAGE}, after, 2)
+
+    township.number()
+    logged = {
+        row.row_id
+        for entry in township.entries()
+        if entry.sequence > before
+        for row in decode_changes(entry.codec, entry.rows)
+        if row.table == "residents"
+    }
+    assert logged == set(residents) - {bad}
+    assert dict(township.storage.context.aside.counts()) == {"residents": 1}
+
+
+def test_a_closed_homes_rows_are_given_without_it(region: Region) -> None:
+    """Its successor gets all that can be read."""
+    village, county = region.node(VILLAGE), region.node(COUNTY)
+    residents = fill(village)
+    region.ship_up(VILLAGE, TOWNSHIP, COUNTY)
+    bad = sorted(residents)[3]
+    flip(county, bad)
+
+    given: set[str] = set()
+    after: Position | None = START
+    while after is not None:
+        rows, after = county.storage.moving.of_home(VILLAGE, after, 4)
+        given |= {row.row_id for row in rows if row.table == "residents"}
+
+    assert given == set(residents) - {bad}
+    assert dict(county.storage.context.aside.counts()) == {"residents": 1}
