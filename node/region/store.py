@@ -50,6 +50,11 @@ class EpochRow:
     progress: Mapping[str, Any]
 
     @property
+    def is_decided(self) -> bool:
+        """Whether the root has signed it: in force, to be carried out, or waiting to be drained."""
+        return self.decision is not None or bool(self.progress.get("draining"))
+
+    @property
     def hierarchy(self) -> Hierarchy:
         """The hierarchy of its text."""
         return parse_region(self.text, file=f"epoch {self.epoch}")
@@ -94,7 +99,7 @@ class EpochStore:
                 connection.execute(insert(_T).values(row))
             elif held.text == offer.text:
                 return held
-            elif held.decision is not None or held.state is not EpochState.PENDING:
+            elif held.is_decided or held.state is not EpochState.PENDING:
                 raise RegionNotNextError(f"epoch {offer.epoch} was decided on with another content")
             else:
                 connection.execute(update(_T).where(_T.c.epoch == offer.epoch).values(values))
