@@ -143,7 +143,7 @@ class Node:
         places = Whereabouts(base, self._threads("directory", 1))
         self._exit.push_async_callback(places.stop)
         self._run(places.run(self.address))
-        await self._dial(parts.hub, places)
+        await self._dial(parts, places)
         self._announce()
 
     async def _open(self, started_ms: int) -> _Parts:
@@ -364,17 +364,18 @@ class Node:
         if base.settings.metrics_listen:
             self._exit.callback(serve_metrics(metrics, base.settings.metrics_listen))
 
-    async def _dial(self, hub: LinkHub, places: Whereabouts) -> None:
+    async def _dial(self, parts: _Parts, places: Whereabouts) -> None:
         """Keep the link to the parent up, if there is a parent.
 
         Raises:
-            ParentAddressUnknownError: It has no address and there is no directory to wait for.
+            ParentAddressUnknownError: It has no address, there is no directory to wait for, and no
+                change of the region that is about to name another parent.
         """
         base = self._base
         parent = base.hierarchy.parent(base.node_id)
         if parent is None:
             return
-        if not places.has_directory:
+        if not places.has_directory and not await parts.region.keeper.is_switch_due():
             await places.parent_endpoint(parent)
         names = cycle(parent_names(base))
 
@@ -382,7 +383,7 @@ class Node:
             endpoint = await places.parent_endpoint(parent)
             return open_channel(endpoint, next(names), base.credentials.tls, base.limits)
 
-        self._run(hub.dial_parent(ParentLink(parent, channel)))
+        self._run(parts.hub.dial_parent(ParentLink(parent, channel)))
 
     def _announce(self) -> None:
         """Say that the node serves: in the log, and in run.json for whoever started it."""

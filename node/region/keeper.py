@@ -332,6 +332,10 @@ class Keeper:
         await self.pass_on(statements, Holding({}, {}, {}), remaining_ms)
         self.switch_soon()
 
+    async def is_switch_due(self) -> bool:
+        """Whether something is decided that this node has not carried out yet."""
+        return await self._c.blocking(self._decided) is not None
+
     def switch_soon(self) -> None:
         """Carry out what is decided, once the answer that is under way has left."""
         self.spawn(self._switch())
