@@ -26,6 +26,8 @@ class Channel:
 
         return call
 
+    unary_stream = unary_unary
+
 
 def fetch(*epochs: pb.SignedEpoch) -> list[dict[str, Any]]:
     """Ask that node once."""
