@@ -240,6 +240,7 @@ class Node:
             parts.started_ms,
             parts.watch.book,
             lambda: parts.seeding.pruner.standing,
+            parts.ground.epochs.decided_after,
         )
         return Servicers(
             self._desk(parts),

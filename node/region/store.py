@@ -79,6 +79,15 @@ class EpochStore:
         """One epoch."""
         return self._transactions.read(lambda connection: _get(connection, epoch))
 
+    def decided_after(self, epoch: int) -> int:
+        """The last epoch after one that is decided on and not in force here; 0: none."""
+        query = select(_T).where(_T.c.epoch > epoch, _T.c.state == EpochState.PENDING.value)
+        rows = self._transactions.read(
+            lambda connection: [_row(each) for each in connection.execute(query)]
+        )
+        decided = (row for row in rows if row.decision or row.progress.get("draining"))
+        return max((row.epoch for row in decided), default=0)
+
     def keep_offer(self, offer: Offer, digest: str) -> EpochRow:
         """Keep a configuration as pending; the same again changes nothing.
 

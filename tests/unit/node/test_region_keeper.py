@@ -143,6 +143,19 @@ def test_nothing_is_switched_to_without_the_roots_decision(place: Place) -> None
     assert load_region(place.folders[VILLAGE] / "region.yaml").epoch == 1
 
 
+def test_what_is_decided_and_not_in_force_is_told(place: Place) -> None:
+    """An offer alone is not; once decided it is, until the node has switched."""
+    context = place.context(VILLAGE)
+    offer = place.offer(moved())
+
+    take(Keeper(context), (offer, None))
+    assert context.epochs.decided_after(1) == 0
+    take(Keeper(context), (offer, place.decision(offer)))
+    assert context.epochs.decided_after(1) == 2
+    context.epochs.settle(moved(), lambda _: frozenset())
+    assert context.epochs.decided_after(2) == 0
+
+
 def test_an_epoch_is_decided_once(place: Place) -> None:
     """Another content under the same number is refused, whoever signed it."""
     context = place.context(VILLAGE)
