@@ -65,7 +65,7 @@ class AsideBook:
             return Counter(kind for kind, _ in self._standing)
 
     def keys(self, kind: str, limit: int) -> list[str]:
-        """Items of a kind, those first that were looked at the longest ago."""
+        """The next items of a kind that are to be looked at; `again` and `clear` make way."""
         with self._lock:
             return [key for each, key in self._standing if each == kind][:limit]
 
