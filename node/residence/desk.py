@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
@@ -20,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hierarchy_config.errors import FenheError
 from hierarchy_config.model import NodeId
+from node.aside import ITEM_FAULTS, is_passing
 from node.errors import DeniedError, InvalidRequestError, NotFoundError
 from node.links.hub import LinkHub, RequestHandler
 from node.logs import get_logger
@@ -55,6 +57,9 @@ _KNOWN_MS: Final = 3_000
 _PULSE_S: Final = 1.0
 _AGAIN_MS: Final = 15_000
 _REASON_MAX: Final = 200
+_MOVE: Final = "move"
+_LOOKED_AT: Final = 20
+"""Moves set aside that are looked at in one pulse."""
 
 _NOT_REACHED: Final = frozenset({"LINK_DOWN", "ASK_TIMEOUT", "ASK_FAILED", "RECOVERING"})
 """Refusals that say nothing of the move: it is asked for again."""
@@ -342,16 +347,34 @@ class ResidenceDesk:
 
     async def pulse(self) -> None:
         """One look at everything that is due."""
+        await self._blocking(self._forget_done)
         due = await self._blocking(self._steps.due)
         if not due:
             return
         await self._blocking(self._number)
         for resident_id, home_epoch in due:
-            if home_epoch == REQUESTED_EPOCH:
-                await self._ask_again(resident_id)
+            try:
+                if home_epoch == REQUESTED_EPOCH:
+                    await self._ask_again(resident_id)
+                else:
+                    await self._blocking(partial(self._steps.step, resident_id, home_epoch))
+            except ITEM_FAULTS as error:
+                await self._blocking(partial(self._put_off, resident_id, home_epoch, error))
             else:
-                await self._blocking(lambda r=resident_id, e=home_epoch: self._steps.step(r, e))  # type: ignore[misc]
+                self._store.aside.clear(_MOVE, resident_id)
         self._notify()
+
+    def _put_off(self, resident_id: str, home_epoch: int, error: Exception) -> None:
+        """One move cannot go on, as with a row of his that does not open: others do not wait."""
+        waits = self._steps.put_off(resident_id, home_epoch)
+        if waits and not is_passing(error):
+            self._store.aside.add(_MOVE, resident_id, error)
+
+    def _forget_done(self) -> None:
+        """What was set aside and came to its end another way: a letter, another grant."""
+        for resident_id in self._store.aside.keys(_MOVE, _LOOKED_AT):
+            if not self._steps.waits(resident_id):
+                self._store.aside.clear(_MOVE, resident_id)
 
     async def _ask_again(self, resident_id: str) -> None:
         """Ask once more for what was noted and could not be answered."""
