@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+import pytest
+from sqlalchemy import func, select, update
 
 from hierarchy_config import NodeId
+from node.links.hub import LinkHub
+from node.security.caller import CallerKind
 from node.storage.moving import START, Position
 from node.storage.snapshot_place import Kind
+from node.storage.specs import TABLES
 from node.storage.stored import look_again
 from node.storage.tables import CHANGELOG, REPLICATED
+from node.watch.tending import QuarantineKeeper
 from replication.changelog import LinkState, read_transaction, write_transaction
 from replication.core.codec import decode_changes
+from replication.core.config import PeerRole
 from replication.core.model import Cursor, Lane, StreamEpoch
 from tests.contracts.reconcile.links import compare
 from tests.contracts.storage.region import (
@@ -20,8 +29,11 @@ from tests.contracts.storage.region import (
     NodeStore,
     Region,
     bundle,
+    change,
+    log_entry,
     observation,
     person,
+    send,
 )
 from tests.contracts.storage.seeding import drain, prune_all, recover
 
@@ -152,3 +164,47 @@ def test_a_closed_homes_rows_are_given_without_it(region: Region) -> None:
 
     assert given == set(residents) - {bad}
     assert dict(county.storage.context.aside.counts()) == {"residents": 1}
+
+
+def _unknown_table(node: NodeStore, number: int) -> None:
+    """A row in a table that the node's release does not have yet."""
+    older = {name: spec for name, spec in TABLES.items() if name != "observations"}
+    with pytest.MonkeyPatch.context() as release:
+        release.setattr("node.storage.apply.TABLES", older)
+        row = change(row=number, resident=number)
+        send(node, VILLAGE, PeerRole.CHILD, log_entry(row, sequence=number))
+
+
+def test_an_item_of_the_quarantine_that_does_not_open_holds_no_other_back(region: Region) -> None:
+    """It waits for its next turn; the other leaves."""
+    township = region.node(TOWNSHIP)
+    for number in (1, 2):
+        _unknown_table(township, number)
+    q = CHANGELOG.quarantine
+    with write_transaction(township.engine) as connection:
+        first = connection.execute(select(func.min(q.c.item_id))).scalar_one()
+        data = connection.execute(select(q.c.payload).where(q.c.item_id == first)).scalar_one()
+        bad = bytearray(data)
+        bad[-1] ^= 1
+        connection.execute(update(q).where(q.c.item_id == first).values(payload=bytes(bad)))
+    keeper = QuarantineKeeper(
+        TOWNSHIP,
+        region.tree,
+        township.storage,
+        cast(LinkHub, None),
+        threads=ThreadPoolExecutor(1),
+        clock=township.clock,
+        notify=lambda: None,
+    )
+    township.clock.ms += 120_000
+
+    assert keeper.tend() == 1
+
+    assert len(held(township, "observations")) == 1
+    assert dict(township.storage.context.aside.counts()) == {"quarantine": 1}
+    assert township.storage.desk.due(township.clock.ms, 10) == []
+    assert keeper.tend() == 0
+    operator = township.caller(CallerKind.OPERATOR)
+    township.storage.desk.skip(operator, first, "cannot be read")
+    assert keeper.tend() == 0
+    assert dict(township.storage.context.aside.counts()) == {}
