@@ -25,6 +25,7 @@ from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id
 from node.storage.specs import TABLES
 from replication.changelog import QuarantinedItem, QuarantineExit, Together
+from replication.core.admission import Held
 from replication.core.config import PeerRole
 from replication.core.model import Version
 
@@ -146,7 +147,7 @@ class QuarantineDesk:
         return self._transactions.write(work)
 
     def close_superseded(self, after: int, limit: int) -> tuple[int, int]:
-        """Close items whose row is held here at that version or a newer one.
+        """Close items whose row is held here at that version or a newer one, as admission has it.
 
         Looks at `limit` items after item `after`; returns how many were closed and the last item
         looked at, 0 at the end.
@@ -163,6 +164,15 @@ class QuarantineDesk:
             return len(old), items[-1].item_id if len(items) == limit else 0
 
         return self._transactions.write(work)
+
+    def forget_closed(self, limit: int) -> int:
+        """Delete items that were closed long ago; how many, `limit` at most. Durable on return."""
+        now_ms = self._store.clock.now_ms()
+
+        def work(connection: Connection) -> int:
+            return self._store.quarantine.forget_closed(connection, now_ms=now_ms, limit=limit)
+
+        return self._store.transactions.write(work)
 
     def _retry(self, connection: Connection, item: QuarantinedItem) -> Released:
         role = self._role(item.peer)
@@ -237,13 +247,16 @@ def _superseded(connection: Connection, items: Sequence[QuarantinedItem]) -> lis
         if item.table in TABLES and is_row_id(item.row_id):
             ids[item.table].add(item.row_id)
     held = {
-        (table, row_id): row.version
+        (table, row_id): Held(row.version, row.home_epoch)
         for table in sorted(ids)
         for row_id, row in held_rows(connection, table, ids[table]).items()
     }
     return [
         item
         for item in items
-        if (version := held.get((item.table, item.row_id))) is not None
-        and Version(item.version_epoch, item.version_number) <= version
+        if (row := held.get((item.table, item.row_id))) is not None and _offered(item) <= row
     ]
+
+
+def _offered(item: QuarantinedItem) -> Held:
+    return Held(Version(item.version_epoch, item.version_number), item.home_epoch)

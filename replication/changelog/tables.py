@@ -191,6 +191,7 @@ def _home_marks(metadata: MetaData) -> Table:
 def _quarantine(metadata: MetaData) -> Table:
     """One row per change not admitted; payload is the sealed change, so it can be tried again.
 
+    The same version under a later home epoch is another change: its resident has moved.
     `whole_entry` 1: an entry whose rows cannot be read; it stands for `row_count` rows.
     """
     return Table(
@@ -223,6 +224,7 @@ def _quarantine(metadata: MetaData) -> Table:
         Column("payload", blob(), nullable=False),
         Column("whole_entry", SmallInteger, nullable=False, server_default="0"),
         Column("row_count", Integer, nullable=False, server_default="1"),
+        Column("home_epoch", BigInteger, nullable=False, server_default="1"),
         Column("reason", String(200), nullable=False, server_default=""),
         UniqueConstraint(
             "peer",
@@ -230,6 +232,7 @@ def _quarantine(metadata: MetaData) -> Table:
             "row_id",
             "version_epoch",
             "version_number",
+            "home_epoch",
             "form",
             name="uq_quarantine_change",
         ),

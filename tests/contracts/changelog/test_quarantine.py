@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from replication.changelog import Quarantine, QuarantineExit, retry_after_ms
+from replication.changelog.quarantine import KEPT_CLOSED_MS
 from replication.core.codec import decode_changes
 from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Version
 from tests.contracts.changelog.stores import HOME, NODE, FakeSealer, LogStore
@@ -22,7 +23,9 @@ def quarantine(relay_store: LogStore) -> Quarantine:
     return Quarantine(relay_store.tables, node_id=NODE, sealer=FakeSealer())
 
 
-def _change(row_id: str, *, resident: str = "r-1", number: int = 1) -> RowChange:
+def _change(
+    row_id: str, *, resident: str = "r-1", number: int = 1, home_epoch: int = 1
+) -> RowChange:
     return RowChange(
         table="observations",
         row_id=row_id,
@@ -31,7 +34,7 @@ def _change(row_id: str, *, resident: str = "r-1", number: int = 1) -> RowChange
         operation=Operation.PUT,
         author_node="141002002",
         home_node=HOME,
-        home_epoch=1,
+        home_epoch=home_epoch,
         schema_version=1,
         recorded_at="2026-11-23T20:00:00.000Z",
         form=Form.FULL,
@@ -68,6 +71,55 @@ def test_the_same_change_again_is_another_attempt(
         30,
     )
     assert second.attempts == 1
+
+
+def test_a_later_home_epoch_is_another_change(
+    relay_store: LogStore, quarantine: Quarantine
+) -> None:
+    """Of the same version: its resident has moved, and each has a content of its own."""
+    for home_epoch in (1, 2):
+        _add(quarantine, relay_store, _change("a", home_epoch=home_epoch))
+    with relay_store.engine.begin() as connection:
+        first, second = quarantine.waiting(connection)
+        assert (first.home_epoch, second.home_epoch) == (1, 2)
+        assert quarantine.change(connection, second) == _change("a", home_epoch=2)
+
+
+def test_what_came_last_is_kept(relay_store: LogStore, quarantine: Quarantine) -> None:
+    """The same change in another entry is judged as it came last, also after it was let out."""
+    later = replace(ENTRY, origin_node="141002009", origin_epoch=4, lane=Lane.IDENTITY)
+    changed = replace(_change("a"), home_node="141002002201")
+    _add(quarantine, relay_store, _change("a"))
+    for _ in range(2):
+        with relay_store.engine.begin() as connection:
+            quarantine.add(
+                connection, peer=PEER, entry=later, change=changed, cause="LATER", now_ms=5
+            )
+            [item] = quarantine.waiting(connection)
+            assert quarantine.change(connection, item) == changed
+            quarantine.close(connection, item.item_id, QuarantineExit.RELEASED, 9)
+    assert (item.origin_node, item.origin_epoch, item.lane) == ("141002009", 4, Lane.IDENTITY)
+    assert (item.home_node, item.attempts, item.first_at) == ("141002002201", 3, 1)
+
+
+def test_what_was_closed_long_ago_is_deleted(relay_store: LogStore, quarantine: Quarantine) -> None:
+    """A few at a time; what waits stays however old, and what was discarded stays discarded."""
+    exits = (QuarantineExit.RELEASED, QuarantineExit.SUPERSEDED, QuarantineExit.DISCARDED)
+    for row in ("a", "b", "c", "waits"):
+        _add(quarantine, relay_store, _change(row))
+    with relay_store.engine.begin() as connection:
+        for item, exit_as in zip(quarantine.waiting(connection), exits, strict=False):
+            quarantine.close(connection, item.item_id, exit_as, 100)
+        then = 100 + KEPT_CLOSED_MS
+        assert quarantine.forget_closed(connection, now_ms=then - 1, limit=9) == 0
+        some = [quarantine.forget_closed(connection, now_ms=then, limit=2) for _ in range(3)]
+        t = relay_store.tables.quarantine
+        left = connection.execute(select(t.c.row_id, t.c.payload).order_by(t.c.row_id)).all()
+    assert some == [2, 1, 0]
+    assert [(row.row_id, bool(row.payload)) for row in left] == [("c", False), ("waits", True)]
+    _add(quarantine, relay_store, _change("c"))
+    with relay_store.engine.begin() as connection:
+        assert quarantine.count(connection) == 1
 
 
 def test_lists_what_is_due_in_pages(relay_store: LogStore, quarantine: Quarantine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from node.security.caller import CallerKind
 from node.storage import CHANGELOG
@@ -14,6 +14,7 @@ from node.storage.errors import NothingToResendError, QuarantineItemError
 from node.storage.release import WAITING, Released
 from node.storage.resend import Wanted
 from node.storage.specs import TABLES
+from node.storage.tables import REPLICATED
 from replication.changelog import QuarantinedItem
 from replication.core.admission import Cause
 from replication.core.codec import decode_changes
@@ -50,12 +51,24 @@ def _items(node: NodeStore) -> list[QuarantinedItem]:
     return node.storage.desk.waiting(caller, after=0, limit=500)[0]
 
 
-def _unknown_table(node: NodeStore) -> None:
-    """A row of a village in a table that the township's release does not have yet."""
+def _unknown_table(node: NodeStore, *, moved: bool = False, number: int = 1) -> None:
+    """A row of a village in a table that the township's release does not have yet.
+
+    `moved`: the same version, once its resident has moved within the village's subtree.
+    """
     older = {name: spec for name, spec in TABLES.items() if name != "observations"}
+    row = change(home=VILLAGE_2, home_epoch=2) if moved else change()
     with pytest.MonkeyPatch.context() as release:
         release.setattr("node.storage.apply.TABLES", older)
-        send(node, VILLAGE, PeerRole.CHILD, log_entry(change()))
+        send(node, VILLAGE, PeerRole.CHILD, log_entry(row, sequence=number))
+
+
+def _home_of_row(node: NodeStore) -> tuple[str, int]:
+    """The home and its epoch of the one observation held."""
+    t = REPLICATED["observations"]
+    with node.engine.begin() as connection:
+        row = connection.execute(select(t.c.home_node, t.c.home_epoch)).one()
+    return row.home_node, row.home_epoch
 
 
 def _retry_unknown(node: NodeStore, item_id: int) -> Released:
@@ -150,6 +163,52 @@ def test_a_newer_version_closes_what_it_replaces(township: NodeStore) -> None:
         ("1", 3),
         ("2", 1),
     ]
+
+
+def test_a_row_under_a_later_home_epoch_is_another_change(
+    region: Region, township: NodeStore
+) -> None:
+    """He moved while both waited: each is judged for itself, and he ends at his new home."""
+    _unknown_table(township)
+    _unknown_table(township, moved=True)
+    first, second = _items(township)
+    assert (first.home_epoch, second.home_epoch) == (1, 2)
+    assert (first.home_node, second.home_node) == (VILLAGE, VILLAGE_2)
+
+    region.clock.ms += 60_000
+    desk = township.storage.desk
+    done = [desk.retry(item_id).outcome for item_id in desk.due(region.clock.ms, 10)]
+
+    assert done == ["released", "released"]
+    assert _home_of_row(township) == (VILLAGE_2, 2)
+
+
+def test_a_skip_is_of_one_home_epoch(township: NodeStore) -> None:
+    """What came under the former home may be skipped; what comes under the new one waits."""
+    _unknown_table(township)
+    [item] = _items(township)
+    operator = township.caller(CallerKind.OPERATOR)
+    township.storage.desk.skip(operator, item.item_id, "of another release")
+
+    _unknown_table(township, moved=True)
+
+    [waits] = _items(township)
+    assert waits.home_epoch == 2
+
+
+def test_the_same_version_under_a_later_home_epoch_is_not_superseded(township: NodeStore) -> None:
+    """It is newer than what is held, though its version is the same; older ones are closed."""
+    send(township, VILLAGE, PeerRole.CHILD, log_entry(change()))
+    _unknown_table(township, moved=True)
+    desk = township.storage.desk
+
+    assert desk.close_superseded(0, 100) == (0, 0)
+
+    [item] = _items(township)
+    assert desk.retry(item.item_id).outcome == "released"
+    assert _home_of_row(township) == (VILLAGE_2, 2)
+    _unknown_table(township, number=2)
+    assert desk.close_superseded(0, 100) == (1, 0)
 
 
 def test_a_skip_is_for_good_and_audited(township: NodeStore) -> None:
@@ -263,15 +322,17 @@ def test_a_pseudonym_finds_its_row_again(region: Region) -> None:
 
 
 def test_an_older_stores_items_have_their_exits(township: NodeStore) -> None:
-    """What a former release set aside has no row count of its own: it is one row."""
+    """What a former release set aside is one row, of a resident who had not moved."""
     _unknown_table(township)
     table = CHANGELOG.quarantine
+    new = {"row_count", "whole_entry", "reason", "home_epoch"}
     with township.engine.begin() as connection:
         [row] = connection.execute(table.select()).mappings().all()
-        old = {k: v for k, v in row.items() if k not in {"row_count", "whole_entry", "reason"}}
+        old = {k: v for k, v in row.items() if k not in new}
         connection.execute(table.delete())
         connection.execute(insert(table).values(**old))
 
     [item] = _items(township)
     assert (item.row_count, item.whole_entry, item.reason) == (1, False, "")
+    assert item.home_epoch == 1
     assert township.storage.desk.retry(item.item_id).outcome == "released"
