@@ -191,12 +191,10 @@ class NodeLinkStore:
         self._notify()
 
     def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None:
-        """What the peer has confirmed; the newest receipt is kept as proof."""
+        """What the peer has confirmed; the newest receipt is kept as proof, as it was signed."""
+        at_ms = self._clock.now_ms()
         with write_transaction(self._engine) as connection:
-            proof = receipt or self._links.receipts(connection, peer).get(cursor.lane)
-            signature, key_id = (proof.signature, proof.key_id) if proof else (b"", "")
-            at_ms = self._clock.now_ms() if receipt is not None else None
-            self._links.save_outbound(connection, peer, cursor, signature, key_id, at_ms)
+            self._links.save_outbound(connection, peer, cursor, receipt, at_ms)
 
     def save_mark(self, peer: str, mark: Mark) -> None:
         """How fresh the copies are: a child speaks for its subtree, a parent for the rest."""

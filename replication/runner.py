@@ -56,6 +56,7 @@ from replication.core.model import (
 )
 from replication.core.outbound import LaneView
 from replication.errors import RemoteProtocolError
+from replication.unsaved import Unsaved
 
 __all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
 
@@ -92,7 +93,7 @@ class LinkStore(Protocol):
         """Apply rows and save the cursor in one durable transaction; a FenheError refuses it."""
 
     def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None:
-        """Remember what the peer has confirmed."""
+        """Remember what the peer has confirmed: `cursor` may be further than the receipt says."""
 
     def save_mark(self, peer: str, mark: Mark) -> None:
         """Remember how fresh the copies of the peer's homes are."""
@@ -153,7 +154,7 @@ class LinkRunner:
         self._channel_frames: deque[ChannelFrame] = deque()
         self._channel_bytes = 0
         self._to_write = asyncio.Event()
-        self._deliveries: dict[Lane, tuple[Cursor, Receipt | None]] = {}
+        self._unsaved = Unsaved()
         self._to_save = asyncio.Event()
         self._ended: asyncio.Future[LinkEnded] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -172,7 +173,7 @@ class LinkRunner:
             for work in (
                 self._read_frames(),
                 self._write_frames(),
-                self._save_deliveries(),
+                self._save_what_was_said(),
                 self._tick(),
             ):
                 self._start(work)
@@ -263,10 +264,11 @@ class LinkRunner:
             case ApplyBatch():
                 self._start(self._apply(effect))
             case SaveDelivered(cursor, receipt):
-                self._deliveries[cursor.lane] = (cursor, receipt)
+                self._unsaved.note_delivery(cursor, receipt)
                 self._to_save.set()
             case SaveMark(mark):
-                self._start(self._in_thread(self._store.save_mark, self.peer, mark))
+                self._unsaved.note_mark(mark)
+                self._to_save.set()
             case LinkUp(hello):
                 # What follows must find the peer's epoch on disk, so later effects wait.
                 self._paused = True
@@ -380,16 +382,16 @@ class LinkRunner:
                     await self._stream.write(next_frame)
             self._drained.set()
 
-    async def _save_deliveries(self) -> None:
-        """Save the newest cursor of each lane; those in between need no row of their own."""
+    async def _save_what_was_said(self) -> None:
+        """Save cursors and marks one after the other: nothing older lands behind what is newer."""
         while True:
             await self._to_save.wait()
             self._to_save.clear()
-            pending, self._deliveries = self._deliveries, {}
-            for cursor, receipt in pending.values():
+            for cursor, receipt in self._unsaved.take_deliveries():
                 await self._in_thread(self._store.save_delivered, self.peer, cursor, receipt)
-            # A durable transaction a receipt costs more than sending a small batch. What is lost by
-            # a crash within the pause is sent again, and the peer has it already.
+            mark = self._unsaved.take_mark()
+            if mark is not None:
+                await self._in_thread(self._store.save_mark, self.peer, mark)
             await asyncio.sleep(SAVE_PAUSE_S)
 
     async def _tick(self) -> None:

@@ -82,6 +82,7 @@ def define_tables(metadata: MetaData) -> ChangelogTables:
             Column("receipt_signature", LargeBinary(512), nullable=False),
             Column("receipt_key_id", ascii_text(128), nullable=False),
             Column("receipt_at", BigInteger, nullable=False, server_default="0"),
+            Column("receipt_covers_to", BigInteger, nullable=False, server_default="0"),
         ),
         peer_epochs=_peer_epochs(metadata),
         home_marks=_home_marks(metadata),

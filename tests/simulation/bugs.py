@@ -17,7 +17,9 @@ from tests.simulation.variants import (
     ChecksNoDigest,
     KeepsPlace,
     MarksEarly,
+    ProvesContentAlone,
     ResumesFromOwnBooks,
+    RewindsToReceipt,
     SkipsTheGoneBackCheck,
     StepsOverGaps,
     TakesOldReads,
@@ -37,6 +39,7 @@ def _bug(  # a table row, read by its keywords
     unchecked: str = "",
     link_end: type[LinkEnd] = LinkEnd,
     writes: int = 45,
+    save_after_entries: int = 1000,
     first_seed: int = 0,
 ) -> Variant:
     return Variant(
@@ -48,6 +51,7 @@ def _bug(  # a table row, read by its keywords
         faults=tuple(faults.split()),
         fault_count_max=30,
         writes=writes,
+        save_after_entries=save_after_entries,
         first_seed=first_seed,
     )
 
@@ -132,6 +136,14 @@ PLANTED_BUGS = (
         writes=250,
         caught_by="I2 MARK",
     ),
+    _bug(
+        "rewound_behind_what_was_saved",
+        link_end=RewindsToReceipt,
+        faults="fill_disk prune lose_frame",
+        writes=120,
+        save_after_entries=4,
+        caught_by="I7",
+    ),
     _bug("mark_before_receipts", link_end=MarksEarly, faults="delay slow", caught_by="MARK"),
     _bug(
         "gap_stepped_over",
@@ -162,6 +174,12 @@ PLANTED_BUGS = (
         caught_by="I1 I2",
     ),
     _bug("digest_not_checked", link_end=ChecksNoDigest, faults="alter_frame", caught_by="MARK I2"),
+    _bug(
+        "digest_without_place",
+        link_end=ProvesContentAlone,
+        faults="alter_frame",
+        caught_by="I2 MARK I8",
+    ),
     _bug(
         "receipt_not_checked",
         link_end=AltersItsPlace,

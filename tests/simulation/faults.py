@@ -22,6 +22,7 @@ __all__ = ["CRASH_POINTS", "FAULTS", "FIRED_KINDS", "Faults"]
 _TEN_YEARS_MS: Final = 10 * 365 * 86_400_000
 
 FIRED_KINDS: Final = (
+    "batch_misplaced",
     "clock_jump",
     "crash",
     "crash_in_recovery",

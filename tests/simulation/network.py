@@ -177,10 +177,17 @@ class Network:
 
     def _altered(self, way: tuple[str, str], frame: LinkFrame) -> LinkFrame:
         """What a broken proxy makes of a batch or a receipt; other frames it leaves alone."""
-        if isinstance(frame, Batch) and frame.entries:
-            first = frame.entries[0]
-            spoilt = replace(first, rows=first.rows.replace(b"xxxx", b"yxxx", 1))
-            frame = replace(frame, entries=(spoilt, *frame.entries[1:]))
+        if isinstance(frame, Batch):
+            # Under protocol 1 nothing proves what a batch stands for.
+            has_proof = all(self._world.nodes[node].protocol_max > 1 for node in way)
+            if has_proof and (not frame.entries or self._world.random.random() < 0.5):
+                frame = self._misplaced(frame)
+            elif frame.entries:
+                first = frame.entries[0]
+                spoilt = replace(first, rows=first.rows.replace(b"xxxx", b"yxxx", 1))
+                frame = replace(frame, entries=(spoilt, *frame.entries[1:]))
+            else:
+                return frame
         elif isinstance(frame, Receipt) and not frame.refused:
             cursor = replace(frame.cursor, covers_to=frame.cursor.covers_to + 1)
             frame = replace(frame, cursor=cursor)
@@ -189,6 +196,17 @@ class Network:
         self.alter_next.discard(way)
         self._world.fired["frame_altered"] += 1
         return frame
+
+    def _misplaced(self, batch: Batch) -> Batch:
+        """The batch, said to stand for another stretch of the log, or of a snapshot."""
+        self._world.fired["batch_misplaced"] += 1
+        match self._world.random.randrange(3):
+            case 0:
+                return replace(batch, covers_from=max(0, batch.covers_from - 1))
+            case 1 if batch.position:
+                return replace(batch, position="")
+            case _:
+                return replace(batch, covers_to=batch.covers_to + 1)
 
     def _under_way(self, pipe: Pipe, item: _Item) -> None:
         world = self._world

@@ -387,10 +387,9 @@ class SimStore:
             self.post.handed_on(peer, cursor.lane, cursor.covers_to)
 
     def save_mark(self, mark: Mark) -> None:
-        """Remember freshness; the greater time stays."""
+        """Remember freshness; the last word counts."""
         with self.transaction():
-            for home, until in mark.homes.items():
-                self.disk.marks[home] = max(until, self.disk.marks.get(home, 0))
+            self.disk.marks.update(mark.homes)
             self.observe.marked(self)
 
     def mark(self) -> Mark | None:

@@ -272,7 +272,9 @@ def send(
 
 def batch_of(cursor: Cursor, entries: Sequence[LogEntry], covers_to: int) -> tuple[Batch, Cursor]:
     """The batch that follows `cursor`, and the cursor once it is applied."""
-    digest = batch_digest(cursor.lane, entries)
+    digest = batch_digest(
+        cursor.lane, entries, covers_from=cursor.covers_to, covers_to=covers_to
+    )
     number = cursor.number + 1
     batch = Batch(
         lane=cursor.lane,

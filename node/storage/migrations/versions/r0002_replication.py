@@ -86,9 +86,10 @@ def _quarantine_exits() -> None:
 
 
 def _receipt_times() -> None:
-    """When the peer last confirmed something, ms since 1970; 0: not since this is kept."""
+    """When the peer last confirmed something, ms since 1970, and what; 0: not since it is kept."""
     with op.batch_alter_table("link_outbound") as table:
-        table.add_column(sa.Column("receipt_at", sa.BigInteger, nullable=False, server_default="0"))
+        for name in ("receipt_at", "receipt_covers_to"):
+            table.add_column(sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
 
 
 def _transit() -> None:
