@@ -37,6 +37,7 @@ __all__ = ["RESEND_METHOD", "QuarantineKeeper"]
 RESEND_METHOD: Final = "quarantine.resend"
 TEND_S: Final = 20.0
 ASK_MS: Final = 15_000
+DELETE_MS: Final = 3_600_000
 _ITEMS_A_TIME: Final = 100
 _ITEM: Final = "quarantine"
 
@@ -64,6 +65,7 @@ class QuarantineKeeper:
         self._clock = clock
         self._notify = notify
         self._log = get_logger("quarantine")
+        self._delete_at_ms = clock.monotonic_ms()
 
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:
@@ -77,7 +79,10 @@ class QuarantineKeeper:
             await self._blocking(self.tend)
 
     def tend(self) -> int:
-        """Close what is superseded and try again what is due; how many were closed. Blocks."""
+        """Close what is superseded, try again what is due; how many were closed. Blocks.
+
+        Once an hour what was closed long ago is deleted.
+        """
         desk, closed, after = self._storage.desk, 0, 0
         while True:
             some, after = desk.close_superseded(after, _ITEMS_A_TIME)
@@ -90,6 +95,7 @@ class QuarantineKeeper:
             tried.update(due)
             closed += sum(self._retried(item_id) for item_id in due)
         self._forget_closed()
+        self._delete_closed()
         if closed:
             self._log.info("let out of the quarantine", changes=closed)
             self._notify()
@@ -137,6 +143,14 @@ class QuarantineKeeper:
                 context.aside.clear(_ITEM, key)
             else:
                 context.aside.again(_ITEM, key)
+
+    def _delete_closed(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._delete_at_ms:
+            return
+        while self._storage.desk.forget_closed(_ITEMS_A_TIME):
+            pass
+        self._delete_at_ms = now_ms + DELETE_MS
 
     async def ask(self, caller: Caller, item_id: int) -> tuple[str, int]:
         """Ask the neighbour an item came from to send it again; who, and how many rows he sends.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from sqlalchemy import insert, select, update
 
+from node.links import LinkHub
 from node.security.caller import CallerKind
 from node.storage import CHANGELOG
 from node.storage.causes import CAUSES, Misfit, meaning_of, retry_at
@@ -15,7 +18,9 @@ from node.storage.release import WAITING, Released
 from node.storage.resend import Wanted
 from node.storage.specs import TABLES
 from node.storage.tables import REPLICATED
+from node.watch.tending import DELETE_MS, QuarantineKeeper
 from replication.changelog import QuarantinedItem
+from replication.changelog.quarantine import KEPT_CLOSED_MS
 from replication.core.admission import Cause
 from replication.core.codec import decode_changes
 from replication.core.config import PeerRole
@@ -231,6 +236,49 @@ def test_a_skip_is_for_good_and_audited(township: NodeStore) -> None:
         desk.show(operator, 999)
     assert ("skip", str(item.item_id)) in _actions(township)
     assert ("read", str(item.item_id)) in _actions(township)
+
+
+def test_what_left_long_ago_is_deleted(region: Region, township: NodeStore) -> None:
+    """Ninety days after; what waits stays, and what was skipped stays skipped without its content.
+
+    It is looked for once an hour.
+    """
+    _unknown_table(township)
+    _unknown_table(township, moved=True)
+    wrong = log_entry(change(row=3), lane=Lane.IDENTITY)
+    send(township, VILLAGE, PeerRole.CHILD, wrong, lane=Lane.IDENTITY)
+    gone, skipped, waits = (item.item_id for item in _items(township))
+    desk, operator = township.storage.desk, township.caller(CallerKind.OPERATOR)
+    desk.skip(operator, skipped, "sent by a test system")
+    assert desk.retry(gone).outcome == "released"
+    keeper = QuarantineKeeper(
+        TOWNSHIP,
+        region.tree,
+        township.storage,
+        cast(LinkHub, None),
+        threads=ThreadPoolExecutor(1),
+        clock=region.clock,
+        notify=lambda: None,
+    )
+
+    region.clock.ms += KEPT_CLOSED_MS - 1
+    keeper.tend()
+    region.clock.ms += 1
+    keeper.tend()
+    assert desk.show(operator, gone).closed_as == "released"
+    region.clock.ms += DELETE_MS
+    keeper.tend()
+
+    with pytest.raises(QuarantineItemError):
+        desk.show(operator, gone)
+    assert [item.item_id for item in _items(township)] == [waits]
+    _unknown_table(township, moved=True)
+    shown = desk.show(operator, skipped)
+    assert (shown.closed_as, shown.reason, shown.attempts) == (
+        "discarded",
+        "sent by a test system",
+        2,
+    )
 
 
 def test_nothing_is_let_out_of_a_peer_that_is_no_neighbour(township: NodeStore) -> None:
