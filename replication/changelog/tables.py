@@ -95,11 +95,12 @@ def define_tables(metadata: MetaData) -> ChangelogTables:
 def _change_log(metadata: MetaData) -> Table:
     """One entry per (transaction, lane, home_node, form).
 
-    `epoch` and `sequence` are null until numbered, and so are the origin's of an entry authored
-    here: its origin epoch is the epoch in which it is *numbered*, since a restored store may number
-    an unnumbered entry otherwise than its former life did. `origin_sequence` alone is null where it
-    was withheld. `bytes` is the size of the rows before sealing. InnoDB keeps the rows of equal
-    `sequence` (null) in the order of entry_id, so the unique index also finds what is unnumbered.
+    `epoch` and `sequence` are null only in what a release left that numbered after the commit, and
+    so are the origin's of its own entries: their origin epoch is the epoch in which they are
+    *numbered*, since a restored store may number them otherwise than its former life did.
+    `origin_sequence` alone is null where it was withheld. `bytes` is the size of the rows before
+    sealing. InnoDB keeps the rows of equal `sequence` (null) in the order of entry_id, so the
+    unique index also finds what is unnumbered.
     """
     return Table(
         "change_log",

@@ -52,9 +52,7 @@ def _keys(tail: LogTail, after: int, up_to: int) -> list[str] | None:
     return None if part is None else [key_of(each) for each in part.entries]
 
 
-def test_a_connection_passed_on_takes_no_others_work_along(
-    counter_store: LogStore, narrow: Engine
-) -> None:
+def test_a_connection_passed_on_takes_no_others_work_along(store: LogStore, narrow: Engine) -> None:
     """The first write is held once it has given its connection back; the second has it and wrote.
 
     What the first does after its commit is its own alone. Done for the second, which is rolled
@@ -62,11 +60,11 @@ def test_a_connection_passed_on_takes_no_others_work_along(
     """
     tail = LogTail()
     log = ChangeLog(
-        counter_store.tables,
+        store.tables,
         node_id=NODE,
         store_epoch=1,
         sealer=FakeSealer(),
-        numbering=counter_store.sequencer,
+        numbering=store.sequencer,
         tail=tail,
     )
     is_back, second_wrote = threading.Event(), threading.Event()
@@ -98,7 +96,7 @@ def test_a_connection_passed_on_takes_no_others_work_along(
     assert _keys(tail, 1, 2) is None
     write("third")
     assert _keys(tail, 0, 2) == ["first", "third"]
-    assert counter_store.keys() == ["first", "third"]
+    assert store.keys() == ["first", "third"]
 
 
 def test_what_was_rolled_back_or_not_committed_is_not_done(narrow: Engine) -> None:
