@@ -120,7 +120,9 @@ def new(file: Annotated[Path, typer.Argument(help="File to make.")]) -> None:
     from node.backup.keys import new_key_file
 
     new_key_file(file, os.urandom)
-    out.print(f"The key is in {file}. Keep a copy where the node and its backups are not.")
+    out.print(
+        f"The key is in {file}. Keep a copy where the node and its backups are not.", soft_wrap=True
+    )
 
 
 @app.command(name="list")

@@ -102,7 +102,9 @@ def init(  # noqa: PLR0917 -- the options of a command
     initialise(data, hierarchy, new, SystemClock())
     if rebuild:
         begin_rebuilt(data, SystemClock())
-    out.print(f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}")
+    out.print(
+        f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}", soft_wrap=True
+    )
 
 
 @app.command()

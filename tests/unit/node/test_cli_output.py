@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import protos.fenhe.node.v1.maintenance_pb2 as verify_pb
 import protos.fenhe.node.v1.node_pb2 as node_pb
 import protos.fenhe.node.v1.operations_pb2 as pb
-from node.cli import node_cmd, quarantine_cmd, replication_cmd
+from node.cli import node_cmd, quarantine_cmd, replication_cmd, verify_cmd
 from node.cli.output import print_table, printable
 from protos.fenhe.common.v1 import common_pb2
 
@@ -64,6 +65,22 @@ def test_a_region_epoch_that_waits_is_told(capsys: pytest.CaptureFixture[str]) -
     assert "is decided" not in capsys.readouterr().err
     node_cmd._show_state(node_pb.StatusResponse(config_epoch=1, config_epoch_decided=2))  # noqa: SLF001 - its output
     assert "Region epoch 2 is decided and not in force here yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        (verify_pb.LinkVerification(peer="1410", rows=9), "Equal."),
+        (verify_pb.LinkVerification(peer="1410", rows=9, differing=1), "Not equal."),
+        (verify_pb.LinkVerification(peer="1410", fault="LINK_DOWN"), "Not complete:"),
+    ],
+)
+def test_a_comparison_that_could_not_be_made_is_not_called_unequal(
+    link: verify_pb.LinkVerification, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A neighbour that is away says nothing about its rows."""
+    verify_cmd._show(verify_pb.VerifyReport(equal=said == "Equal.", links=[link]))  # noqa: SLF001
+    assert said in capsys.readouterr().out
 
 
 def test_an_item_says_its_exit_in_words(capsys: pytest.CaptureFixture[str]) -> None:
