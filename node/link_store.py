@@ -7,7 +7,7 @@ method here changes is one transaction there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine
 
@@ -50,6 +50,8 @@ class LinkMemory:
     peer_incarnation: str
     features: tuple[str, ...] = ()
     """What this node's Hello is to say of itself."""
+    confirmed: Mapping[Lane, Cursor] = field(default_factory=dict)
+    """The peer's own cursors, as it would claim them: `outbound` may be beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class NodeLinkStore:
                 seen.store_epoch if seen is not None else 0,
                 seen.incarnation if seen is not None else "",
                 self._storage.recovery.features(connection, NodeId(peer)),
+                self._links.load_confirmed(connection, peer),
             )
 
     def read(

@@ -89,6 +89,14 @@ class LinkState:
         """How far the peer has told us, by receipts, that it has applied."""
         return _load(connection, self._tables.link_outbound, peer)
 
+    def load_confirmed(self, connection: Connection, peer: str) -> dict[Lane, Cursor]:
+        """Where the peer's own cursors stand: load_outbound without what was passed over since."""
+        t = self._tables.link_outbound
+        return {
+            Lane(row.lane): replace(_cursor(row), covers_to=row.receipt_covers_to or row.covers_to)
+            for row in connection.execute(select(t).where(t.c.peer == peer))
+        }
+
     def save_outbound(
         self,
         connection: Connection,

@@ -69,6 +69,7 @@ def test_a_place_passed_over_leaves_the_proof_as_it_was_signed(
         links.save_outbound(connection, PEER, FIRST, kept, 1000)
         links.save_outbound(connection, PEER, further)
         assert links.load_outbound(connection, PEER) == {Lane.CARE: further}
+        assert links.load_confirmed(connection, PEER) == {Lane.CARE: FIRST}
         assert links.receipts(connection, PEER) == {Lane.CARE: kept}
         assert links.receipt_times(connection, PEER) == {Lane.CARE: 1000}
 
