@@ -18,6 +18,7 @@ from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, func, or
 
 from hierarchy_config.model import CopyForm, NodeId
 from node.storage.context import StoreContext
+from node.storage.logged import read_letters
 from node.storage.pieces import encoded_pieces
 from node.storage.snapshot_place import END, LETTERS, Kind, Place
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
@@ -176,8 +177,8 @@ class SnapshotReader:
         if place.kind is Kind.OWNED:
             return SnapshotPart((), (), _next_table(place, lane))
         begin = max(after, int(place.row_id or "0", 10))
-        letters = self._store.changelog.letters(
-            connection, lane, after=begin, up_to=place.head, bytes_max=bytes_max
+        letters = read_letters(
+            self._store, connection, lane, after=begin, up_to=place.head, bytes_max=bytes_max
         )
         if letters:
             return SnapshotPart(letters, (), replace(place, row_id=str(letters[-1].sequence)))

@@ -17,12 +17,19 @@ from node.storage.specs import TABLES
 from node.storage.stored import look_again
 from node.storage.tables import CHANGELOG, REPLICATED
 from node.watch.tending import QuarantineKeeper
-from replication.changelog import LinkState, read_transaction, write_transaction
+from replication.changelog import (
+    LinkState,
+    LogPrunedError,
+    LogTail,
+    read_transaction,
+    write_transaction,
+)
 from replication.core.codec import decode_changes
 from replication.core.config import PeerRole
 from replication.core.model import Cursor, Lane, StreamEpoch
 from tests.contracts.reconcile.links import compare
 from tests.contracts.storage.region import (
+    CITY,
     COUNTY,
     TOWNSHIP,
     VILLAGE,
@@ -49,14 +56,14 @@ def fill(node: NodeStore) -> list[str]:
     return list(residents)
 
 
-def flip(node: NodeStore, row_id: str) -> None:
-    """One bit of a resident's sealed name; again: as it was."""
-    t = REPLICATED["residents"]
+def flip(node: NodeStore, row_id: str, table: str = "residents", cell: str = "name") -> None:
+    """One bit of a sealed cell; again: as it was."""
+    t = REPLICATED[table]
     with write_transaction(node.engine) as connection:
-        sealed = connection.execute(select(t.c.name).where(t.c.row_id == row_id)).scalar_one()
+        sealed = connection.execute(select(t.c[cell]).where(t.c.row_id == row_id)).scalar_one()
         data = bytearray(sealed)
         data[-1] ^= 1
-        connection.execute(update(t).where(t.c.row_id == row_id).values(name=bytes(data)))
+        connection.execute(update(t).where(t.c.row_id == row_id).values({cell: bytes(data)}))
 
 
 def held(node: NodeStore, table: str = "residents") -> set[str]:
@@ -208,3 +215,59 @@ def test_an_item_of_the_quarantine_that_does_not_open_holds_no_other_back(region
     township.storage.desk.skip(operator, first, "cannot be read")
     assert keeper.tend() == 0
     assert dict(township.storage.context.aside.counts()) == {}
+
+
+def _flip_entry(node: NodeStore, sequence: int) -> None:
+    """One bit of an entry of the log."""
+    log = CHANGELOG.change_log
+    with write_transaction(node.engine) as connection:
+        which = log.c.sequence == sequence
+        data = bytearray(connection.execute(select(log.c.payload).where(which)).scalar_one())
+        data[-1] ^= 1
+        connection.execute(update(log).where(which).values(payload=bytes(data)))
+
+
+def test_an_entry_of_the_log_that_does_not_open_is_replaced_by_the_tables(region: Region) -> None:
+    """The parent gets every row by a snapshot; what comes later comes from the log again."""
+    village, township = region.node(VILLAGE), region.node(TOWNSHIP)
+    residents = fill(village)
+    village.number()
+    sequences = {entry.lane: entry.sequence for entry in village.entries()}
+    _flip_entry(village, sequences[Lane.BULK])
+    later = village.storage.put_bundle(village.caller(), bundle("more", observation(residents[0])))
+    village.log._tail = LogTail()  # noqa: SLF001 - as after a start
+    with pytest.raises(LogPrunedError):
+        village.storage.columnar_changes(0, 1000, up_to=village.number())
+
+    parts = drain(village, township)
+
+    assert held(township) == set(residents)
+    assert held(township, "observations") == held(village, "observations")
+    assert later.record_ids[0] in held(township, "observations")
+    assert any(part.position for part in parts)
+    village.storage.put_bundle(village.caller(), bundle("last", observation(residents[1])))
+    assert not any(part.position for part in drain(village, township))
+    assert held(township, "observations") == held(village, "observations")
+    _flip_entry(village, sequences[Lane.IDENTITY])
+    with pytest.raises(LogPrunedError):
+        village.storage.changed_residents(0, up_to=village.number())
+
+
+def test_an_identity_number_that_does_not_open_does_not_stop_the_index(region: Region) -> None:
+    """Everybody's entry climbs, his without the key to it; he is set aside until it opens."""
+    village, county, city = region.node(VILLAGE), region.node(COUNTY), region.node(CITY)
+    residents = fill(village)
+    region.ship_up(VILLAGE, TOWNSHIP, COUNTY)
+    bad = min(held(county, "identifiers"))
+    flip(county, bad, "identifiers", "value")
+
+    region.ship_up(COUNTY, CITY)
+
+    t = REPLICATED["resident_index"]
+    with read_transaction(city.engine) as connection:
+        keys = connection.execute(select(t.c.identity_index)).scalars().all()
+    assert (len(keys), keys.count(None)) == (len(residents), 1)
+    assert dict(county.storage.context.aside.counts()) == {"identifiers": 1}
+    flip(county, bad, "identifiers", "value")
+    look_again(county.storage.context)
+    assert dict(county.storage.context.aside.counts()) == {}
