@@ -107,7 +107,7 @@ class NodeLinkStore:
             hierarchy: Who its neighbours are.
             clock: For this node's own mark.
             notify: Called after a peer's rows were applied: the log has grown.
-            number: Numbers what has committed and returns the head.
+            number: Returns the log's durable head.
             head: The newest durable head that was told to the links; nothing newer is read.
             disk_is_full: Whether free space is below the watermark.
         """
@@ -228,8 +228,7 @@ class NodeLinkStore:
     def mark_for(self, peer: str) -> Mark:
         """This node's homes and how far its copies of them reach, as of the log's head.
 
-        Times first, then numbering, then the head: whatever had committed by those times is
-        numbered at or below that head.
+        Times first, then the head: whatever had committed by those times is at or below it.
         """
         if self.role(peer) is PeerRole.CHILD:
             return Mark({}, 0)

@@ -38,7 +38,7 @@ class Exporter:
         *,
         batch_bytes: int,
     ) -> None:
-        """`number` numbers what has committed; `batch_bytes`: about so much in a batch."""
+        """`number` returns the durable head; `batch_bytes`: about so much in a batch."""
         self._links = links
         self._greet = greet
         self._number = number
