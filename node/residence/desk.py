@@ -40,9 +40,9 @@ from node.storage.shapes import is_row_id
 from replication.channel import AskError, AskRefusedError
 from replication.core.model import Request as LinkRequest
 from replication.core.residence import (
-    Decision,
     KnownHome,
-    Request,
+    MoveDecision,
+    MoveRequest,
     believed_claim,
     may_ask,
     newest_home,
@@ -225,25 +225,28 @@ class ResidenceDesk:
         known = await self._read(lambda c: self._residence.known(c, ask.resident_id))
         present = newest_home((known, ask.known))
         ask = replace(ask, known=present)
-        request = Request(ask.resident_id, ask.to_node, ask.reason)
+        request = MoveRequest(ask.resident_id, ask.to_node, ask.reason)
         step = self._residence.decide(request, present)
-        if step.decision in {Decision.GRANT, Decision.REFUSE_HERE_ALREADY} and present is not None:
+        if (
+            step.decision in {MoveDecision.GRANT, MoveDecision.REFUSE_HERE_ALREADY}
+            and present is not None
+        ):
             fresh = await self._present(ask, present)
             if fresh != present:
                 ask, present = replace(ask, known=fresh), fresh
                 step = self._residence.decide(request, present)
         match step.decision:
-            case Decision.GRANT | Decision.REFUSE_HERE_ALREADY if present is not None:
+            case MoveDecision.GRANT | MoveDecision.REFUSE_HERE_ALREADY if present is not None:
                 home = present
                 signed = await self._write(lambda c: self._residence.grant(c, caller, ask, home))
                 self._notify()
                 return signed
-            case Decision.ASK_ABOVE:
+            case MoveDecision.ASK_ABOVE:
                 above = self._hub.hierarchy.parent(self._store.node_id)
                 if above is None:
                     raise NotFoundError("no such resident is known here")
                 return await self._asked(above, ask)
-            case Decision.ASK_BELOW:
+            case MoveDecision.ASK_BELOW:
                 return await self._asked(NodeId(step.node), ask)
             case _:
                 raise NotFoundError("no such resident is known here")
@@ -306,7 +309,7 @@ class ResidenceDesk:
         below = self._hub.hierarchy.subtree(peer)
         own = await self._read(lambda c: self._residence.known(c, ask.resident_id))
         present = believed_claim(own, ask.known, below)
-        wanted = Request(ask.resident_id, ask.to_node, ask.reason)
+        wanted = MoveRequest(ask.resident_id, ask.to_node, ask.reason)
         if ask.asked_by not in below or not may_ask(below, present, wanted):
             raise AskRefusedError("DENIED", f"{peer} has no part in this resident's move")
         purpose = ask.reason or "move of a resident"
