@@ -183,7 +183,7 @@ class QuarantineDesk:
         peer = NodeId(item.peer)
         together = Together(connection)
         self._applier.admit(together, peer, role, [work])
-        if cause := _refused_letter(work):
+        if cause := self._refused_letter(connection, work):
             return self._still(connection, item, cause, now_ms)
         if work.rejected and not item.whole_entry:
             return self._still(connection, item, work.rejected[0][1], now_ms)
@@ -194,6 +194,15 @@ class QuarantineDesk:
         self._store.quarantine.close(connection, item.item_id, exit_as, now_ms)
         self._applier.log(together, [work])
         return Released(item.item_id, exit_as.value, applied=len(work.admitted))
+
+    def _refused_letter(self, connection: Connection, work: EntryWork) -> str:
+        """Why a letter is still not taken: the way it came, or what its handler said just now."""
+        examined = work.letter.examined if work.letter else None
+        letter = examined.letter if examined else None
+        if work.unreadable or letter is None:
+            return work.unreadable
+        inbox = self._store.post.inbox
+        return inbox.outcome(connection, letter.sender, letter.letter_id) or ""
 
     def _still(
         self, connection: Connection, item: QuarantinedItem, cause: str, now_ms: int
@@ -234,11 +243,6 @@ class QuarantineDesk:
         resident = item.resident_id if is_row_id(item.resident_id) else None
         deed = Deed(action, _OBJECT, Outcome.DONE, item.row_count, str(item.item_id), resident)
         self._store.auditor.write(connection, caller, deed)
-
-
-def _refused_letter(work: EntryWork) -> str:
-    """Why a letter is still not taken: its handler refuses it, or the way it came."""
-    return work.unreadable
 
 
 def _superseded(connection: Connection, items: Sequence[QuarantinedItem]) -> list[QuarantinedItem]:
