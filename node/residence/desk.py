@@ -28,7 +28,7 @@ from node.logs import get_logger
 from node.residence.errors import MoveNotNeededError, MoveRefusedError, ResidentMovedError
 from node.residence.homes import SignedGrant
 from node.residence.moves import REQUESTED_EPOCH, MoveState
-from node.residence.papers import Ask, ask_in, ask_out, grant_in, grant_out
+from node.residence.papers import Ask, ask_in, ask_out, grant_in, grant_out, home_in, home_out
 from node.residence.residence import Knowledge, Residence
 from node.residence.steps import MoveSteps
 from node.security.caller import Caller, CallerKind, caller_for, local_operator
@@ -86,7 +86,7 @@ class Whereabouts:
 
 
 class ResidenceDesk:
-    """One node's desk. `number`: numbers what has committed, before steps that look at numbers."""
+    """One node's desk. `number`: the durable head of the log, before steps that look at numbers."""
 
     def __init__(
         self,
@@ -275,18 +275,17 @@ class ResidenceDesk:
         body = json.dumps({"resident_id": resident_id}).encode()
         try:
             answer = await self._hub.ask(child, KNOWN_METHOD, body, remaining_ms=_KNOWN_MS)
-            said = json.loads(answer)
-            claim = KnownHome(str(said["home_node"]), int(said["home_epoch"]))
-        except (AskError, ValueError, KeyError, TypeError):
+        except AskError:
             return None
+        claim = home_in(answer)
         subtree = self._hub.hierarchy.subtree(child)
-        return claim if claim.home_node in subtree and claim.home_epoch > 0 else None
+        return claim if claim is not None and claim.home_node in subtree else None
 
     async def _answer_known(self, _peer: NodeId, request: LinkRequest) -> bytes:
         """Tell the parent his newest home, as known here or further down."""
         try:
             resident_id = str(json.loads(request.body)["resident_id"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InvalidRequestError("not a question for a resident's home") from None
         if not is_row_id(resident_id):
             raise InvalidRequestError("not a question for a resident's home")
@@ -297,11 +296,7 @@ class ResidenceDesk:
             if tree.is_in_subtree(place, here):
                 below = await self._known_of(tree.next_hop(here, place), resident_id)
                 known = newest_home((known, below))
-        said = {
-            "home_node": known.home_node if known else "",
-            "home_epoch": known.home_epoch if known else 0,
-        }
-        return json.dumps(said).encode()
+        return home_out(known)
 
     async def _answer_child(self, peer: NodeId, request: LinkRequest) -> bytes:
         """A child asks for a grant, for itself or for somebody below it."""
