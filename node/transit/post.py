@@ -230,8 +230,11 @@ class Post:
             if outer is not None:
                 self._gathered[id(connection)] = outer
 
-    def _attempt(self, connection: Connection, work: Callable[[], str]) -> str:
-        """Let a handler work; what it refuses leaves neither rows nor entries of the log."""
+    def attempt(self, connection: Connection, work: Callable[[], str]) -> str:
+        """Let `work` try; if it refuses, neither its rows nor its entries of the log are left.
+
+        Returns "" or the code of its refusal; a FenheError that no retry mends is one.
+        """
         with self.gathering(connection) as logged:
             code = attempted(connection, work)
         if not code:
@@ -400,7 +403,7 @@ class Post:
             see(connection, letter)
             return ""
 
-        code = self._attempt(connection, seen)
+        code = self.attempt(connection, seen)
         if code:
             # The addressee judges it. A relay that refused the batch would stop the lane for ever.
             said = {"letter": letter.letter_id, "sender": letter.sender, "code": code}
@@ -416,7 +419,7 @@ class Post:
             return examined.cause
         now_ms = self._clock.now_ms()
         if letter.kind == RECEIPT:
-            return examined.cause or self._attempt(
+            return examined.cause or self.attempt(
                 connection, lambda: self._take_receipt(connection, examined, letter)
             )
         before = self.inbox.outcome(connection, letter.sender, letter.letter_id)
@@ -436,7 +439,7 @@ class Post:
         handler = self._handlers.get(letter.kind)
         if handler is None:
             return _NO_HANDLER
-        return self._attempt(connection, lambda: handler(connection, letter))
+        return self.attempt(connection, lambda: handler(connection, letter))
 
     def _answer(self, connection: Connection, letter: Letter, outcome: str, now_ms: int) -> None:
         own = self.own()
