@@ -39,6 +39,8 @@ def _bug(  # a table row, read by its keywords
     unchecked: str = "",
     link_end: type[LinkEnd] = LinkEnd,
     writes: int = 45,
+    away: float | None = None,
+    batch_bytes: int = 0,
     save_after_entries: int = 1000,
     first_seed: int = 0,
 ) -> Variant:
@@ -51,6 +53,8 @@ def _bug(  # a table row, read by its keywords
         faults=tuple(faults.split()),
         fault_count_max=30,
         writes=writes,
+        away=away,
+        batch_bytes=batch_bytes,
         save_after_entries=save_after_entries,
         first_seed=first_seed,
     )
@@ -167,6 +171,14 @@ PLANTED_BUGS = (
         caught_by="I5 I7",
     ),
     _bug(
+        "older_stream_applied",
+        broken="older_stream_applied",
+        faults="restore restore_addressee one_way",
+        writes=60,
+        away=0.6,
+        caught_by="I5 I7",
+    ),
+    _bug(
         "fsync_failure_ignored",
         broken="sync_failure_ignored",
         unchecked="I3 I5 I6 I7 I10 MARK",
@@ -198,22 +210,25 @@ PLANTED_BUGS = (
     _bug(
         "letter_done_at_first_hop",
         broken="letter_done_at_first_hop",
-        faults="restore",
+        faults="restore_relay",
+        away=0.6,
         caught_by="I2",
     ),
     _bug(
         "letter_receipt_overtakes_rows",
         broken="receipt_in_another_lane",
-        faults="restore narrow",
+        faults="restore_addressee",
         writes=120,
-        first_seed=530,
+        away=0.6,
         caught_by="I2",
     ),
     _bug(
         "letter_receipt_before_rows",
         broken="receipt_before_rows",
-        faults="restore",
+        faults="restore_addressee",
         writes=120,
+        away=0.6,
+        batch_bytes=40,
         caught_by="I2",
     ),
     _bug(

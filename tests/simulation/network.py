@@ -67,7 +67,7 @@ class Network:
         self.lose_next: set[tuple[str, str]] = set()
         self.repeat_next: set[tuple[str, str]] = set()
         self.alter_next: set[tuple[str, str]] = set()
-        self.rates: dict[str, int] = {}
+        self.rates: dict[str, tuple[int, int]] = {}
         self._parent = world.tree.parent
         self._count = 0
         self._newest_arrival: dict[tuple[str, str], int] = {}
@@ -83,7 +83,7 @@ class Network:
             return None
         self._count += 1
         connection = Connection(self._count, child, parent)
-        connection.up.rate = connection.down.rate = self.rates.get(child, 0)
+        connection.up.rate, connection.down.rate = self.rates.get(child, (0, 0))
         self.connections.setdefault(child, []).append(connection)
         return connection
 
@@ -106,11 +106,11 @@ class Network:
             while pipe.stalled:
                 self._under_way(pipe, pipe.stalled.popleft())
 
-    def narrow(self, child: str, rate: int) -> None:
+    def narrow(self, child: str, rate: int, *, only_up: bool = False) -> None:
         """Let the link of a child carry no more than this many bytes a second; 0: no limit."""
-        self.rates[child] = rate
+        self.rates[child] = (rate, 0 if only_up else rate)
         for connection in self.connections.get(child, ()):
-            connection.up.rate = connection.down.rate = rate
+            connection.up.rate, connection.down.rate = self.rates[child]
 
     def heal(self) -> None:
         """End every partition and delay."""

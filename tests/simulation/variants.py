@@ -19,6 +19,7 @@ from replication.core.outbound import OutboundLane, RateMeter, ReceiptFault
 from replication.core.resume import ResumePoint, resume_point
 
 __all__ = [
+    "LETTERS",
     "REAL",
     "AltersItsPlace",
     "BelievesAnyClaim",
@@ -50,6 +51,8 @@ class Variant:
         save_after_entries: As in LinkConfig. A schedule logs about 200 entries a node, so only a
             small number lets places be saved, and pruned up to, that no receipt speaks of.
         faults: Kinds to draw from; empty: each schedule draws its own.
+        away: What share of the writes is for homes elsewhere; None: each schedule draws its own.
+        batch_bytes: What the first batches may hold; 0: each schedule draws its own.
     """
 
     name: str
@@ -61,12 +64,24 @@ class Variant:
     faults: tuple[str, ...] = ()
     fault_count_max: int = 14
     writes: int = 45
+    away: float | None = None
+    batch_bytes: int = 0
     large_every: int = 0
     first_seed: int = 0
 
 
 REAL = Variant(name="real", large_every=25, save_after_entries=4)
 """Every 25th schedule has forty nodes."""
+
+LETTERS = replace(
+    REAL,
+    name="letters",
+    faults=("restore_addressee", "restore_relay"),
+    fault_count_max=30,
+    away=0.6,
+    large_every=0,
+)
+"""The real protocol with much post, and restores where letters are under way."""
 
 
 # -- resume rules removed -------------------------------------------------------------------------
