@@ -18,7 +18,7 @@ BENCH ?=
 SEEDS ?= 2000
 SEED ?=
 BUGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 MINUTES ?= 3
 CHAOS_SEED ?= 1
 
@@ -26,7 +26,9 @@ export PYTHON
 BIN := .venv/bin
 ROOMS := hierarchy_config hardware_profiles replication federation node
 CODE := setup.py tests $(ROOMS) $(wildcard benchmarks)
-# Cheapest first. Every file keeps to one worker: its servers are started once.
+# Cheapest first. Every file keeps to one worker: its servers are started
+# once. Workers wait for disks and processes more than they compute: one more than the cores of a small
+# machine.
 FLOORS := unit property contracts simulation services chaos
 FLOORS_HERE := $(foreach floor,$(FLOORS),$(if $(wildcard tests/$(floor)),$(floor)))
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider

@@ -2,10 +2,10 @@
 
 Both sides put the same bundles of observations into the same store, one writer, durable, with
 audit, request id and everything else; the side without has a log whose append does nothing. With
-the log, a second thread numbers what has committed, as a node's pump does. On SQLite and on a
+the log, a second thread asks for its durable head, as a node's pump does. On SQLite and on a
 private MariaDB, with 1 and with 100 rows a transaction; the headline is the worst of the four.
-Making and encoding the entries happens on both sides: what differs is sealing them, storing them in
-the same transaction, and numbering them.
+Making and encoding the entries happens on both sides: what differs is sealing them, and numbering
+and storing them in the same transaction.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RESIDENTS: Final = 100
 
 
 class _Pump:
-    """Numbers after commits in a thread of its own; many commits share one numbering."""
+    """Asks for the head after commits in a thread of its own; many commits share one asking."""
 
     def __init__(self, store: OpenStore) -> None:
         self._store = store

@@ -22,6 +22,7 @@ from node.app import Node
 from node.clock import SystemClock
 from node.foundations import read_foundations
 from node.logs import configure_logs
+from node.parts import Assembly, Parts
 from node.records.model import Bundle
 from node.security.caller import Caller, local_operator
 from node.services.bundle_writes import BundleWrites, Gathered
@@ -31,15 +32,27 @@ _RESIDENTS = 25
 _ROW_BYTES = 200
 
 
-class _Village(Node):
-    """The node; keeps what its services write through."""
+class _Parts(Assembly):
+    """The node's parts; keeps what its services write through."""
 
     writes: BundleWrites | None = None
 
-    def _desk(self, *parts: object) -> CareDesk:
-        desk: CareDesk = super()._desk(*parts)  # type: ignore[arg-type]
+    def _desk(self, parts: Parts) -> CareDesk:
+        desk = super()._desk(parts)
         self.writes = desk.writes
         return desk
+
+
+class _Village(Node):
+    """The node with those parts."""
+
+    assembly = _Parts
+
+    @property
+    def writes(self) -> BundleWrites | None:
+        """What its services write through, once it has started."""
+        assert isinstance(self._assembly, _Parts)
+        return self._assembly.writes
 
 
 class _Clients:

@@ -28,7 +28,7 @@ from node.foundations import Foundations, read_foundations
 from node.guards import bound_port_is_free, folder_locked
 from node.joining.room import JoiningRoom
 from node.lasting import lasting
-from node.links import LinkHub, ParentLink
+from node.links import ParentLink
 from node.logs import configure_logs, get_logger
 from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore
@@ -50,6 +50,8 @@ AUDIT_CHAIN_S: Final = 5.0
 class Node:
     """One running node."""
 
+    assembly = Assembly
+
     def __init__(self, base: Foundations, clock: Clock) -> None:
         """Nothing happens before `start`."""
         self._base = base
@@ -62,7 +64,7 @@ class Node:
         self.door_address = ""
         self.restarting = asyncio.Event()
         """Set when the data folder says something new: stop, and start another Node on it."""
-        self._assembly = Assembly(
+        self._assembly = self.assembly(
             base, clock, self._exit, restart=self.restarting.set, address=lambda: self.address
         )
 
@@ -111,7 +113,7 @@ class Node:
         places = Whereabouts(base, self._assembly.threads("directory", 1))
         self._exit.push_async_callback(places.stop)
         self._run(places.run(self.address))
-        await self._dial(parts.hub, places)
+        await self._dial(parts, places)
         self._announce()
 
     async def wait(self) -> None:
@@ -169,17 +171,18 @@ class Node:
         if close is not None:
             self._exit.push_async_callback(close, STOP_GRACE_S)
 
-    async def _dial(self, hub: LinkHub, places: Whereabouts) -> None:
+    async def _dial(self, parts: Parts, places: Whereabouts) -> None:
         """Keep the link to the parent up, if there is a parent.
 
         Raises:
-            ParentAddressUnknownError: It has no address and there is no directory to wait for.
+            ParentAddressUnknownError: It has no address, there is no directory to wait for, and no
+                change of the region that is about to name another parent.
         """
         base = self._base
         parent = base.hierarchy.parent(base.node_id)
         if parent is None:
             return
-        if not places.has_directory:
+        if not places.has_directory and not await parts.region.keeper.is_switch_due():
             await places.parent_endpoint(parent)
         names = cycle(parent_names(base))
 
@@ -187,7 +190,7 @@ class Node:
             endpoint = await places.parent_endpoint(parent)
             return open_channel(endpoint, next(names), base.credentials.tls, base.limits)
 
-        self._run(hub.dial_parent(ParentLink(parent, channel)))
+        self._run(parts.hub.dial_parent(ParentLink(parent, channel)))
 
     def _announce(self) -> None:
         """Say that the node serves: in the log, and in run.json for whoever started it."""

@@ -37,7 +37,7 @@ class StorageSource:
     """
 
     def __init__(self, storage: Storage, head: Callable[[], int]) -> None:
-        """`head` numbers what has committed and returns the log's durable end."""
+        """`head` returns the log's durable end."""
         self._storage = storage
         self._head = head
         self._walk: _Walk | None = None

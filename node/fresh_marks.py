@@ -28,26 +28,30 @@ class FreshMarks:
         self._lock = threading.Lock()
         self._waiting: dict[str, int] = {}
         self._saved_ms: int | None = None
+        self._saving = False
 
     def add(self, homes: Mapping[str, int]) -> None:
         """Save with all that waits, if the last time is a second ago; else let it wait.
 
-        The newest word of a home counts, even an earlier time.
+        The newest word of a home counts, even an earlier time; so one save at a time, or an older
+        word could reach the disk last.
         """
         now = self._monotonic_ms()
         with self._lock:
             self._waiting.update(homes)
-            if self._saved_ms is not None and 0 <= now - self._saved_ms < _PAUSE_MS:
+            is_early = self._saved_ms is not None and 0 <= now - self._saved_ms < _PAUSE_MS
+            if is_early or self._saving:
                 return
-            self._saved_ms = now
+            self._saved_ms, self._saving = now, True
             taken, self._waiting = self._waiting, {}
         saved = False
         try:
             self._save(taken)
             saved = True
         finally:
-            if not saved:
-                with self._lock:
+            with self._lock:
+                self._saving = False
+                if not saved:
                     # What came meanwhile is newer.
                     self._waiting = {**taken, **self._waiting}
                     self._saved_ms = None

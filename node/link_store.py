@@ -7,7 +7,7 @@ method here changes is one transaction there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine
 
@@ -50,6 +50,8 @@ class LinkMemory:
     peer_incarnation: str
     features: tuple[str, ...] = ()
     """What this node's Hello is to say of itself."""
+    confirmed: Mapping[Lane, Cursor] = field(default_factory=dict)
+    """The peer's own cursors, as it would claim them: `outbound` may be beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class NodeLinkStore:
             hierarchy: Who its neighbours are.
             clock: For this node's own mark.
             notify: Called after a peer's rows were applied: the log has grown.
-            number: Numbers what has committed and returns the head.
+            number: Returns the log's durable head.
             head: The newest durable head that was told to the links; nothing newer is read.
             disk_is_full: Whether free space is below the watermark.
         """
@@ -151,6 +153,7 @@ class NodeLinkStore:
                 seen.store_epoch if seen is not None else 0,
                 seen.incarnation if seen is not None else "",
                 self._storage.recovery.features(connection, NodeId(peer)),
+                self._links.load_confirmed(connection, peer),
             )
 
     def read(
@@ -191,12 +194,10 @@ class NodeLinkStore:
         self._notify()
 
     def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None:
-        """What the peer has confirmed; the newest receipt is kept as proof."""
+        """What the peer has confirmed; the newest receipt is kept as proof, as it was signed."""
+        at_ms = self._clock.now_ms()
         with write_transaction(self._engine) as connection:
-            proof = receipt or self._links.receipts(connection, peer).get(cursor.lane)
-            signature, key_id = (proof.signature, proof.key_id) if proof else (b"", "")
-            at_ms = self._clock.now_ms() if receipt is not None else None
-            self._links.save_outbound(connection, peer, cursor, signature, key_id, at_ms)
+            self._links.save_outbound(connection, peer, cursor, receipt, at_ms)
 
     def save_mark(self, peer: str, mark: Mark) -> None:
         """How fresh the copies are: a child speaks for its subtree, a parent for the rest."""
@@ -227,8 +228,7 @@ class NodeLinkStore:
     def mark_for(self, peer: str) -> Mark:
         """This node's homes and how far its copies of them reach, as of the log's head.
 
-        Times first, then numbering, then the head: whatever had committed by those times is
-        numbered at or below that head.
+        Times first, then the head: whatever had committed by those times is at or below it.
         """
         if self.role(peer) is PeerRole.CHILD:
             return Mark({}, 0)

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, make_url
 from hardware_profiles import HardwareProfile
 from hierarchy_config import Hierarchy, NodeId
 from node.cache import Cache, InProcessCache, RedisCache, StoreLife
-from node.clock import Clock, Ids
+from node.clock import Clock, Ids, RandomBytes
 from node.errors import SettingsError
 from node.residence.making import residence_of
 from node.residence.residence import Residence
@@ -45,11 +45,52 @@ from replication.changelog import (
 )
 from replication.core.model import Lane
 
-__all__ = ["OpenStore", "cache_shares", "database_url", "open_store", "uses_redis"]
+__all__ = ["NodeLog", "OpenStore", "cache_shares", "database_url", "open_store", "uses_redis"]
 
 _SPARE_CONNECTIONS: Final = 4
 _PAGES_MB_MIN: Final = 2
 _ANSWERS_SHARE: Final = 4
+
+
+class NodeLog:
+    """A node's change log with its numbering: in the commit itself, the newest entries in memory.
+
+    Opens nothing and writes nothing before `take_over`. Safe from several threads.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        node_id: NodeId,
+        store_epoch: int,
+        keys: DataKeys,
+        random_bytes: RandomBytes = os.urandom,
+    ) -> None:
+        tail = LogTail()
+        self._engine = engine
+        self._one_at_a_time = threading.Lock()
+        self._sequencer = CounterSequencer(
+            CHANGELOG, store_epoch=store_epoch, durable=lambda: tail.head
+        )
+        self.log = ChangeLog(
+            CHANGELOG,
+            node_id=node_id,
+            store_epoch=store_epoch,
+            sealer=keys,
+            numbering=self._sequencer,
+            random_bytes=random_bytes,
+            tail=tail,
+        )
+
+    def take_over(self) -> None:
+        """Become the log's one owner in this life of the store; before the first append."""
+        self._sequencer.take_over(lambda: write_transaction(self._engine))
+
+    def number(self) -> int:
+        """The head, once it is durable."""
+        with self._one_at_a_time:
+            return self._sequencer.number(lambda: write_transaction(self._engine))
 
 
 @dataclass(frozen=True)
@@ -65,7 +106,7 @@ class OpenStore:
     epoch: int
     incarnation: str
     number: Callable[[], int]
-    """Numbers what has committed; returns the durable head. Safe from several threads."""
+    """The log's head, once it is durable. Safe from several threads."""
     tail: LogTail
     """What this process has just committed."""
     post: Post
@@ -110,16 +151,8 @@ def open_store(
     migrate(engine)
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock, suite_named(settings.suite))
     epoch, incarnation = _life(engine)
-    tail = LogTail()
-    sequencer = CounterSequencer(CHANGELOG, store_epoch=epoch, durable=lambda: tail.head)
-    log = ChangeLog(
-        CHANGELOG,
-        node_id=node_id,
-        store_epoch=epoch,
-        sealer=keys,
-        numbering=sequencer,
-        tail=tail,
-    )
+    numbered = NodeLog(engine, node_id=node_id, store_epoch=epoch, keys=keys)
+    log = numbered.log
     post = post_of(
         NodeFolder(data_dir), node_id, hierarchy, changelog=log, sealer=keys, clock=clock
     )
@@ -136,15 +169,9 @@ def open_store(
         cache=cache,
         post=post,
     )
-    lock = threading.Lock()
-
-    def number() -> int:
-        with lock:
-            return sequencer.number(lambda: write_transaction(engine))
-
     with read_transaction(engine) as connection:
         storage.recovery.load(connection)
-    sequencer.take_over(lambda: write_transaction(engine))
+    numbered.take_over()
     return OpenStore(
         engine,
         storage,
@@ -154,8 +181,8 @@ def open_store(
         Marks(CHANGELOG),
         epoch,
         incarnation,
-        number,
-        tail,
+        numbered.number,
+        log.tail,
         post,
         residence_of(NodeFolder(data_dir), storage, hierarchy, sealer=keys, clock=clock),
     )

@@ -202,6 +202,7 @@ class Assembly:
             parts.started_ms,
             parts.watch.book,
             lambda: parts.seeding.pruner.standing,
+            parts.ground.epochs.decided_after,
         )
         return Servicers(
             self._desk(parts),

@@ -47,7 +47,7 @@ class LogPump:
         """Nothing is read yet.
 
         Args:
-            number: Assigns numbers to committed entries and returns the durable head; it blocks.
+            number: Returns the log's durable head; it blocks.
             threads: Where it runs, one call at a time.
             poll_s: How often to look for what another process committed.
             ends: What this process committed; None: every look goes to the database.

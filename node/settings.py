@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from node.backup.mark import refuse_unfinished
 from node.errors import SettingsError
+from node.security.key_files import write_public
 
 __all__ = ["SETTINGS_FILE", "NodePaths", "NodeSettings", "load_settings", "save_settings"]
 
@@ -101,8 +102,7 @@ def load_settings(data_dir: Path) -> NodeSettings:
 
 
 def save_settings(data_dir: Path, settings: NodeSettings) -> None:
-    """Write node.yaml; keys that stand at their default are left out."""
+    """Write node.yaml, durably; keys that stand at their default are left out."""
     values = settings.model_dump(exclude_defaults=True)
-    draft = data_dir / f".{SETTINGS_FILE}.part"
-    draft.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    draft.replace(data_dir / SETTINGS_FILE)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    write_public(data_dir / SETTINGS_FILE, text.encode("utf-8"))

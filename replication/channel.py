@@ -5,7 +5,9 @@ and cancelling. Knows neither what is asked nor how frames travel. Lives and die
 a dropped stream fails every open question with LINK_DOWN, and the asker decides what that means.
 
 Flow control: an answerer may send 1 MiB unasked; after that it waits for credit, which the asker
-grants as it takes parts in. So one large answer never fills a slow line's memory.
+grants as it takes parts in. So one large answer never fills a slow line's memory. While all that
+has come of open answers is over ANSWERS_BYTES_MAX, only the one that began first is granted more:
+it comes to its end, and the others wait for room instead of failing.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from replication.core.model import AnswerPart, Cancel, Credit, Request
 from replication.errors import RemoteProtocolError, ReplicationError
 
 __all__ = [
+    "ANSWERS_BYTES_MAX",
     "ANSWER_BYTES_MAX",
     "CREDIT_BYTES",
     "OPEN_REQUESTS_MAX",
@@ -34,6 +37,9 @@ __all__ = [
 ]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+ANSWERS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Over this, in all open answers of a link together, one at a time goes on. At either end at most
+this, one whole answer, and what OPEN_REQUESTS_MAX answers may send unasked: 192 MiB."""
 PART_BYTES: Final = 128 * 1024
 CREDIT_BYTES: Final = 1024 * 1024
 OPEN_REQUESTS_MAX: Final = 64
@@ -82,11 +88,12 @@ Answerer = Callable[[Request], Awaitable[bytes]]
 
 @dataclass(slots=True)
 class _Open:
-    """A question of ours on its way."""
+    """A question of ours on its way. `owed`: bytes taken in for which no credit was given yet."""
 
     done: asyncio.Future[bytes]
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
+    owed: int = 0
 
 
 @dataclass(slots=True)
@@ -110,6 +117,9 @@ class Channel:
         self._peer = peer
         self._next_id = 1
         self._open: dict[int, _Open] = {}
+        self._coming: dict[int, _Open] = {}
+        self._coming_bytes = 0
+        self._leaving_bytes = 0
         self._serving: dict[int, _Serving] = {}
         self._at_work: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -150,7 +160,7 @@ class Channel:
             self._cancel(number)
             raise
         finally:
-            self._open.pop(number, None)
+            self._forget(number)
 
     def handle(self, frame: ChannelFrame) -> None:
         """Take a frame of the peer in. Never blocks.
@@ -199,18 +209,43 @@ class Channel:
             raise RemoteProtocolError("an answer comes in too many parts")
         waiting.parts.append(part.body)
         waiting.size += len(part.body)
+        waiting.owed += len(part.body)
+        self._coming_bytes += len(part.body)
         if waiting.size > ANSWER_BYTES_MAX:
             raise RemoteProtocolError("an answer is over the size limit")
+        if waiting.owed > CREDIT_BYTES:
+            raise RemoteProtocolError("an answer comes without credit")
         if not part.last:
-            self._send(Credit(part.id, len(part.body)))
+            self._coming[part.id] = waiting
+            self._grant()
             return
+        self._coming.pop(part.id, None)
+        self._grant()
         if part.status:
             waiting.done.set_exception(AskRefusedError(part.status, part.reason))
             return
         body = b"".join(waiting.parts)
         if hashlib.sha256(body).digest() != part.digest:
             raise RemoteProtocolError("an answer has another digest than it says")
+        waiting.parts.clear()
         waiting.done.set_result(body)
+
+    def _grant(self) -> None:
+        """Give the credit that is owed, while there is room; without room to the first alone."""
+        for place, (number, waiting) in enumerate(self._coming.items()):
+            if place and self._coming_bytes > ANSWERS_BYTES_MAX:
+                return
+            if waiting.owed:
+                self._send(Credit(number, waiting.owed))
+                waiting.owed = 0
+
+    def _forget(self, number: int) -> None:
+        """The asker has the answer, or has given up."""
+        waiting = self._open.pop(number)
+        self._coming.pop(number, None)
+        self._coming_bytes -= waiting.size
+        if not self._closed:
+            self._grant()
 
     def _serve(self, request: Request) -> None:
         if request.id in self._serving:
@@ -254,15 +289,23 @@ class Channel:
                 del self._serving[request.id]
 
     async def _send_answer(self, number: int, body: bytes, serving: _Serving) -> None:
-        pieces = [body[i : i + PART_BYTES] for i in range(0, len(body), PART_BYTES)] or [b""]
-        for n, piece in enumerate(pieces, 1):
-            while serving.credit < len(piece):
-                serving.more.clear()
-                await serving.more.wait()
-            serving.credit -= len(piece)
-            last = n == len(pieces)
-            digest = hashlib.sha256(body).digest() if last else b""
-            self._send(AnswerPart(number, n, last, digest=digest, body=piece))
+        if len(body) > ANSWER_BYTES_MAX:
+            raise AskRefusedError("ANSWER_TOO_LARGE", "the answer is over the size limit")
+        if self._leaving_bytes + len(body) > ANSWERS_BYTES_MAX + ANSWER_BYTES_MAX:
+            raise AskRefusedError("OVERLOADED", "too many large answers wait for the line")
+        self._leaving_bytes += len(body)
+        try:
+            for n, start in enumerate(range(0, len(body) or 1, PART_BYTES), 1):
+                piece = body[start : start + PART_BYTES]
+                while serving.credit < len(piece):
+                    serving.more.clear()
+                    await serving.more.wait()
+                serving.credit -= len(piece)
+                last = start + PART_BYTES >= len(body)
+                digest = hashlib.sha256(body).digest() if last else b""
+                self._send(AnswerPart(number, n, last, digest=digest, body=piece))
+        finally:
+            self._leaving_bytes -= len(body)
 
     def _refuse(self, number: int, status: str, reason: str) -> None:
         if not self._closed:

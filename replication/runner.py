@@ -5,7 +5,8 @@ decisions are the core's (replication/core/link.py); all durable state is the st
 stream ends, for whatever reason, nothing here survives: the next stream starts from the store.
 
 Frames go out in two queues: replication in the core's order, questions and answers beside it. A
-question is never behind more than one batch, and a flood of answers never starves the lanes.
+question is never behind more than one batch, and a flood of answers never starves the lanes. Both
+are bounded: a peer that does not take what its own frames call forth is cut off with QUEUE_FULL.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from typing import Any, Final, Protocol, assert_never
 
 from hierarchy_config.errors import FenheError
 from replication.channel import CREDIT_BYTES, OPEN_REQUESTS_MAX, Answerer, Channel, ChannelFrame
-from replication.core.config import LinkConfig, PeerRole
+from replication.core.config import (
+    QUEUE_BATCHES_LIMIT,
+    QUEUE_BYTES_LIMIT,
+    LinkConfig,
+    PeerRole,
+)
 from replication.core.effects import (
     ApplyBatch,
     Close,
@@ -50,6 +56,7 @@ from replication.core.model import (
 )
 from replication.core.outbound import LaneView
 from replication.errors import RemoteProtocolError
+from replication.unsaved import Unsaved
 
 __all__ = ["FrameStream", "LinkEnded", "LinkRunner", "LinkStore", "RunnerClock"]
 
@@ -58,6 +65,10 @@ FLUSH_S: Final = 2.0
 SAVE_PAUSE_S: Final = 0.05
 CHANNEL_BYTES_MAX: Final = OPEN_REQUESTS_MAX * (CREDIT_BYTES + 64 * 1024)
 """Most that questions and answers may take while they wait for the line."""
+LANE_FRAMES_MAX: Final = 4 * len(Lane) * QUEUE_BATCHES_LIMIT
+"""Most frames of replication that may wait for the line: twice a window's batches and receipts."""
+LANE_BYTES_MAX: Final = 2 * QUEUE_BYTES_LIMIT
+"""Most bytes of rows in them: a window, and once more what was sent again after a refusal."""
 _FRAME_BYTES: Final = 512
 """What a frame takes in memory beside its body."""
 
@@ -82,7 +93,7 @@ class LinkStore(Protocol):
         """Apply rows and save the cursor in one durable transaction; a FenheError refuses it."""
 
     def save_delivered(self, peer: str, cursor: Cursor, receipt: Receipt | None) -> None:
-        """Remember what the peer has confirmed."""
+        """Remember what the peer has confirmed: `cursor` may be further than the receipt says."""
 
     def save_mark(self, peer: str, mark: Mark) -> None:
         """Remember how fresh the copies of the peer's homes are."""
@@ -139,10 +150,11 @@ class LinkRunner:
         self._on_up = on_up
         self.channel = Channel(self._queue_channel, answer, peer=config.peer_id)
         self._lane_frames: deque[Frame] = deque()
+        self._lane_bytes = 0
         self._channel_frames: deque[ChannelFrame] = deque()
         self._channel_bytes = 0
         self._to_write = asyncio.Event()
-        self._deliveries: dict[Lane, tuple[Cursor, Receipt | None]] = {}
+        self._unsaved = Unsaved()
         self._to_save = asyncio.Event()
         self._ended: asyncio.Future[LinkEnded] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,7 +173,7 @@ class LinkRunner:
             for work in (
                 self._read_frames(),
                 self._write_frames(),
-                self._save_deliveries(),
+                self._save_what_was_said(),
                 self._tick(),
             ):
                 self._start(work)
@@ -252,10 +264,11 @@ class LinkRunner:
             case ApplyBatch():
                 self._start(self._apply(effect))
             case SaveDelivered(cursor, receipt):
-                self._deliveries[cursor.lane] = (cursor, receipt)
+                self._unsaved.note_delivery(cursor, receipt)
                 self._to_save.set()
             case SaveMark(mark):
-                self._start(self._in_thread(self._store.save_mark, self.peer, mark))
+                self._unsaved.note_mark(mark)
+                self._to_save.set()
             case LinkUp(hello):
                 # What follows must find the peer's epoch on disk, so later effects wait.
                 self._paused = True
@@ -275,11 +288,19 @@ class LinkRunner:
         self.log_advanced(self._head())
 
     def _queue(self, frame: Frame) -> None:
+        if self._ended.done():
+            return
         self._lane_frames.append(frame)
+        self._lane_bytes += _body_bytes(frame)
+        if len(self._lane_frames) > LANE_FRAMES_MAX or self._lane_bytes > LANE_BYTES_MAX:
+            # No honest peer gets here: what it is owed lies within the window both ways.
+            self._finish(LinkEnded("QUEUE_FULL", "the peer does not take what it is sent"))
         self._drained.clear()
         self._to_write.set()
 
     def _queue_channel(self, frame: ChannelFrame) -> None:
+        if self._ended.done():
+            return
         self._channel_frames.append(frame)
         self._channel_bytes += _weight(frame)
         if self._channel_bytes > CHANNEL_BYTES_MAX:
@@ -331,7 +352,7 @@ class LinkRunner:
             self._perform(self._core.batch_applied(lane, effect.cursor_after, self._now()))
 
     async def _read_frames(self) -> None:
-        while True:
+        while not self._ended.done():
             frame = await self._stream.read()
             if frame is None:
                 self._finish(LinkEnded("LINK_DOWN", "the peer ended the stream"))
@@ -356,19 +377,21 @@ class LinkRunner:
                     self._channel_bytes -= _weight(frame)
                     await self._stream.write(frame)
                 if self._lane_frames:
-                    await self._stream.write(self._lane_frames.popleft())
+                    next_frame = self._lane_frames.popleft()
+                    self._lane_bytes -= _body_bytes(next_frame)
+                    await self._stream.write(next_frame)
             self._drained.set()
 
-    async def _save_deliveries(self) -> None:
-        """Save the newest cursor of each lane; those in between need no row of their own."""
+    async def _save_what_was_said(self) -> None:
+        """Save cursors and marks one after the other: nothing older lands behind what is newer."""
         while True:
             await self._to_save.wait()
             self._to_save.clear()
-            pending, self._deliveries = self._deliveries, {}
-            for cursor, receipt in pending.values():
+            for cursor, receipt in self._unsaved.take_deliveries():
                 await self._in_thread(self._store.save_delivered, self.peer, cursor, receipt)
-            # A durable transaction a receipt costs more than sending a small batch. What is lost by
-            # a crash within the pause is sent again, and the peer has it already.
+            mark = self._unsaved.take_mark()
+            if mark is not None:
+                await self._in_thread(self._store.save_mark, self.peer, mark)
             await asyncio.sleep(SAVE_PAUSE_S)
 
     async def _tick(self) -> None:
@@ -383,6 +406,10 @@ class LinkRunner:
             if self.is_up:
                 mark = await loop.run_in_executor(self._threads, self._store.mark_for, self.peer)
                 self._perform(self._core.marks_ready(mark, self._now()))
+
+
+def _body_bytes(frame: Frame) -> int:
+    return frame.body_bytes if isinstance(frame, Batch) else 0
 
 
 def _weight(frame: ChannelFrame) -> int:

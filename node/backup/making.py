@@ -33,7 +33,7 @@ from node.security.sealing import DataKeys, WrappedKey
 from node.settings import NodeSettings, load_settings
 from node.storage import CHANGELOG, EngineLimits, open_engine
 from node.storage.migrations import head_revision, revision_of
-from replication.changelog import ChangeLog, LogReaders, RelaySequencer, write_transaction
+from replication.changelog import ChangeLog, CounterSequencer, LogReaders, write_transaction
 
 __all__ = ["READER", "Made", "make_backup"]
 
@@ -248,7 +248,7 @@ class _Making:
             node_id=node_id,
             store_epoch=life.epoch,
             sealer=keys,
-            numbering=RelaySequencer(CHANGELOG, store_epoch=life.epoch),
+            numbering=CounterSequencer(CHANGELOG, store_epoch=life.epoch),
         )
 
     def _write(

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from node.cli.output import EXIT_FAILED, command, errors, out, print_json, print_table, printable
+from node.cli.output import (
+    EXIT_FAILED,
+    command,
+    errors,
+    format_bytes,
+    out,
+    print_json,
+    print_table,
+    printable,
+)
 from node.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -111,7 +120,9 @@ def new(file: Annotated[Path, typer.Argument(help="File to make.")]) -> None:
     from node.backup.keys import new_key_file
 
     new_key_file(file, os.urandom)
-    out.print(f"The key is in {file}. Keep a copy where the node and its backups are not.")
+    out.print(
+        f"The key is in {file}. Keep a copy where the node and its backups are not.", soft_wrap=True
+    )
 
 
 @app.command(name="list")
@@ -217,7 +228,8 @@ def restore(  # noqa: PLR0917 -- the options of a command
         return
     out.print(
         f"Node {done.node_id} is restored from backup {done.number} ({done.rows:,} rows); its "
-        f"store begins epoch {done.epoch} and recovers. Start it: fenhe node run --data {data}",
+        f"store begins epoch {done.epoch} and recovers. Start it: fenhe node run --data {data}; "
+        "then see how far it is: fenhe node recover --status",
         soft_wrap=True,
     )
 
@@ -237,7 +249,7 @@ def _show_list(source: str, node: str | None, secret: BackupSecret | None, as_js
     if as_json:
         print_json(_as_json(held, faults))
     else:
-        _print_list(held)
+        _print_list(held, is_proven=secret is not None)
         for fault in faults:
             errors.print(printable(f"{fault.code}: {fault.message}"), markup=False)
     if not held and not faults:
@@ -268,20 +280,24 @@ def _as_json(held: Sequence[Held], faults: Sequence[BackupError]) -> dict[str, o
     }
 
 
-def _print_list(held: Sequence[Held]) -> None:
+def _print_list(held: Sequence[Held], *, is_proven: bool) -> None:
     print_table(
-        ("backup", "kind", "made at", "epoch", "log at", "rows", "bytes", "release"),
+        ("backup", "kind", "made at (UTC)", "epoch", "log at", "rows", "size", "release", "proven"),
         [
             (
                 each.manifest.number,
                 each.manifest.kind,
-                each.manifest.created_at,
+                each.manifest.created_at[:19].replace("T", " "),
                 each.manifest.store_epoch,
                 each.manifest.head,
                 sum(each.manifest.counts.values()),
-                each.manifest.bytes,
+                format_bytes(each.manifest.bytes),
                 each.manifest.release,
+                "yes" if each.keys is not None else "no",
             )
             for each in held
         ],
+        right=("size",),
     )
+    if held and not is_proven:
+        errors.print("Not proven: give --key to see whether they are what was written.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +12,18 @@ from google.protobuf.json_format import MessageToDict
 
 import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config import NodeId, load_region, shipped_region
+from hierarchy_config.errors import Fault
 from node.cli import joining_cmd, recover_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, format_bytes, out, print_json, print_table, printable
 from node.clock import SystemClock
+from node.errors import NodeError
 from node.security.caller import CallerKind
 from node.security.suites import Suite
 from protos.fenhe.common.v1 import common_pb2
 from protos.fenhe.node.v1 import node_pb2_grpc
 
-__all__ = ["app"]
+__all__ = ["ConfirmationMissingError", "app"]
 
 app = typer.Typer(no_args_is_help=True)
 recover_cmd.add_to(app)
@@ -29,6 +32,14 @@ joining_cmd.add_to(app)
 DataDir = Annotated[
     Path, typer.Option("--data", envvar="FENHE_DATA", help="The node's data folder.")
 ]
+
+
+class ConfirmationMissingError(NodeError):
+    """A step that cannot be taken back was not confirmed."""
+
+    code = "CONFIRMATION_MISSING"
+    fault = Fault.CALLER
+    default_hint = "If the database was put back by hand, give the command with --yes."
 
 
 class KindOption(StrEnum):
@@ -92,7 +103,9 @@ def init(  # noqa: PLR0917 -- the options of a command
     initialise(data, hierarchy, new, SystemClock())
     if rebuild:
         begin_rebuilt(data, SystemClock())
-    out.print(f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}")
+    out.print(
+        f"Node {node_id} is made in {data}. Start it: fenhe node run --data {data}", soft_wrap=True
+    )
 
 
 @app.command()
@@ -139,10 +152,15 @@ def new_epoch(
     above: Annotated[
         int, typer.Option(min=0, help="An epoch that a neighbour remembers; greater than that.")
     ] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation.")] = False,
 ) -> None:
     """Begin a new life of a store that was put back by hand."""
     from node.new_epoch import begin_new_epoch
+    from node.settings import load_settings
 
+    node_id = load_settings(data).node_id
+    if not yes:
+        _confirm_new_epoch(node_id)
     begun = begin_new_epoch(data, above=above)
     out.print(
         f"The store of node {begun.node_id} is at epoch {begun.now}, was at {begun.before}. "
@@ -154,6 +172,29 @@ def new_epoch(
         "meanwhile; amendments and retractions wait (fenhe node recover --status).",
         soft_wrap=True,
     )
+
+
+def _confirm_new_epoch(node_id: str) -> None:
+    """Say what it costs and ask; somebody who cannot be asked has to say --yes.
+
+    Raises:
+        ConfirmationMissingError: Nobody can be asked, or the answer is no.
+    """
+    errors.print(
+        f"Only for a store that was put back by hand: until its parent and every child have "
+        f"answered, node {node_id} will amend, retract and move nothing and answer no question "
+        "for its own home, and this cannot be taken back.",
+        soft_wrap=True,
+    )
+    if not _is_terminal():
+        raise ConfirmationMissingError("there is no terminal to ask at; nothing was changed")
+    if not typer.confirm(f"Begin a new epoch of node {node_id}?", err=True):
+        raise ConfirmationMissingError("not confirmed; nothing was changed")
+
+
+def _is_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
 
 
 @app.command()
@@ -174,20 +215,35 @@ def status(
             )
         )
         return
+    _show_state(response)
+    _show_links(response)
+
+
+def _show_state(response: pb.StatusResponse) -> None:
+    """What the node is and holds."""
     out.print(
         f"{response.node_id} {response.name} ({response.level}), fenhe {response.version}, "
-        f"{response.database}, profile {response.profile}, up {response.uptime_ms // 1000} s"
+        f"{response.database}, profile {response.profile}, up {response.uptime_ms // 1000} s",
+        soft_wrap=True,
     )
     print_table(("table", "rows"), sorted(response.rows.items()))
     out.print(
-        f"Change log at {response.log_sequence}, columnar replica at {response.columnar_sequence}."
+        f"Change log at {response.log_sequence}, about {format_bytes(response.log_bytes)}, pruned "
+        f"to {response.log_pruned_to}; columnar replica at {response.columnar_sequence}.",
+        soft_wrap=True,
     )
-    out.print(
-        f"Change log takes about {format_bytes(response.log_bytes)}, pruned to "
-        f"{response.log_pruned_to}."
-    )
+    out.print(f"Store epoch {response.store_epoch}, region epoch {response.config_epoch}.")
+    if response.config_epoch_decided:
+        errors.print(
+            f"Region epoch {response.config_epoch_decided} is decided and not in force here yet "
+            "(fenhe hierarchy history, at the root)."
+        )
     if response.recovering:
         errors.print("Recovering: amendments and retractions wait (fenhe node recover --status).")
+
+
+def _show_links(response: pb.StatusResponse) -> None:
+    """How far each lane is, and what is amiss."""
     print_table(
         ("link", "to", "state", "lane", "delivered to", "applied to", "to go"),
         [

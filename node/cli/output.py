@@ -48,11 +48,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """A plain table; numbers to the right."""
+def print_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    title: str = "",
+    *,
+    right: Sequence[str] = (),
+) -> None:
+    """A plain table; numbers to the right, and so are the columns named, of sizes with units."""
     numeric = [
-        bool(rows) and all(isinstance(row[i], int | float) for row in rows if row[i] is not None)
-        for i in range(len(headers))
+        header in right
+        or (
+            bool(rows)
+            and all(isinstance(row[i], int | float) for row in rows if row[i] is not None)
+        )
+        for i, header in enumerate(headers)
     ]
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for header, is_number in zip(headers, numeric, strict=True):

@@ -22,6 +22,13 @@ app = typer.Typer(no_args_is_help=True)
 
 CALL_S: Final = 30
 
+_SEALED: Final = "sealed"
+_EXITS: Final = {
+    "released": "judged again and admitted",
+    "superseded": "the row is held here at that version or a newer one",
+    "discarded": "it is never applied here, however often it is sent again",
+}
+
 ItemId = Annotated[int, typer.Argument(min=1, help="Number of the item, as listed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -64,7 +71,7 @@ def list_items(
                 item.item_id,
                 item.cause,
                 item.peer,
-                item.table or f"entry of {item.rows}",
+                item.table or ("a letter" if item.form == _SEALED else "an entry"),
                 item.resident_id[:8] or "–",
                 item.attempts,
                 _short(item.last_at),
@@ -73,7 +80,10 @@ def list_items(
             for item in page.items
         ],
     )
-    out.print(f"{page.waiting} wait in all. See one: fenhe quarantine show ITEM")
+    out.print(
+        f"{page.waiting} wait in all; times are UTC. An item's exits: fenhe quarantine show ITEM",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -85,21 +95,47 @@ def show(item_id: ItemId, credentials: CredentialsOption = None, as_json: AsJson
         print_json(_as_dict(item))
         return
     lane = common_pb2.Lane.Name(item.lane).removeprefix("LANE_").lower()
-    state = f"{item.closed_as} at {item.closed_at}" if item.closed_as else "waits"
-    lines = (
-        ("state", state + (f": {item.reason}" if item.reason else "")),
+    for name, value in (
+        ("state", _state(item)),
         ("cause", f"{item.cause}: {item.meaning}"),
-        ("tried", f"{item.attempts} times, first {item.first_at}, last {item.last_at}"),
-        ("next", item.retry_at or "never by itself"),
+        ("tried", f"{item.attempts}x, first {item.first_at[:19]}Z, last {item.last_at[:19]}Z"),
         ("from", f"{item.peer}, lane {lane}"),
-        ("row", f"{item.table or 'a whole entry'} {item.row_id}, {item.form}, {item.rows} row(s)"),
+        *_subject(item),
+        ("origin", f"{item.origin_node} {item.origin_epoch}/{item.origin_sequence}"),
+    ):
+        out.print(f"{name:<9} {printable(value)}", markup=False, soft_wrap=True)
+    if not item.closed_as:
+        out.print(
+            f"{'next':<9} {_next(item)}. Or: fenhe quarantine retry, ask or skip {item.item_id} "
+            "(docs/cli.md has a table of causes)",
+            soft_wrap=True,
+        )
+
+
+def _state(item: pb.QuarantineItem) -> str:
+    if not item.closed_as:
+        return "waits"
+    said = f"{item.closed_as} at {item.closed_at[:19]}Z: {_EXITS.get(item.closed_as, '')}"
+    return f"{said} ({item.reason})" if item.reason else said
+
+
+def _next(item: pb.QuarantineItem) -> str:
+    if item.retry_at:
+        return f"judged again by itself at {item.retry_at[:19]}Z"
+    return "nothing by itself, an operator decides"
+
+
+def _subject(item: pb.QuarantineItem) -> tuple[tuple[str, str], ...]:
+    """The row; or what is known of an entry that was not read, or of a letter."""
+    if item.whole_entry:
+        kind = "a letter" if item.form == _SEALED else f"a whole entry of {item.rows} row(s)"
+        return (("what", f"{kind}, not opened here; for home {item.home_node}"),)
+    return (
+        ("row", f"{item.table} {item.row_id}, {item.form}"),
         ("resident", item.resident_id or "not known"),
         ("version", f"{item.version_epoch}.{item.version_number}"),
         ("author", f"{item.author_node}, home {item.home_node}"),
-        ("origin", f"{item.origin_node} {item.origin_epoch}/{item.origin_sequence}"),
     )
-    for name, value in lines:
-        out.print(f"{name:<9} {printable(value)}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -132,7 +168,8 @@ def ask(item_id: ItemId, credentials: CredentialsOption = None, as_json: AsJson 
         print_json(_as_dict(answer))
         return
     out.print(
-        f"{answer.peer} sends {answer.rows} row(s) again; see fenhe quarantine show {item_id}"
+        f"{answer.peer} sends {answer.rows} row(s) again; see fenhe quarantine show {item_id}",
+        soft_wrap=True,
     )
 
 
@@ -142,7 +179,12 @@ def _told(done: pb.QuarantineOutcome, as_json: bool) -> None:
     elif done.outcome == "waiting":
         out.print(f"Item {done.item_id} still waits: {printable(done.cause)}", markup=False)
     else:
-        out.print(f"Item {done.item_id} is {done.outcome}; {done.applied} row(s) applied.")
+        means = _EXITS.get(done.outcome, "")
+        out.print(
+            f"Item {done.item_id} is {done.outcome}: {means}; {done.applied} row(s) applied.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _short(stamp: str) -> str:

@@ -18,6 +18,13 @@ app = typer.Typer(no_args_is_help=True)
 
 CALL_S: Final = 30
 
+_NEXT: Final = {
+    "waiting_key": "nothing; the home's certificate is asked for again by itself, so see that the "
+    "nodes on the way run.",
+    "refused": "look at the code at the home's line: it waits in the home's quarantine and is "
+    "judged again there.",
+}
+
 
 @app.callback()
 def group() -> None:
@@ -73,13 +80,14 @@ def _show(found: care.WhereResponse) -> None:
 
 
 def _letter_line(letter: care.Letter) -> str:
-    """What the author knows of the letter, in a line."""
+    """What the author knows of the letter, and what can be done, in a line or two."""
     said = f"Letter {letter.letter_id}: {letter.state}"
     if letter.code:
-        said += f" ({letter.code})"
-    said += f", sent {letter.attempts} time(s)"
+        said += f" by {letter.code}"
+    said += f" {letter.attempts}x" if letter.state == "sent" else f", sent {letter.attempts}x"
     if letter.receipt_at:
-        said += f", receipt of {letter.receipt_at} signed with {letter.receipt_key_id[:16]}"
+        said += f", receipt of {letter.receipt_at[:19]}Z signed with {letter.receipt_key_id[:16]}"
     elif letter.next_at:
-        said += f", again at {letter.next_at}"
-    return said
+        said += f", again at {letter.next_at[:19]}Z"
+    step = _NEXT.get(letter.state)
+    return f"{said}\nNext: {step}" if step else said

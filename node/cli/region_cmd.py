@@ -140,20 +140,21 @@ def _text(file: Path) -> str:
 
 def _show_plan(said: pb.PlanResponse) -> None:
     out.print(f"From epoch {said.epoch_now} to epoch {said.epoch_next}:")
-    print_table(
-        ("change", "node", "how", "nodes below", "residents", "rows"),
-        [
-            (
-                each.kind,
-                each.node_id or "–",
-                each.detail,
-                each.nodes_below,
-                each.residents if each.HasField("residents") else "unknown",
-                each.rows if each.HasField("rows") else "unknown",
-            )
-            for each in said.changes
-        ],
-    )
+    if said.changes:
+        print_table(
+            ("change", "node", "how", "nodes below", "residents", "rows"),
+            [
+                (
+                    each.kind,
+                    each.node_id or "–",
+                    each.detail,
+                    each.nodes_below,
+                    each.residents if each.HasField("residents") else "unknown",
+                    each.rows if each.HasField("rows") else "unknown",
+                )
+                for each in said.changes
+            ],
+        )
     for each in said.changes:
         if each.key_digest:
             out.print(f"{each.node_id} has the key {each.key_digest[:32]}… (compare it there)")

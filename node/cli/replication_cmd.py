@@ -71,8 +71,9 @@ def _show(response: pb.ReplicationStatusResponse) -> None:
         errors.print(printable(f"  {alarm.message}"), markup=False)
         errors.print(printable(f"  Next: {alarm.next_step}"), markup=False)
     print_table(
-        ("to", "link", "lane", "state", "receipt", "at", "lag", "oldest", "bytes", "rate/s"),
+        ("to", "lane", "state", "receipt", "at", "lag", "oldest", "bytes", "rate/s"),
         [_line(link, lane) for link in response.links for lane in link.lanes],
+        right=("lag", "oldest", "bytes", "rate/s"),
     )
     for cause, waiting in sorted(response.quarantine.items()):
         out.print(f"Quarantine: {waiting} of {cause}; see fenhe quarantine list.")
@@ -89,9 +90,8 @@ def _line(link: pb.LinkReplication, lane: pb.LaneReplication) -> tuple[object, .
     more = "+" if lane.at_least else ""
     return (
         link.peer,
-        "up" if link.connected else "down",
         common_pb2.Lane.Name(lane.lane).removeprefix("LANE_").lower(),
-        f"{lane.state} x{lane.refusals}" if lane.refusals else lane.state,
+        f"{lane.state} x{lane.refusals} {lane.refused}" if lane.refusals else lane.state,
         lane.receipt_number,
         lane.receipt_at[5:19].replace("T", " ") or "–",
         f"{lane.lag_entries}{more}",

@@ -67,8 +67,34 @@ def import_bundle(
     with connected(find_credentials(credentials)) as channel:
         stub = bundles_pb2_grpc.BundleServiceStub(channel)
         answer: pb.ImportBundleResponse = stub.Import(_pieces(file), timeout=CALL_S)
+    _show(answer)
+    if answer.receipts:
+        receipts = file.with_name(file.name + RECEIPTS_SUFFIX)
+        with _new_file(receipts) as stream:
+            stream.write(answer.receipts)
+        out.print(
+            f"Carry {receipts} back to {answer.peer}: fenhe replication import {receipts.name}",
+            soft_wrap=True,
+        )
+    refused = [lane for lane in answer.lanes if lane.refused]
+    for lane in refused:
+        errors.print(printable(f"{lane.refused}: {lane.next_step}"), markup=False)
+    if refused:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show(answer: pb.ImportBundleResponse) -> None:
+    """What was in the file, lane by lane."""
+    are_receipts = answer.kind == "receipts"
+    if not answer.lanes:
+        out.print(
+            f"These receipts of {answer.peer} confirm nothing new."
+            if are_receipts
+            else f"The bundle of {answer.peer} holds nothing that this node lacks."
+        )
+        return
     print_table(
-        ("lane", "applied", "had already", "refused", "holds to"),
+        ("lane", "confirmed" if are_receipts else "applied", "had already", "refused", "holds to"),
         [
             (
                 common_pb2.Lane.Name(lane.lane).removeprefix("LANE_").lower(),
@@ -80,18 +106,6 @@ def import_bundle(
             for lane in answer.lanes
         ],
     )
-    if answer.receipts:
-        receipts = file.with_name(file.name + RECEIPTS_SUFFIX)
-        receipts.write_bytes(answer.receipts)
-        out.print(
-            f"Carry {receipts} back to {answer.peer}: fenhe replication import {receipts.name}",
-            soft_wrap=True,
-        )
-    refused = [lane for lane in answer.lanes if lane.refused]
-    for lane in refused:
-        errors.print(printable(f"{lane.refused}: {lane.next_step}"), markup=False)
-    if refused:
-        raise typer.Exit(EXIT_FAILED)
 
 
 def _new_file(path: Path) -> BinaryIO:

@@ -95,4 +95,9 @@ def _show(report: pb.VerifyReport) -> None:
         for row in link.undecided:
             line = f"{link.peer}: {row.direction} {row.table} {row.row_id}: {row.cause}"
             errors.print(printable(line), markup=False)
-    out.print("Equal." if report.equal else "Not equal.")
+    if report.equal:
+        out.print("Equal.")
+    elif any(link.differing > link.repaired for link in report.links):
+        out.print("Not equal.")
+    else:
+        out.print("Not complete: what was compared is equal.")

@@ -80,7 +80,7 @@ class LocalSide:
             store: This node's.
             maker: Makes database rows.
             pair: The link's ends, one of them this node.
-            number: Numbers what has committed; the log's head.
+            number: Returns the log's durable head.
             delivered: Log sequences that the other end has confirmed, by lane.
             changed: Called after rows were mended: the log has grown.
         """

@@ -84,9 +84,15 @@ def to_body(body: Mapping[str, Any]) -> bytes:
 
 
 def parse_body(raw: bytes) -> Mapping[str, Any]:
-    """What to_body made. Raises RegionStatementError: it is no JSON object."""
+    """What to_body made. Raises RegionStatementError: it is no JSON object.
+
+    Nor is one with text that is not Unicode: a lone surrogate can neither be signed nor stored.
+    """
     try:
-        body = json.loads(raw)
+        # Strictly UTF-8: left to itself, json would also take UTF-16, and lone surrogates as bytes.
+        body = json.loads(raw.decode("utf-8"))
+        if b"\\u" in raw:
+            to_body(body)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):

@@ -46,6 +46,8 @@ _FACTS_MS: Final = 5_000
 _HAND_DOWN_MS: Final = 10_000
 _AGAIN_S: Final = 1.0
 _LAST_WORD_S: Final = 0.5
+_ASKED_MAX: Final = 16
+_COUNT_MAX: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,9 @@ class Coordinator:
         change = HierarchyChange(self._c.hierarchy, new)
         unsettled = await self._unsettled()
         answer = await self._keeper.look(_LOOK_MS)
+        ahead = sorted(n for n, epoch in answer["nodes"].items() if epoch > change.old.epoch)
+        if ahead:
+            unsettled += (_named("are at a later epoch than this root", ahead),)
         homes = {each.node_id: self._c.hierarchy.subtree(each.node_id) for each in change.moved} | {
             each.node_id: frozenset({each.node_id}) for each in change.closed
         }
@@ -109,8 +114,11 @@ class Coordinator:
         )
 
     async def _unsettled(self) -> tuple[str, ...]:
+        if self._c.storage.recovery.active:
+            # What was decided after the backup is known to the neighbours alone.
+            return ("this root recovers: see `fenhe node recover --status`",)
         waiting = await self.pending()
-        if waiting is not None and (waiting.decision or waiting.progress.get("draining")):
+        if waiting is not None and waiting.is_decided:
             return (f"epoch {waiting.epoch} is decided and waits for closed nodes to deliver",)
         row = await self._c.blocking(self._c.epochs.get, self._c.hierarchy.epoch)
         if row is None or row.offer is None or row.progress.get("settled"):
@@ -123,9 +131,12 @@ class Coordinator:
                 return None
             try:
                 said = await self._c.ask(node_id, CENSUS, {"homes": sorted(asked)}, _CENSUS_MS)
-                return Census(int(said["residents"]), int(said["rows"]), str(said["key"]))
-            except (FenheError, KeyError, TypeError, ValueError):
+            except FenheError:
                 return None
+            residents, rows = _count(said, "residents"), _count(said, "rows")
+            if residents is None or rows is None:
+                return None
+            return Census(residents, rows, str(said.get("key", "")))
 
         answers = await asyncio.gather(*(ask(*each) for each in homes.items()))
         return {
@@ -170,6 +181,11 @@ class Coordinator:
                 )
             if row is None or before is None:
                 raise RegionRollbackError("no epoch before the one in force is known here")
+            if self._c.storage.recovery.active:
+                raise RegionRollbackError(
+                    "this root recovers: what it decided last is not known here yet",
+                    hint="Wait until `fenhe node recover --status` says that it is over.",
+                )
             if row.purge_order is not None:
                 raise RegionRollbackError(
                     f"the old branches were ordered to delete what left them by epoch {row.epoch}"
@@ -199,6 +215,7 @@ class Coordinator:
         deadline = self._c.clock.monotonic_ms() + wish.wait_s * 1000
         while True:
             holding = await self._distribute(offer)
+            await self._refuse_decided(offer, holding)
             missing = self._missing(change, offer, holding, wish)
             if not missing:
                 break
@@ -236,6 +253,25 @@ class Coordinator:
         await self._keeper.pass_on(statements, holding, _OFFER_MS)
         return holding
 
+    async def _refuse_decided(self, offer: Offer, holding: Holding) -> None:
+        """Refuse to decide an epoch that was decided on, which this root has lost by a restore.
+
+        Whoever holds another content or a later epoch is asked for what the root signed, which is
+        then carried out. Also of those that are given up: a signature is no matter of who is there.
+
+        Raises:
+            RegionBlockedError: It is so.
+        """
+        other = {node_id for node_id, epoch in holding.have.items() if epoch > offer.epoch}
+        for node_id in sorted((other | set(holding.refused)) - {self._c.node_id})[:_ASKED_MAX]:
+            if await self._keeper.learn(NodeId(node_id)):
+                self._keeper.spawn(self.carry_out(_LAST_WORD_S, _HAND_DOWN_MS))
+                raise RegionBlockedError(
+                    f"epoch {offer.epoch} was decided on before, {node_id} holds what this root "
+                    "signed: it is carried out now",
+                    hint="Wait until `fenhe hierarchy history` shows it settled, then plan anew.",
+                )
+
     def _missing(
         self, change: HierarchyChange, offer: Offer, holding: Holding, wish: Wish
     ) -> list[NodeId]:
@@ -243,7 +279,7 @@ class Coordinator:
         return sorted(
             node_id
             for node_id in set(change.old.nodes) - set(wish.without)
-            if holding.have.get(node_id, 0) < offer.epoch
+            if holding.have.get(node_id) != offer.epoch
             or (node_id in change.concerned and not self._keys(node_id, offer, holding))
         )
 
@@ -309,10 +345,10 @@ class Coordinator:
                     if node_id == closing.node_id:
                         await self._c.ask(node_id, OFFER, {"epochs": [told]}, _FACTS_MS)
                     said = await self._c.ask(node_id, DRAIN, {"head": head}, _FACTS_MS)
-                    head, drained = int(said["head"]), bool(said["drained"])
-                except (FenheError, KeyError, TypeError, ValueError) as error:
-                    code = error.code if isinstance(error, FenheError) else "ANSWER"
-                    self._log.info("not drained yet", peer=node_id, code=code)
+                    head = _count(said, "head") or head
+                    drained = said.get("drained") is True
+                except FenheError as error:
+                    self._log.info("not drained yet", peer=node_id, code=error.code)
                 if not drained:
                     await asyncio.sleep(_AGAIN_S)
         self._log.info("a closed node is drained", peer=closing.node_id, epoch=row.epoch)
@@ -413,6 +449,12 @@ class Coordinator:
 def _resending(change: HierarchyChange) -> set[NodeId]:
     above = {each for move in change.moved for each in change.new.path_to_root(move.node_id)}
     return {each for each in above if change.resending(each)}
+
+
+def _count(said: Mapping[str, Any], name: str) -> int | None:
+    """A count in a peer's answer; None: it says none."""
+    value = said.get(name)
+    return value if type(value) is int and 0 <= value <= _COUNT_MAX else None
 
 
 def _named(what: str, nodes: Sequence[NodeId]) -> str:

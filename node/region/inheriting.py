@@ -14,7 +14,7 @@ from hierarchy_config.errors import FenheError
 from node.logs import get_logger
 from node.region.context import RegionContext, parse_body, to_body
 from node.region.errors import RegionStatementError
-from node.storage.moving import START, Position
+from node.storage.moving import START, Position, read_position
 from replication.channel import AskRefusedError
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.model import Request
@@ -36,9 +36,12 @@ class Inheriting:
         self._told = ""
 
     async def take(self) -> None:
-        """Take over everything that is due; returns early if nobody answers, to be called again."""
+        """Take over everything that is due; returns early if nobody answers, to be called again.
+
+        Not while this node recovers: what it wrote itself is still to come back.
+        """
         closed = self._c.hierarchy.entry(self._c.node_id).succeeds
-        if closed is None:
+        if closed is None or self._c.storage.recovery.active:
             return
         while (after := await self._c.blocking(self._place, closed)) is not None:
             try:
@@ -54,7 +57,7 @@ class Inheriting:
         if any(row.progress.get("inherited") == closed for row in rows):
             return None
         here = next(row for row in rows if row.epoch == self._c.hierarchy.epoch)
-        return Position(*here.progress.get("inherit", [START.table, START.row_id]))
+        return read_position(here.progress.get("inherit")) or START
 
     async def _page(self, closed: NodeId, after: Position) -> bool:
         parent = self._c.hierarchy.parent(self._c.node_id)
@@ -62,14 +65,19 @@ class Inheriting:
             return False
         asked = {"code": closed, "table": after.table, "row_id": after.row_id}
         answer = await self._c.ask(parent, INHERIT, asked, _ASK_MS)
-        await self._c.blocking(self._store, closed, answer)
+        await self._c.blocking(self._store, closed, after, answer)
         return True
 
-    def _store(self, closed: NodeId, answer: Any) -> None:
+    def _store(self, closed: NodeId, after: Position, answer: Any) -> None:
         rows, following = answer.get("rows"), answer.get("next")
         if not isinstance(rows, str):
             raise RegionStatementError("the rows of a closed node cannot be read")
-        self._c.storage.moving.take_over(decode_changes(CODEC_JSON, rows.encode()), closed)
+        place = read_position(following)
+        if following is not None and (place is None or place <= after):
+            raise RegionStatementError("the rows of a closed node go on nowhere")
+        taken = self._c.storage.moving.take_over(decode_changes(CODEC_JSON, rows.encode()), closed)
+        if taken.refused:
+            self._log.error("rows of a closed node are refused", code=closed, rows=taken.refused)
         epoch = self._c.hierarchy.epoch
         if following is None:
             head = self._c.number()
@@ -115,7 +123,7 @@ class Inheriting:
 
 
 def _asked(body: Any) -> tuple[NodeId, Position]:
-    code, table, row_id = body.get("code"), body.get("table"), body.get("row_id")
-    if not isinstance(code, str) or not isinstance(table, int) or not isinstance(row_id, str):
+    code, after = body.get("code"), read_position([body.get("table"), body.get("row_id")])
+    if not isinstance(code, str) or after is None:
         raise AskRefusedError("INVALID_REQUEST", "a question for rows has another shape")
-    return NodeId(code), Position(table, row_id)
+    return NodeId(code), after

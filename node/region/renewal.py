@@ -2,7 +2,7 @@
 
 The child asks the node above for certificates of the keys it has. The node above signs only what it
 would sign at enrolment (node/security/authority.py), and of a moved node only the keys that the
-root's decision names. The child takes only chains that lead to the root it has.
+root's decision names. The child takes only chains, of its own authority too, that lead to the root.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from node.logs import get_logger
 from node.region.context import RegionContext, parse_body, to_body
 from node.region.errors import RegionRenewalError
 from node.security.authority import JoinRequest, SignedNode, load_authority, sign_node
+from node.security.authority_chain import verify_authority
 from node.security.caller import CallerKind
 from node.security.certificates import (
     authority_name,
     certificate_request,
-    certificates_from_pem,
     private_key_from_pem,
     requested_key,
 )
@@ -47,7 +47,7 @@ class Renewal:
         self._c = context
         self._clock = clock
         self._log = get_logger("region")
-        self._told = ""
+        self._told = ("", "")
 
     @property
     def is_due(self) -> bool:
@@ -102,18 +102,21 @@ class Renewal:
                 )
             )
         except FenheError as error:
-            self._say(error)
+            self._say(error.code, error.message)
+            return False
+        except OSError as error:
+            # As on a full disk: the former certificates stand, and it is asked again.
+            self._say("FILES", error.strerror or type(error).__name__)
             return False
         said = base.hierarchy.dns_name(base.node_id)
         self._log.info("certificates are renewed", certificate=said)
         return True
 
-    def _say(self, error: FenheError) -> None:
+    def _say(self, code: str, reason: str) -> None:
         """One line when the reason changes, not one a try."""
-        said = f"{error.code}: {error.message}"
-        if said != self._told:
-            self._told = said
-            self._log.warning("no new certificate yet", code=error.code, reason=error.message)
+        if (code, reason) != self._told:
+            self._told = (code, reason)
+            self._log.warning("no new certificate yet", code=code, reason=reason)
 
 
 def install_renewed(
@@ -135,20 +138,17 @@ def install_renewed(
     folder = NodeFolder(data_dir)
     root_pem = folder.tls.root.read_bytes()
     tls_key = private_key_from_pem(read_secret(folder.tls.private_key)).public_key()
-    ca_key = private_key_from_pem(read_secret(folder.authority_key)).public_key()
+    ca_key = private_key_from_pem(read_secret(folder.authority_key))
     try:
         peer = verify_chain(tls_chain, root_pem, hierarchy, now)
-        own = certificates_from_pem(authority_chain)[0]
-        name = authority_name(own)
+        verify_authority(authority_chain, ca_key, root_pem, hierarchy, node_id, now)
     except FenheError as error:
         raise RegionRenewalError(f"certificates that cannot be used: {error.message}") from None
     identity = peer.identity
     if identity.kind is not CallerKind.NODE or identity.node_id != node_id:
         raise RegionRenewalError("the certificate is of somebody else")
-    if peer.public_key != tls_key or own.public_key() != ca_key:
-        raise RegionRenewalError("the certificates are of other keys than this node's")
-    if name.node_id != node_id or name.dns_name != hierarchy.dns_name(node_id):
-        raise RegionRenewalError("the authority is of somebody else")
+    if peer.public_key != tls_key:
+        raise RegionRenewalError("the certificate is of another key than this node's")
     keep_former(folder.tls.chain)
     write_public(folder.authority_chain, authority_chain)
     write_public(folder.tls.chain, tls_chain)

@@ -50,6 +50,11 @@ class EpochRow:
     progress: Mapping[str, Any]
 
     @property
+    def is_decided(self) -> bool:
+        """Whether the root has signed it: in force, to be carried out, or waiting to be drained."""
+        return self.decision is not None or bool(self.progress.get("draining"))
+
+    @property
     def hierarchy(self) -> Hierarchy:
         """The hierarchy of its text."""
         return parse_region(self.text, file=f"epoch {self.epoch}")
@@ -74,6 +79,15 @@ class EpochStore:
         """One epoch."""
         return self._transactions.read(lambda connection: _get(connection, epoch))
 
+    def decided_after(self, epoch: int) -> int:
+        """The last epoch after one that is decided on and not in force here; 0: none."""
+        query = select(_T).where(_T.c.epoch > epoch, _T.c.state == EpochState.PENDING.value)
+        rows = self._transactions.read(
+            lambda connection: [_row(each) for each in connection.execute(query)]
+        )
+        decided = (row for row in rows if row.decision or row.progress.get("draining"))
+        return max((row.epoch for row in decided), default=0)
+
     def keep_offer(self, offer: Offer, digest: str) -> EpochRow:
         """Keep a configuration as pending; the same again changes nothing.
 
@@ -94,7 +108,7 @@ class EpochStore:
                 connection.execute(insert(_T).values(row))
             elif held.text == offer.text:
                 return held
-            elif held.decision is not None or held.state is not EpochState.PENDING:
+            elif held.is_decided or held.state is not EpochState.PENDING:
                 raise RegionNotNextError(f"epoch {offer.epoch} was decided on with another content")
             else:
                 connection.execute(update(_T).where(_T.c.epoch == offer.epoch).values(values))

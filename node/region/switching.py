@@ -1,7 +1,8 @@
 """The files of a switch from one epoch to the next, each written whole or not at all.
 
 The order: the former region file (what the node's certificate may still be named by), the settings,
-the region file. Whoever finds the region file of an epoch finds the others too.
+the region file. Whoever finds the region file of an epoch finds the others too. A death before it
+may leave a node without its parent's address; it starts all the same, and writes the rest.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import grpc
 
+from node.region.errors import RegionStatementError
 from protos.fenhe.node.v1 import region_pb2, region_pb2_grpc
 
 __all__ = ["epochs_after"]
@@ -18,10 +19,14 @@ async def epochs_after(channel: grpc.aio.Channel, epoch: int) -> list[dict[str, 
 
     Raises:
         grpc.aio.AioRpcError: It does not answer, or not this node.
+        RegionStatementError: What it answers is no text.
     """
     stub = region_pb2_grpc.RegionServiceStub(channel)
     answer = await stub.Epochs(region_pb2.EpochsRequest(after=epoch), timeout=_CALL_S)
-    return [
-        {"offer": each.offer.decode(), "decision": each.decision.decode() or None}
-        for each in answer.epochs
-    ]
+    try:
+        return [
+            {"offer": each.offer.decode(), "decision": each.decision.decode() or None}
+            for each in answer.epochs
+        ]
+    except UnicodeDecodeError:
+        raise RegionStatementError("signed epochs cannot be read") from None

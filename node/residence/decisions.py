@@ -16,6 +16,7 @@ from node.residence.residence import Residence
 from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
+from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id
 from replication.core.model import Operation, RowChange, Value, Version
 
@@ -119,6 +120,12 @@ class ProposalDesk:
     def _accept(self, connection: Connection, proposal: Proposal) -> None:
         """Write the proposed row as this home's own next version of it."""
         change = proposal.change
+        there = held_rows(connection, change.table, [change.row_id]).get(change.row_id)
+        if there is not None and there.resident_id != change.resident_id:
+            raise InvalidRequestError(
+                "the proposed row is another resident's here",
+                hint="Reject the proposal with a reason, and look at the node that sent it.",
+            )
         known = self._residence.known(connection, change.resident_id)
         if known is None or known.home_node != self._store.node_id:
             raise ResidentMovedError(known.home_node if known else "", 0)

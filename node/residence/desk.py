@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
@@ -20,13 +21,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hierarchy_config.errors import FenheError
 from hierarchy_config.model import NodeId
+from node.aside import ITEM_FAULTS, is_passing
 from node.errors import DeniedError, InvalidRequestError, NotFoundError
 from node.links.hub import LinkHub, RequestHandler
 from node.logs import get_logger
 from node.residence.errors import MoveNotNeededError, MoveRefusedError, ResidentMovedError
 from node.residence.homes import SignedGrant
 from node.residence.moves import REQUESTED_EPOCH, MoveState
-from node.residence.papers import Ask, ask_in, ask_out, grant_in, grant_out
+from node.residence.papers import Ask, ask_in, ask_out, grant_in, grant_out, home_in, home_out
 from node.residence.residence import Knowledge, Residence
 from node.residence.steps import MoveSteps
 from node.security.caller import Caller, CallerKind, caller_for, local_operator
@@ -38,9 +40,9 @@ from node.storage.shapes import is_row_id
 from replication.channel import AskError, AskRefusedError
 from replication.core.model import Request as LinkRequest
 from replication.core.residence import (
-    Decision,
     KnownHome,
-    Request,
+    MoveDecision,
+    MoveRequest,
     believed_claim,
     may_ask,
     newest_home,
@@ -55,6 +57,9 @@ _KNOWN_MS: Final = 3_000
 _PULSE_S: Final = 1.0
 _AGAIN_MS: Final = 15_000
 _REASON_MAX: Final = 200
+_MOVE: Final = "move"
+_LOOKED_AT: Final = 20
+"""Moves set aside that are looked at in one pulse."""
 
 _NOT_REACHED: Final = frozenset({"LINK_DOWN", "ASK_TIMEOUT", "ASK_FAILED", "RECOVERING"})
 """Refusals that say nothing of the move: it is asked for again."""
@@ -81,7 +86,7 @@ class Whereabouts:
 
 
 class ResidenceDesk:
-    """One node's desk. `number`: numbers what has committed, before steps that look at numbers."""
+    """One node's desk. `number`: the durable head of the log, before steps that look at numbers."""
 
     def __init__(
         self,
@@ -220,25 +225,28 @@ class ResidenceDesk:
         known = await self._read(lambda c: self._residence.known(c, ask.resident_id))
         present = newest_home((known, ask.known))
         ask = replace(ask, known=present)
-        request = Request(ask.resident_id, ask.to_node, ask.reason)
+        request = MoveRequest(ask.resident_id, ask.to_node, ask.reason)
         step = self._residence.decide(request, present)
-        if step.decision in {Decision.GRANT, Decision.REFUSE_HERE_ALREADY} and present is not None:
+        if (
+            step.decision in {MoveDecision.GRANT, MoveDecision.REFUSE_HERE_ALREADY}
+            and present is not None
+        ):
             fresh = await self._present(ask, present)
             if fresh != present:
                 ask, present = replace(ask, known=fresh), fresh
                 step = self._residence.decide(request, present)
         match step.decision:
-            case Decision.GRANT | Decision.REFUSE_HERE_ALREADY if present is not None:
+            case MoveDecision.GRANT | MoveDecision.REFUSE_HERE_ALREADY if present is not None:
                 home = present
                 signed = await self._write(lambda c: self._residence.grant(c, caller, ask, home))
                 self._notify()
                 return signed
-            case Decision.ASK_ABOVE:
+            case MoveDecision.ASK_ABOVE:
                 above = self._hub.hierarchy.parent(self._store.node_id)
                 if above is None:
                     raise NotFoundError("no such resident is known here")
                 return await self._asked(above, ask)
-            case Decision.ASK_BELOW:
+            case MoveDecision.ASK_BELOW:
                 return await self._asked(NodeId(step.node), ask)
             case _:
                 raise NotFoundError("no such resident is known here")
@@ -267,18 +275,17 @@ class ResidenceDesk:
         body = json.dumps({"resident_id": resident_id}).encode()
         try:
             answer = await self._hub.ask(child, KNOWN_METHOD, body, remaining_ms=_KNOWN_MS)
-            said = json.loads(answer)
-            claim = KnownHome(str(said["home_node"]), int(said["home_epoch"]))
-        except (AskError, ValueError, KeyError, TypeError):
+        except AskError:
             return None
+        claim = home_in(answer)
         subtree = self._hub.hierarchy.subtree(child)
-        return claim if claim.home_node in subtree and claim.home_epoch > 0 else None
+        return claim if claim is not None and claim.home_node in subtree else None
 
     async def _answer_known(self, _peer: NodeId, request: LinkRequest) -> bytes:
         """Tell the parent his newest home, as known here or further down."""
         try:
             resident_id = str(json.loads(request.body)["resident_id"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InvalidRequestError("not a question for a resident's home") from None
         if not is_row_id(resident_id):
             raise InvalidRequestError("not a question for a resident's home")
@@ -289,11 +296,7 @@ class ResidenceDesk:
             if tree.is_in_subtree(place, here):
                 below = await self._known_of(tree.next_hop(here, place), resident_id)
                 known = newest_home((known, below))
-        said = {
-            "home_node": known.home_node if known else "",
-            "home_epoch": known.home_epoch if known else 0,
-        }
-        return json.dumps(said).encode()
+        return home_out(known)
 
     async def _answer_child(self, peer: NodeId, request: LinkRequest) -> bytes:
         """A child asks for a grant, for itself or for somebody below it."""
@@ -301,7 +304,7 @@ class ResidenceDesk:
         below = self._hub.hierarchy.subtree(peer)
         own = await self._read(lambda c: self._residence.known(c, ask.resident_id))
         present = believed_claim(own, ask.known, below)
-        wanted = Request(ask.resident_id, ask.to_node, ask.reason)
+        wanted = MoveRequest(ask.resident_id, ask.to_node, ask.reason)
         if ask.asked_by not in below or not may_ask(below, present, wanted):
             raise AskRefusedError("DENIED", f"{peer} has no part in this resident's move")
         purpose = ask.reason or "move of a resident"
@@ -342,16 +345,34 @@ class ResidenceDesk:
 
     async def pulse(self) -> None:
         """One look at everything that is due."""
+        await self._blocking(self._forget_done)
         due = await self._blocking(self._steps.due)
         if not due:
             return
         await self._blocking(self._number)
         for resident_id, home_epoch in due:
-            if home_epoch == REQUESTED_EPOCH:
-                await self._ask_again(resident_id)
+            try:
+                if home_epoch == REQUESTED_EPOCH:
+                    await self._ask_again(resident_id)
+                else:
+                    await self._blocking(partial(self._steps.step, resident_id, home_epoch))
+            except ITEM_FAULTS as error:
+                await self._blocking(partial(self._put_off, resident_id, home_epoch, error))
             else:
-                await self._blocking(lambda r=resident_id, e=home_epoch: self._steps.step(r, e))  # type: ignore[misc]
+                self._store.aside.clear(_MOVE, resident_id)
         self._notify()
+
+    def _put_off(self, resident_id: str, home_epoch: int, error: Exception) -> None:
+        """One move cannot go on, as with a row of his that does not open: others do not wait."""
+        waits = self._steps.put_off(resident_id, home_epoch)
+        if waits and not is_passing(error):
+            self._store.aside.add(_MOVE, resident_id, error)
+
+    def _forget_done(self) -> None:
+        """What was set aside and came to its end another way: a letter, another grant."""
+        for resident_id in self._store.aside.keys(_MOVE, _LOOKED_AT):
+            if not self._steps.waits(resident_id):
+                self._store.aside.clear(_MOVE, resident_id)
 
     async def _ask_again(self, resident_id: str) -> None:
         """Ask once more for what was noted and could not be answered."""

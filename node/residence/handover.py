@@ -15,7 +15,9 @@ from sqlalchemy import Connection
 
 from hierarchy_config.model import NodeId
 from node.clock import Ids
+from node.logs import get_logger
 from node.residence.errors import HandoverInvalidError
+from node.residence.fence import RowFence
 from node.residence.homes import Homes, SignedGrant
 from node.residence.moves import Move, Moves, MoveState
 from node.residence.papers import HANDOVER, piece_in, piece_out, pieces_of
@@ -25,7 +27,6 @@ from node.residence.rows import IDENTITY_TABLES, ResidentRows
 from node.security.caller import local_operator
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
-from node.storage.rows import held_rows
 from node.storage.shapes import fits_schema, refuse_unspeakable
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.transit import Letter, Subject
@@ -76,6 +77,8 @@ class Handover:
         self._pieces = pieces
         self._proposals = proposals
         self._ids = ids
+        self._fence = RowFence(store)
+        self._log = get_logger("residence")
         self.learn: Callable[[Connection, SignedGrant], None] = lambda _c, _s: None
         """Proves and records the grant that a history brings along."""
         self.arrived_late: Callable[[Connection, Move, NodeId], None] = lambda _c, _m, _n: None
@@ -162,21 +165,46 @@ class Handover:
             _refuse_unfit(change, piece.resident_id)
         now_ms = self._store.clock.now_ms()
         self._pieces.keep(connection, letter.sender, piece, now_ms)
-        move = self._moves.get(connection, grant.resident_id, grant.home_epoch)
         for history in self._pieces.complete(connection, piece.resident_id):
-            if grant.home_node != self._store.node_id:
-                self._pass_on(connection, grant, history)
-            elif move is not None and move.state is MoveState.GRANTED:
-                if not history.whole:
-                    continue
-                move = self._take_over(connection, grant, move, history)
+            if history.handover_id == piece.handover_id:
+                self._use(connection, grant, history)
             else:
-                base = _base_of(move)
-                self._merge(connection, grant, _Said(history.changes, history.judged), base)
-                if history.whole and move is not None and move.state is MoveState.SETTLED:
-                    self.arrived_late(connection, move, NodeId(history.sender))
-            self._pieces.drop(connection, history.handover_id)
+                self._use_waiting(connection, grant, history)
         return ""
+
+    def _use_waiting(self, connection: Connection, grant: Grant, history: History) -> None:
+        """Use a set that came whole before. What is wrong with it is not this letter's fault.
+
+        Its sender was told that it is here, so it stays, and is tried again with the next letter.
+        """
+
+        def use() -> str:
+            self._use(connection, grant, history)
+            return ""
+
+        code = self._store.post.attempt(connection, use)
+        if code:
+            said = {"handover": history.handover_id, "sender": history.sender, "code": code}
+            self._log.error("a history that has come may not be taken", **said)
+
+    def _use(self, connection: Connection, grant: Grant, history: History) -> None:
+        """Do with a set that is whole what is to be done with it; a late one waits for the first.
+
+        Raises:
+            HandoverInvalidError: Some of it may not be written here.
+        """
+        move = self._moves.get(connection, grant.resident_id, grant.home_epoch)
+        if grant.home_node != self._store.node_id:
+            self._pass_on(connection, grant, history)
+        elif move is not None and move.state is MoveState.GRANTED:
+            if not history.whole:
+                return
+            self._take_over(connection, grant, move, history)
+        else:
+            self._merge(connection, grant, _Said(history.changes, history.judged), _base_of(move))
+            if history.whole and move is not None and move.state is MoveState.SETTLED:
+                self.arrived_late(connection, move, NodeId(history.sender))
+        self._pieces.drop(connection, history.handover_id)
 
     def _may_ship(self, sender: NodeId, grant: Grant) -> bool:
         """The old home's side, up to the granter; whoever else lies there may have been his home.
@@ -195,10 +223,12 @@ class Handover:
 
     def _take_over(
         self, connection: Connection, grant: Grant, move: Move, history: History
-    ) -> Move:
+    ) -> None:
         """Become his home: identity rows are this node's from here on, records keep their author.
 
-        What this node holds of him already is taken over with the rest.
+        What this node holds of him already is taken over with the rest. A row that may not be
+        written here is left out: whoever shipped it misses it in what this home says it holds, and
+        sends it again by itself, to be refused.
         """
         newest: dict[tuple[str, str], RowChange] = {}
         own = self._rows.read(connection, grant.resident_id, before_epoch=grant.home_epoch)
@@ -207,12 +237,18 @@ class Handover:
             held = newest.get(key)
             if held is None or change.version > held.version:
                 newest[key] = change
+        taken = [self._as_home(change, grant) for change in newest.values()]
+        newer, unfit = self._fence.judged(connection, taken)
+        if unfit:
+            said = {"handover": history.handover_id, "sender": history.sender, "rows": len(unfit)}
+            self._log.error("rows of a history may not be written here", **said)
+        refused = {(change.table, change.row_id) for change in unfit}
         base = {
             change.row_id: [change.version.author_epoch, change.version.number]
             for change in newest.values()
-            if change.table in IDENTITY_TABLES
+            if change.table in IDENTITY_TABLES and (change.table, change.row_id) not in refused
         }
-        self._rows.write(connection, [self._as_home(change, grant) for change in newest.values()])
+        self._rows.write(connection, newer)
         now_ms = self._store.clock.now_ms()
         holding = replace(
             move,
@@ -223,8 +259,7 @@ class Handover:
             base=json.dumps(base).encode(),
         )
         self._moves.save(connection, holding)
-        self._audit(connection, Action.TAKE_OVER, grant.resident_id, len(newest))
-        return holding
+        self._audit(connection, Action.TAKE_OVER, grant.resident_id, len(newest) - len(unfit))
 
     def _merge(
         self,
@@ -233,17 +268,23 @@ class Handover:
         said: _Said,
         base: Mapping[str, Version],
     ) -> None:
-        """Take what came after the history: newer records are stored, identity edits proposed."""
-        newer: list[RowChange] = []
+        """Take what came after the history: newer records are stored, identity edits proposed.
+
+        Raises:
+            HandoverInvalidError: A row of it may not be written here; nothing was written.
+        """
+        came = [self._as_home(change, grant) for change in said.changes]
+        newer, unfit = self._fence.judged(connection, came)
+        if unfit:
+            raise HandoverInvalidError("a row came under another author or resident")
         proposed = 0
         for change in said.changes:
-            if change.table not in IDENTITY_TABLES:
-                newer.append(change)
-            elif said.judged or self._is_late(change, base):
+            late = said.judged or self._is_late(change, base)
+            if change.table in IDENTITY_TABLES and late:
                 now_ms = self._store.clock.now_ms()
                 proposed += self._proposals.add(connection, self._ids.mint(), change, now_ms)
-        stored = self._only_newer(connection, newer)
-        self._rows.write(connection, [self._as_home(change, grant) for change in stored])
+        stored = [change for change in newer if change.table not in IDENTITY_TABLES]
+        self._rows.write(connection, stored)
         if stored or proposed:
             self._audit(connection, Action.MERGE, grant.resident_id, len(stored) + proposed)
 
@@ -282,25 +323,6 @@ class Handover:
         if change.author_node == self._store.node_id:
             return False
         return judge_late_edit(base.get(change.row_id), change.version) is LateEdit.PROPOSAL
-
-    def _only_newer(self, connection: Connection, changes: Sequence[RowChange]) -> list[RowChange]:
-        by_table: dict[str, list[RowChange]] = {}
-        for change in changes:
-            by_table.setdefault(change.table, []).append(change)
-        newer: list[RowChange] = []
-        for table in sorted(by_table):
-            held = held_rows(connection, table, [change.row_id for change in by_table[table]])
-            for change in by_table[table]:
-                row = held.get(change.row_id)
-                if row is None:
-                    newer.append(change)
-                elif row.author_node != change.author_node or (
-                    row.resident_id != change.resident_id
-                ):
-                    raise HandoverInvalidError("a record came under another author or resident")
-                elif change.version > row.version:
-                    newer.append(change)
-        return newer
 
     def _as_home(self, change: RowChange, grant: Grant) -> RowChange:
         home = replace(change, home_node=grant.home_node, home_epoch=grant.home_epoch)

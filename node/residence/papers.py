@@ -37,6 +37,8 @@ __all__ = [
     "fingerprint",
     "grant_in",
     "grant_out",
+    "home_in",
+    "home_out",
     "piece_in",
     "piece_out",
     "pieces_of",
@@ -56,6 +58,7 @@ _VERSION: Final = 1
 _EPOCH_MAX: Final = 2**31
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NODE: Final = re.compile(r"[0-9]{1,16}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _REASON_MAX: Final = 200
 
 
@@ -227,7 +230,7 @@ def piece_in(body: bytes) -> Piece:
             home_epoch=_count(said["home_epoch"], _EPOCH_MAX),
             number=_count(said["number"], PIECES_MAX),
             total=_count(said["total"], PIECES_MAX),
-            digest=str(said["digest"])[:64],
+            digest=_matched(said["digest"], _DIGEST),
             whole=said["whole"] is True,
             judged=said["judged"] is True,
             rows=rows,
@@ -293,12 +296,28 @@ def ask_in(body: bytes) -> Ask:
         return Ask(
             _id(said["resident_id"]),
             _node(said["to_node"]),
-            str(said["reason"])[:_REASON_MAX],
+            _words(said["reason"]),
             _node(said["asked_by"]),
             known,
         )
     except _BROKEN:
         raise GrantInvalidError("a question for a grant cannot be read") from None
+
+
+def home_out(known: KnownHome | None) -> bytes:
+    """The newest home that a node knows."""
+    home, epoch = (known.home_node, known.home_epoch) if known else ("", 0)
+    return _json({"home_node": home, "home_epoch": epoch})
+
+
+def home_in(body: bytes) -> KnownHome | None:
+    """The newest home that a node says it knows; None: it knows none, or says what is no home."""
+    try:
+        said = json.loads(body)
+        home = KnownHome(_node(said["home_node"]), _count(said["home_epoch"], _EPOCH_MAX))
+    except _BROKEN:
+        return None
+    return home if home.home_epoch > 0 else None
 
 
 _BROKEN: Final = (
@@ -337,6 +356,12 @@ def _id(text: Any) -> str:
 
 def _node(text: Any) -> str:
     return _matched(text, _NODE)
+
+
+def _words(text: Any) -> str:
+    if not isinstance(text, str) or not text.encode():
+        return ""
+    return text[:_REASON_MAX]
 
 
 def _count(number: Any, most: int) -> int:

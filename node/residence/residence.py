@@ -50,7 +50,7 @@ from replication.core.residence import (
     Duty,
     Grant,
     KnownHome,
-    Request,
+    MoveRequest,
     Step,
     decide,
     duty,
@@ -139,7 +139,7 @@ class Residence:
 
     # -- asking and granting --------------------------------------------------------------------
 
-    def decide(self, request: Request, present: KnownHome | None) -> Step:
+    def decide(self, request: MoveRequest, present: KnownHome | None) -> Step:
         """What this node does with a request."""
         return decide(self._store.node_id, request, present, self.path)
 

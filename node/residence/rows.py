@@ -78,7 +78,7 @@ class ResidentRows:
             guarded_upsert(connection, REPLICATED[table], made)
         logged = [change for group in by_table.values() for change in group]
         now_ms = self._store.clock.now_ms()
-        self._store.changelog.append(connection, log_entries(self._store, logged, now_ms))
+        self._store.post.log(connection, log_entries(self._store, logged, now_ms))
 
     def rehome(self, connection: Connection, grant: Grant) -> None:
         """Say in every row held of him where he lives now; tell the readers inside this node.
@@ -157,7 +157,7 @@ class ResidentRows:
             return
         entries = log_entries(self._store, changes, self._store.clock.now_ms())
         quiet = [replace(entry, audience=Audience.HERE) for entry in entries]
-        self._store.changelog.append(connection, quiet)
+        self._store.post.log(connection, quiet)
 
     def _change(self, t: Table, row: RowMapping) -> RowChange:
         spec, cells = TABLES[t.name], self._store.cells

@@ -71,6 +71,28 @@ class MoveSteps:
 
         self._store.transactions.write(work)
 
+    def put_off(self, resident_id: str, home_epoch: int) -> bool:
+        """Look at a move again later, nothing could be done for it; False if nothing is due."""
+
+        def work(connection: Connection) -> bool:
+            move = self._residence.moves.get(connection, resident_id, home_epoch)
+            if move is None or move.next_at is None:
+                return False
+            again_ms = self._store.clock.now_ms() + _LATER_MS
+            self._residence.moves.save(connection, replace(move, next_at=again_ms))
+            return True
+
+        return self._store.transactions.write(work)
+
+    def waits(self, resident_id: str) -> bool:
+        """Whether anything is still to be done about a move of his."""
+        return self._store.transactions.read(
+            lambda connection: any(
+                move.next_at is not None
+                for move in self._residence.moves.of_resident(connection, resident_id)
+            )
+        )
+
     # -- an ancestor in the old home's place ----------------------------------------------------
 
     def _stand_in(self, connection: Connection, move: Move) -> None:

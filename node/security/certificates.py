@@ -57,6 +57,14 @@ _CHAIN_BYTES_MAX: Final = 65_536
 _LEVELS_BELOW_ROOT: Final = len(CareLevel)
 # No DNS name, so that nobody can ever be taken for it.
 _COMMON_NAME: Final = "Fenhe member"
+_NO_AUTHORITY: Final = (
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+    IndexError,
+    StopIteration,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +253,7 @@ def authority_name(certificate: x509.Certificate) -> AuthorityName:
         node_id = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)[0].value
         permitted = constraints.permitted_subtrees or []
         dns_name = next(name.value for name in permitted if isinstance(name, x509.DNSName))
-    except (x509.ExtensionNotFound, IndexError, StopIteration, ValueError):
+    except _NO_AUTHORITY:
         raise CertificateUnusableError("certs/ca.pem is not a node's own authority") from None
     return AuthorityName(str(region), NodeId(str(node_id)), dns_name)
 

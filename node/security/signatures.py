@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
@@ -33,6 +33,13 @@ __all__ = ["Signer", "VerifiedPeer", "verify_chain", "verify_signature"]
 
 _ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
 _AUTHORITIES_MAX: Final = len(CareLevel)
+_UNREADABLE: Final = (
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+)
 
 
 class Signer:
@@ -98,10 +105,13 @@ def verify_chain(
     )
     try:
         verifier.verify(leaf, issuers)
+        key = leaf.public_key()
     except VerificationError as error:
         reason = str(error).split("(", maxsplit=1)[0].strip()
         raise SignatureInvalidError(f"a chain does not lead to the root: {reason}") from None
-    key = leaf.public_key()
+    except _UNREADABLE:
+        # A chain may be whole and signed, and its leaf hold what the library cannot show.
+        raise SignatureInvalidError("a certificate of a chain cannot be read") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise SignatureInvalidError("a signing certificate has a key of another algorithm")
     return VerifiedPeer(identify_certificate(leaf, hierarchy, former), key)

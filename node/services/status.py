@@ -52,6 +52,8 @@ class StatusSources:
     started_ms: int
     alarms: AlarmBook
     pruning: Callable[[], PruningState]
+    decided_after: Callable[[int], int]
+    """The last epoch of the region after one that is decided on; 0: none."""
 
 
 class NodeServicer(node_pb2_grpc.NodeServiceServicer):
@@ -79,6 +81,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             version=program_version(),
             store_epoch=s.link_store.store_epoch,
             config_epoch=s.hierarchy.epoch,
+            config_epoch_decided=s.decided_after(s.hierarchy.epoch),
             database=s.database,
             profile=s.profile_name,
             residents=counts.residents,

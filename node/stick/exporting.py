@@ -38,7 +38,7 @@ class Exporter:
         *,
         batch_bytes: int,
     ) -> None:
-        """`number` numbers what has committed; `batch_bytes`: about so much in a batch."""
+        """`number` returns the durable head; `batch_bytes`: about so much in a batch."""
         self._links = links
         self._greet = greet
         self._number = number
@@ -66,8 +66,10 @@ class Exporter:
     def _batches(self, peer: NodeId, lane: Lane, memory: LinkMemory, head: int) -> Iterator[Batch]:
         epoch = StreamEpoch(self._links.store_epoch, memory.peer_store_epoch or _FIRST_EPOCH)
         saved = memory.outbound.get(lane)
-        # What it has confirmed is what it would claim.
-        claimed = saved if saved is not None and saved.stream_epoch == epoch else None
+        # What it has confirmed is what it would claim; what was passed over since, it knows not.
+        claimed = memory.confirmed.get(lane)
+        if claimed is not None and claimed.stream_epoch != epoch:
+            claimed = None
         out = OutboundLane(lane, resume_point(Cursor(lane, epoch, 0, 0), claimed, saved))
         met = self._links.met(peer)
         out.take_wishes(met.features if met is not None else ())

@@ -19,6 +19,7 @@ from node.cache import Cache, CachedAnswer, ChangedResidents, Held
 from node.security.caller import Caller
 from node.storage.audit import Deed
 from node.storage.context import StoreContext
+from node.storage.logged import read_log
 from node.storage.model import StoredResident
 from node.storage.reads import Reader, named_id, resident_read
 from node.storage.scope import sees
@@ -105,7 +106,8 @@ class ResidentAnswers:
             return ChangedResidents(kept.scanned_to, _changed(kept.entries))
 
         def work(connection: Connection) -> ChangedResidents:
-            part = self._store.changelog.read(
+            part = read_log(
+                self._store,
                 connection,
                 after=after,
                 lane=_LANE,

@@ -41,6 +41,11 @@ class Misfit(StrEnum):
     LETTER_KIND_UNKNOWN = "LETTER_KIND_UNKNOWN"
     RESIDENT_UNKNOWN = "RESIDENT_UNKNOWN"
     AUTHOR_NOT_SENDER = "AUTHOR_NOT_SENDER"
+    GRANT_UNKNOWN = "GRANT_UNKNOWN"
+    GRANT_INVALID = "GRANT_INVALID"
+    HANDOVER_INVALID = "HANDOVER_INVALID"
+    NOT_THE_HOME = "NOT_THE_HOME"
+    SEAL_BROKEN = "SEAL_BROKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,11 @@ CAUSES: Final[Mapping[str, _Known]] = MappingProxyType(
         Misfit.LETTER_KIND_UNKNOWN: _heals("a letter of a kind that this release does not know"),
         Misfit.RESIDENT_UNKNOWN: _heals("a record by letter of a resident not registered here"),
         Misfit.AUTHOR_NOT_SENDER: _stays("a record by letter of another node than its author"),
+        Misfit.GRANT_UNKNOWN: _heals("a history whose grant has not arrived here"),
+        Misfit.GRANT_INVALID: _heals(f"a grant of another than the common ancestor{_REGION}"),
+        Misfit.HANDOVER_INVALID: _heals(f"a letter of a hand-over that may not be taken{_REGION}"),
+        Misfit.NOT_THE_HOME: _heals("a new home's word whose grant has not arrived here"),
+        Misfit.SEAL_BROKEN: _heals("a letter about a row or letter here that does not open"),
     }
 )
 """Every cause that this release gives."""

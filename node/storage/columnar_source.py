@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, Select, select
 
 from node.storage.context import StoreContext
+from node.storage.logged import read_log
 from node.storage.model import ColumnarChanges, ColumnarRows
 from node.storage.rows import chunks
 from node.storage.specs import RECORD_TABLES, RESIDENTS, Leaving, TableSpec
@@ -50,7 +51,8 @@ class ColumnarSource:
         """See Storage.columnar_changes."""
 
         def work(connection: Connection) -> ColumnarChanges:
-            part = self._store.changelog.read(
+            part = read_log(
+                self._store,
                 connection,
                 after=after,
                 lane=None,

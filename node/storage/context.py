@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
+from node.aside import AsideBook
 from node.clock import Clock, Ids
 from node.residence.homes import Homes
 from node.storage.audit import Auditor
@@ -55,3 +56,4 @@ class StoreContext:
     post: Post
     recovery: Recovery
     homes: Homes
+    aside: AsideBook = field(default_factory=AsideBook)

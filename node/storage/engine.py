@@ -1,7 +1,8 @@
 """Opens the database, and refuses one that could lose what it has acknowledged.
 
 kill -9 proves nothing about durability: a power cut lost hundreds of commits under settings that
-survived every kill (docs: GUARANTEES). So the settings are read back from the database itself.
+survived every kill (I1 in replication/GUARANTEES.md). So the settings are read back from the
+database itself.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ is deleted is gone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Table, delete, func, select
@@ -20,21 +20,24 @@ from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.pieces import encoded_pieces
 from node.storage.purging import note_purged
-from node.storage.rows import RowMaker, chunks
+from node.storage.rows import RowMaker, chunks, held_rows
+from node.storage.shapes import is_row_id
 from node.storage.specs import RESIDENTS, TABLES
+from node.storage.stored import change_or_aside
+from node.storage.succession import Succession, Taken
 from node.storage.tables import CHANGELOG, REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import NewEntry
 from replication.core.codec import CODEC_JSON
-from replication.core.model import Audience, Form, Lane, Operation, RowChange, Version
+from replication.core.model import Audience, Form, Operation, RowChange, Version
 
-__all__ = ["START", "HomeCounts", "MovingRows", "Position"]
+__all__ = ["START", "HomeCounts", "MovingRows", "Position", "read_position"]
 
 _TABLES: Final = tuple(TABLES)
 _HOMES_A_QUERY: Final = 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Position:
     """Where the next call begins: the table's place in the schema, the last row id done."""
 
@@ -43,6 +46,15 @@ class Position:
 
 
 START: Final = Position(0, "")
+
+
+def read_position(said: Any) -> Position | None:
+    """The position that a peer or a table says as [table, row id]; None: it is none."""
+    if not isinstance(said, list) or [type(each) for each in said] != [int, str]:
+        return None
+    table, row_id = said
+    is_place = 0 <= table < len(_TABLES) and (row_id == "" or is_row_id(row_id))
+    return Position(table, row_id) if is_place else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,7 @@ class MovingRows:
             t, rows = _slice(
                 connection, after, limit, lambda t: (t.c.form == Form.FULL.value,), homes, authors
             )
-            entries = self._entries([self._change(t, row) for row in rows])
+            entries = self._entries(self._changes(t, rows))
             self._store.changelog.append(connection, entries)
             return _next(after, rows, limit)
 
@@ -174,43 +186,54 @@ class MovingRows:
                 None,
                 lock=False,
             )
-            return [self._change(t, row) for row in rows], _next(after, rows, limit)
+            return self._changes(t, rows), _next(after, rows, limit)
 
         return self._store.transactions.read(work)
 
-    def take_over(self, changes: Sequence[RowChange], closed: NodeId) -> int:
-        """Store rows of a closed home as this node's, which succeeds it; how many. Durable.
+    def take_over(self, changes: Sequence[RowChange], closed: NodeId) -> Taken:
+        """Store rows of a closed home, as the nodes above gave them, as this node's. Durable.
 
         Who they are and what the closed node wrote gets this node as its author, under the next
-        author epoch; what others wrote stays theirs. All get this node as their home.
+        author epoch; what others wrote stays theirs. All get this node as their home. What an
+        honest node would not have given is left out.
         """
         here = self._store.node_id
-        taken = [_taken_over(each, closed, here) for each in changes if each.home_node == closed]
+        succession = Succession(closed, here, self._store.hierarchy)
 
-        def work(connection: Connection) -> int:
+        def work(connection: Connection) -> Taken:
+            taken = succession.judge(
+                changes,
+                lambda table, ids: held_rows(connection, table, ids),
+                lambda table, ids: self._clear(connection, table, ids),
+            )
             by_table: dict[str, list[RowChange]] = defaultdict(list)
-            for change in taken:
+            for change in taken.rows:
                 by_table[change.table].append(change)
             for table, group in sorted(by_table.items()):
                 rows = [self._maker.row(each) for each in sorted(group, key=_row_id)]
                 guarded_upsert(connection, REPLICATED[table], rows)
-            if taken:
+            if taken.rows:
                 operator = local_operator(here, self._store.hierarchy, f"{closed} was closed")
-                deed = Deed(Action.PUT, taken[0].table, Outcome.DONE, len(taken))
+                deed = Deed(Action.PUT, taken.rows[0].table, Outcome.DONE, len(taken.rows))
                 self._store.auditor.write(connection, operator, deed)
-            self._store.changelog.append(connection, self._entries(taken))
-            return len(taken)
+            self._store.changelog.append(connection, self._entries(taken.rows))
+            return taken
 
         return self._store.transactions.write(work)
 
-    def _change(self, t: Table, row: RowMapping) -> RowChange:
-        spec, cells = TABLES[t.name], self._store.cells
-        values: Mapping[str, Any] = {}
-        if not row["deleted"]:
-            opened = {**cells.open(spec, row), **cells.open_unknown(spec, row)}
-            values = {name: value for name, value in opened.items() if value is not None}
-        operation = Operation.DELETE if row["deleted"] else Operation.PUT
-        return _as_change(t, row, operation, values)
+    def _clear(self, connection: Connection, table: str, ids: set[str]) -> dict[str, RowChange]:
+        """Rows held under these ids, by id."""
+        t = REPLICATED[table]
+        found: dict[str, RowChange] = {}
+        for some in chunks(sorted(ids)):
+            rows = connection.execute(select(t).where(t.c.row_id.in_(some))).mappings()
+            found |= {each.row_id: each for each in self._changes(t, list(rows))}
+        return found
+
+    def _changes(self, t: Table, rows: Sequence[RowMapping]) -> list[RowChange]:
+        """Clear. One that does not open is set aside: it must not hold back the home's others."""
+        found = (change_or_aside(self._store, t.name, row) for row in rows)
+        return [change for change in found if change is not None]
 
     def _entries(
         self, changes: Sequence[RowChange], audience: Audience = Audience.EVERYBODY
@@ -273,32 +296,18 @@ def _row_id(change: RowChange) -> str:
     return change.row_id
 
 
-def _taken_over(change: RowChange, closed: NodeId, here: NodeId) -> RowChange:
-    moved = replace(change, home_node=here, home_epoch=change.home_epoch + 1)
-    if TABLES[change.table].lane is not Lane.IDENTITY and change.author_node != closed:
-        return moved
-    version = Version(change.version.author_epoch + 1, 1)
-    return replace(moved, author_node=here, version=version)
-
-
 def _tombstone(t: Table, row: RowMapping) -> RowChange:
-    return _as_change(t, row, Operation.DELETE, {})
-
-
-def _as_change(
-    t: Table, row: RowMapping, operation: Operation, values: Mapping[str, Any]
-) -> RowChange:
     return RowChange(
         table=t.name,
         row_id=row["row_id"],
         resident_id=row["resident_id"],
         version=Version(row["version_epoch"], row["version_number"]),
-        operation=operation,
+        operation=Operation.DELETE,
         author_node=row["author_node"],
         home_node=row["home_node"],
         home_epoch=row["home_epoch"],
         schema_version=row["schema_version"],
         recorded_at=row["recorded_at"],
         form=Form(row["form"]),
-        values=values,
+        values={},
     )

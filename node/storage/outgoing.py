@@ -14,7 +14,9 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from hierarchy_config.model import NodeId
+from node.aside import ITEM_FAULTS
 from node.storage.context import StoreContext
+from node.storage.logged import read_log
 from node.storage.rows import chunks
 from node.storage.snapshot import Entitled, SnapshotReader
 from node.storage.snapshot_place import Kind, Place
@@ -183,7 +185,8 @@ class OutgoingReader:
         return LogPart(tuple(found), scanned, "", dropped)
 
     def _slice(self, connection: Connection, asked: _Asked, after: int) -> LogSlice:
-        return self._store.changelog.read(
+        return read_log(
+            self._store,
             connection,
             after=after,
             lane=asked.lane,
@@ -298,7 +301,11 @@ class OutgoingReader:
     def _identity_numbers(
         self, connection: Connection | None, resident_ids: Sequence[str]
     ) -> Mapping[str, str]:
-        """The newest identity number of each resident who has one, clear."""
+        """The newest identity number of each resident who has one, clear.
+
+        One that does not open is set aside: his index entry goes without it, and the comparison
+        says so until it is mended.
+        """
         if connection is None:
             return self._store.transactions.read(
                 lambda opened: self._identity_numbers(opened, resident_ids)
@@ -312,9 +319,11 @@ class OutgoingReader:
         numbers: dict[str, str] = {}
         for some in chunks(resident_ids):
             for row in connection.execute(query.where(t.c.resident_id.in_(some))):
-                value = self._store.cells.open_cell(
-                    IDENTIFIERS.name, "value", row.row_id, row.value
-                )
+                try:
+                    value = self._store.cells.open_cell(t.name, "value", row.row_id, row.value)
+                except ITEM_FAULTS as error:
+                    self._store.aside.add(t.name, row.row_id, error)
+                    continue
                 if isinstance(value, str):
                     numbers[row.resident_id] = value
         return numbers

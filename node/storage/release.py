@@ -25,6 +25,7 @@ from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id
 from node.storage.specs import TABLES
 from replication.changelog import QuarantinedItem, QuarantineExit, Together
+from replication.core.admission import Held
 from replication.core.config import PeerRole
 from replication.core.model import Version
 
@@ -146,7 +147,7 @@ class QuarantineDesk:
         return self._transactions.write(work)
 
     def close_superseded(self, after: int, limit: int) -> tuple[int, int]:
-        """Close items whose row is held here at that version or a newer one.
+        """Close items whose row is held here at that version or a newer one, as admission has it.
 
         Looks at `limit` items after item `after`; returns how many were closed and the last item
         looked at, 0 at the end.
@@ -164,6 +165,15 @@ class QuarantineDesk:
 
         return self._transactions.write(work)
 
+    def forget_closed(self, limit: int) -> int:
+        """Delete items that were closed long ago; how many, `limit` at most. Durable on return."""
+        now_ms = self._store.clock.now_ms()
+
+        def work(connection: Connection) -> int:
+            return self._store.quarantine.forget_closed(connection, now_ms=now_ms, limit=limit)
+
+        return self._store.transactions.write(work)
+
     def _retry(self, connection: Connection, item: QuarantinedItem) -> Released:
         role = self._role(item.peer)
         work = self._applier.read(self._store.quarantine.entry(connection, item))
@@ -173,7 +183,7 @@ class QuarantineDesk:
         peer = NodeId(item.peer)
         together = Together(connection)
         self._applier.admit(together, peer, role, [work])
-        if cause := _refused_letter(work):
+        if cause := self._refused_letter(connection, work):
             return self._still(connection, item, cause, now_ms)
         if work.rejected and not item.whole_entry:
             return self._still(connection, item, work.rejected[0][1], now_ms)
@@ -184,6 +194,15 @@ class QuarantineDesk:
         self._store.quarantine.close(connection, item.item_id, exit_as, now_ms)
         self._applier.log(together, [work])
         return Released(item.item_id, exit_as.value, applied=len(work.admitted))
+
+    def _refused_letter(self, connection: Connection, work: EntryWork) -> str:
+        """Why a letter is still not taken: the way it came, or what its handler said just now."""
+        examined = work.letter.examined if work.letter else None
+        letter = examined.letter if examined else None
+        if work.unreadable or letter is None:
+            return work.unreadable
+        inbox = self._store.post.inbox
+        return inbox.outcome(connection, letter.sender, letter.letter_id) or ""
 
     def _still(
         self, connection: Connection, item: QuarantinedItem, cause: str, now_ms: int
@@ -226,24 +245,22 @@ class QuarantineDesk:
         self._store.auditor.write(connection, caller, deed)
 
 
-def _refused_letter(work: EntryWork) -> str:
-    """Why a letter is still not taken: its handler refuses it, or the way it came."""
-    return work.unreadable
-
-
 def _superseded(connection: Connection, items: Sequence[QuarantinedItem]) -> list[QuarantinedItem]:
     ids: dict[str, set[str]] = defaultdict(set)
     for item in items:
         if item.table in TABLES and is_row_id(item.row_id):
             ids[item.table].add(item.row_id)
     held = {
-        (table, row_id): row.version
+        (table, row_id): Held(row.version, row.home_epoch)
         for table in sorted(ids)
         for row_id, row in held_rows(connection, table, ids[table]).items()
     }
     return [
         item
         for item in items
-        if (version := held.get((item.table, item.row_id))) is not None
-        and Version(item.version_epoch, item.version_number) <= version
+        if (row := held.get((item.table, item.row_id))) is not None and _offered(item) <= row
     ]
+
+
+def _offered(item: QuarantinedItem) -> Held:
+    return Held(Version(item.version_epoch, item.version_number), item.home_epoch)

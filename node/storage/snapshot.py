@@ -3,13 +3,14 @@
 Rows come in the order of (table, row id), tombstones included, so a snapshot goes on anywhere from
 its position. What changes meanwhile comes again from the log after the sequence at which the
 snapshot was begun; a receiver takes only greater versions, so nothing is lost or undone. Letters
-are in no table and come from the log, first of all.
+are in no table and come from the log, first of all. A row that does not open is left out and set
+aside: it would stop all that comes behind it, and the comparison of the two ends finds it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,10 +18,11 @@ from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, func, or
 
 from hierarchy_config.model import CopyForm, NodeId
 from node.storage.context import StoreContext
+from node.storage.logged import read_letters
 from node.storage.pieces import encoded_pieces
-from node.storage.sealing import CellSealer
 from node.storage.snapshot_place import END, LETTERS, Kind, Place
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
+from node.storage.stored import change_or_aside
 from node.storage.tables import REPLICATED
 from replication.core.codec import CODEC_JSON
 from replication.core.config import PeerRole
@@ -29,12 +31,10 @@ from replication.core.model import (
     Form,
     Lane,
     LogEntry,
-    Operation,
     RowChange,
-    Version,
 )
 
-__all__ = ["Entitled", "SnapshotPart", "SnapshotReader", "stored_change"]
+__all__ = ["Entitled", "SnapshotPart", "SnapshotReader"]
 
 _ROW_BYTES: Final = 240
 """About what a row takes in an entry beside its own text."""
@@ -145,7 +145,9 @@ class SnapshotReader:
                     chosen = owned
                 else:
                     continue
-                change = stored_change(self._store.cells, place.table, row)
+                change = change_or_aside(self._store, place.table, row)
+                if change is None:
+                    continue
                 chosen.append(change)
                 left -= _ROW_BYTES + _text_bytes(change)
                 if left <= 0:
@@ -175,8 +177,8 @@ class SnapshotReader:
         if place.kind is Kind.OWNED:
             return SnapshotPart((), (), _next_table(place, lane))
         begin = max(after, int(place.row_id or "0", 10))
-        letters = self._store.changelog.letters(
-            connection, lane, after=begin, up_to=place.head, bytes_max=bytes_max
+        letters = read_letters(
+            self._store, connection, lane, after=begin, up_to=place.head, bytes_max=bytes_max
         )
         if letters:
             return SnapshotPart(letters, (), replace(place, row_id=str(letters[-1].sequence)))
@@ -219,29 +221,6 @@ class SnapshotReader:
             for (origin, home, form), group in groups.items()
             for some, encoded in encoded_pieces(group)
         ]
-
-
-def stored_change(cells: CellSealer, table: str, row: RowMapping) -> RowChange:
-    """A stored row as the change that made it; columns without a value are left out."""
-    spec = TABLES[table]
-    values: Mapping[str, Any] = {}
-    if not row["deleted"]:
-        opened = {**cells.open(spec, row), **cells.open_unknown(spec, row)}
-        values = {name: value for name, value in opened.items() if value is not None}
-    return RowChange(
-        table=table,
-        row_id=row["row_id"],
-        resident_id=row["resident_id"],
-        version=Version(row["version_epoch"], row["version_number"]),
-        operation=Operation.DELETE if row["deleted"] else Operation.PUT,
-        author_node=row["author_node"],
-        home_node=row["home_node"],
-        home_epoch=row["home_epoch"],
-        schema_version=row["schema_version"],
-        recorded_at=row["recorded_at"],
-        form=Form(row["form"]),
-        values=values,
-    )
 
 
 def _rows_query(name: str) -> Select[Any]:

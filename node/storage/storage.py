@@ -68,7 +68,7 @@ _QUERY_ID: Final = re.compile("[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """The change log: last number given, entries committed and not numbered yet."""
+    """The change log: last number given, entries that an earlier release left without one."""
 
     head: int
     unnumbered: int
@@ -278,7 +278,7 @@ class Storage:
         """Entries of a lane for a peer after a sequence, and how far the log was scanned.
 
         `bytes_max` bounds the rows read before they are transformed, beyond the first entry.
-        `up_to`: read no further, such as the durable head the sequencer gave.
+        `up_to`: read no further, such as the durable head.
         """
         return self._outgoing.read(peer, peer_role, lane, after, bytes_max=bytes_max, up_to=up_to)
 

@@ -77,12 +77,24 @@ class Outbox:
             connection.execute(insert_into(self._subjects), rows)
 
     def get(
-        self, connection: Connection, letter_id: str, *, locked: bool = False
+        self,
+        connection: Connection,
+        letter_id: str,
+        *,
+        locked: bool = False,
+        with_body: bool = True,
     ) -> SentLetter | None:
-        """A letter with its subjects; `locked`: until the commit."""
+        """A letter with its subjects; `locked`: until the commit.
+
+        `with_body` False: for whoever asks what became of it. A body that does not open cannot
+        keep its receipt from being taken.
+
+        Raises:
+            SealBrokenError, DataKeyUnknownError: Its body does not open.
+        """
         query = select(self._out).where(self._out.c.letter_id == letter_id)
         row = connection.execute(query.with_for_update() if locked else query).first()
-        return None if row is None else self._letter(connection, row)
+        return None if row is None else self._letter(connection, row, with_body=with_body)
 
     def due(self, connection: Connection, now_ms: int, limit: int) -> list[str]:
         """Letters about which something is to be done by now, the longest overdue first."""
@@ -92,7 +104,7 @@ class Outbox:
         return [row.letter_id for row in connection.execute(query)]
 
     def of_row(self, connection: Connection, row_id: str) -> list[SentLetter]:
-        """Letters that carry versions of a row, the newest version last."""
+        """Letters that carry versions of a row, without their bodies, the newest version last."""
         s = self._subjects
         query = (
             select(self._out)
@@ -100,7 +112,8 @@ class Outbox:
             .where(s.c.row_id == row_id)
             .order_by(s.c.version_epoch, s.c.version_number, self._out.c.written_at)
         )
-        return [self._letter(connection, row) for row in connection.execute(query).all()]
+        rows = connection.execute(query).all()
+        return [self._letter(connection, row, with_body=False) for row in rows]
 
     def save(self, connection: Connection, letter: SentLetter) -> None:
         """Keep what became of a letter. A confirmed one gives its body up."""
@@ -151,12 +164,18 @@ class Outbox:
         waiting = update(t).where(t.c.next_at > now_ms).values(next_at=now_ms)
         return connection.execute(waiting).rowcount
 
-    def _letter(self, connection: Connection, row: Row[Any]) -> SentLetter:
+    def put_off(self, connection: Connection, letter_id: str, next_ms: int) -> None:
+        """Look at a letter again at another time, whatever is the matter with it."""
+        t = self._out
+        waiting = update(t).where(t.c.letter_id == letter_id, t.c.next_at.is_not(None))
+        connection.execute(waiting.values(next_at=next_ms))
+
+    def _letter(self, connection: Connection, row: Row[Any], *, with_body: bool) -> SentLetter:
         s = self._subjects
         subjects: Sequence[Row[Any]] = connection.execute(
             select(s).where(s.c.letter_id == row.letter_id).order_by(s.c.row_id)
         ).all()
-        body = row.body
+        body = row.body if with_body else None
         return SentLetter(
             letter_id=row.letter_id,
             to=NodeId(row.to_node),

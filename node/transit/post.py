@@ -7,12 +7,10 @@ log.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -22,6 +20,7 @@ from hierarchy_config.model import NodeId
 from node.clock import Clock, Ids, format_ms, parse_ms
 from node.logs import get_logger
 from node.security.certificates import PublicKey, certificate_hash, certificates_from_pem
+from node.transit.attempts import attempted
 from node.transit.envelope import (
     Envelope,
     Header,
@@ -49,6 +48,7 @@ from node.transit.model import (
     Subject,
 )
 from node.transit.outbox import BodySealer, Outbox
+from node.transit.receipts import receipt_in, receipt_out
 from node.transit.tables import TransitTables
 from replication.changelog import ChangeLog, NewEntry
 from replication.core.mailbox import (
@@ -67,11 +67,10 @@ __all__ = ["BODY_BYTES_MAX", "Examined", "LetterHandler", "Post", "ReceiptHandle
 
 BODY_BYTES_MAX: Final = 2 << 20
 """Of one letter, clear."""
-_OUTCOME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,46}(:[0-9]{1,16})?|")
 _NO_HANDLER: Final = "LETTER_KIND_UNKNOWN"
 
 LetterHandler = Callable[[Connection, Letter], str]
-"""Takes a letter; "" accepts it, a stable code refuses it: then it must have written nothing."""
+"""Takes a letter; "" accepts it, a stable code refuses it: then what it wrote is undone."""
 PassingHandler = Callable[[Connection, Letter], None]
 """Sees an open letter on its way through here."""
 ReceiptHandler = Callable[[Connection, SentLetter, str], None]
@@ -128,16 +127,16 @@ class Post:
         """Take letters of a kind that are addressed here, in the transaction that applies them.
 
         The sender is proven. What the handler refuses waits in the quarantine and is told to the
-        author; so is a FenheError that no retry mends. Before it refuses or raises, a handler must
-        have written nothing. What it puts into the log goes through `log`.
+        author; so is a FenheError that no retry mends. What it wrote before it refused or raised is
+        undone. What it puts into the log goes through `log`.
         """
         self._handlers[kind] = handler
 
     def on_passing(self, kind: str, handler: PassingHandler) -> None:
         """See open letters of a kind on their way through here, their sender proven.
 
-        A letter that the handler raises a FenheError for goes on all the same; before it raises, it
-        must have written nothing.
+        A letter that the handler raises a FenheError for goes on all the same; what the handler
+        wrote before is undone.
         """
         self._passing[kind] = handler
 
@@ -222,11 +221,25 @@ class Post:
     @contextmanager
     def gathering(self, connection: Connection) -> Iterator[list[NewEntry]]:
         """Keep what is logged meanwhile, for one append that ends the transaction."""
+        outer = self._gathered.get(id(connection))
         gathered = self._gathered[id(connection)] = []
         try:
             yield gathered
         finally:
             del self._gathered[id(connection)]
+            if outer is not None:
+                self._gathered[id(connection)] = outer
+
+    def attempt(self, connection: Connection, work: Callable[[], str]) -> str:
+        """Let `work` try; if it refuses, neither its rows nor its entries of the log are left.
+
+        Returns "" or the code of its refusal; a FenheError that no retry mends is one.
+        """
+        with self.gathering(connection) as logged:
+            code = attempted(connection, work)
+        if not code:
+            self.log(connection, logged)
+        return code
 
     # -- the author's side ----------------------------------------------------------------------
 
@@ -384,18 +397,17 @@ class Post:
         letter = examined.letter
         if letter is None or examined.cause or letter.kind not in self._passing:
             return
-        try:
-            self._passing[letter.kind](connection, letter)
-        except FenheError as error:
-            if error.retryable:
-                raise
+        see = self._passing[letter.kind]
+
+        def seen() -> str:
+            see(connection, letter)
+            return ""
+
+        code = self.attempt(connection, seen)
+        if code:
             # The addressee judges it. A relay that refused the batch would stop the lane for ever.
-            self._log.warning(
-                "a letter on its way was not believed",
-                letter=letter.letter_id,
-                sender=letter.sender,
-                code=error.code,
-            )
+            said = {"letter": letter.letter_id, "sender": letter.sender, "code": code}
+            self._log.warning("a letter on its way was not believed", **said)
 
     def take(self, connection: Connection, examined: Examined) -> str:
         """Handle a letter addressed here and put its receipt into the log; "" or a cause.
@@ -407,7 +419,9 @@ class Post:
             return examined.cause
         now_ms = self._clock.now_ms()
         if letter.kind == RECEIPT:
-            return examined.cause or self._take_receipt(connection, examined, letter)
+            return examined.cause or self.attempt(
+                connection, lambda: self._take_receipt(connection, examined, letter)
+            )
         before = self.inbox.outcome(connection, letter.sender, letter.letter_id)
         outcome = examined.cause
         if arrived(before) is Arrival.ANSWER_AGAIN:
@@ -425,12 +439,7 @@ class Post:
         handler = self._handlers.get(letter.kind)
         if handler is None:
             return _NO_HANDLER
-        try:
-            return handler(connection, letter)
-        except FenheError as error:
-            if error.retryable:
-                raise
-            return error.code
+        return self.attempt(connection, lambda: handler(connection, letter))
 
     def _answer(self, connection: Connection, letter: Letter, outcome: str, now_ms: int) -> None:
         own = self.own()
@@ -442,16 +451,15 @@ class Post:
         header = Header(
             self._ids.mint(), self.node_id, letter.sender, RECEIPT, letter.lane.value, at, 1
         )
-        said = {"letter": letter.letter_id, "outcome": outcome, "at": at}
-        data = write_open(header, json.dumps(said).encode(), own)
+        data = write_open(header, receipt_out(letter.letter_id, outcome, at), own)
         self._append(connection, header, data, CODEC_OPEN, now_ms)
 
     def _take_receipt(self, connection: Connection, examined: Examined, receipt: Letter) -> str:
-        said = _receipt_body(receipt.body)
+        said = receipt_in(receipt.body)
         if said is None or examined.envelope is None:
             return LetterInvalidError.code
         letter_id, outcome = said
-        letter = self.outbox.get(connection, letter_id, locked=True)
+        letter = self.outbox.get(connection, letter_id, locked=True, with_body=False)
         if letter is None or letter.to != receipt.sender:
             # An outbox put back from a backup, or a letter that was addressed to another by now.
             self._log.info("receipt for no letter", letter=letter_id, sender=receipt.sender)
@@ -482,15 +490,3 @@ class Post:
 
 def _certificate_id(envelope: Envelope) -> str:
     return certificate_hash(certificates_from_pem(envelope.chain_pem)[0])
-
-
-def _receipt_body(body: bytes) -> tuple[str, str] | None:
-    """The letter's id and its outcome."""
-    try:
-        said: dict[str, Any] = json.loads(body)
-        letter_id, outcome = said["letter"], said["outcome"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    if not isinstance(letter_id, str) or not isinstance(outcome, str):
-        return None
-    return (letter_id, outcome) if _OUTCOME.fullmatch(outcome) else None

@@ -52,6 +52,7 @@ class TransitRoom:
             threads=threads,
             notify=pump.notify,
             head=lambda: pump.head,
+            aside=store.storage.context.aside,
         )
         tracks = Tracks(
             store.engine,

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
+from node.aside import ITEM_FAULTS, AsideBook, is_passing
 from node.clock import Clock
 from node.links.hub import RequestHandler
 from node.logs import get_logger
@@ -36,6 +37,12 @@ _LETTERS_A_STEP: Final = 500
 _KEY_MS: Final = 5_000
 _HOP_MS: Final = 100
 _KEY_HEX: Final = 64
+_LETTER: Final = "letter"
+_LOOKED_AT: Final = 20
+"""Letters set aside that are looked at in one step."""
+_SOON_MS: Final = 10_000
+_ASIDE_MS: Final = 3_600_000
+"""A letter that cannot be read or sent is looked at again after that."""
 T = TypeVar("T")
 
 
@@ -61,8 +68,9 @@ class TransitService:
         threads: Executor,
         notify: Callable[[], None],
         head: Callable[[], int],
+        aside: AsideBook,
     ) -> None:
-        """`notify`: the log has grown. `head`: how far it is durable."""
+        """`notify`: the log has grown. `head`: how far it is durable. `aside`: bad letters."""
         self._transactions = Transactions(engine)
         self._post = post
         self._carriage = carriage
@@ -73,6 +81,7 @@ class TransitService:
         self._threads = threads
         self._notify = notify
         self._head = head
+        self._aside = aside
         self._log = get_logger("transit")
 
     @property
@@ -98,12 +107,13 @@ class TransitService:
     def _send_due(self) -> dict[NodeId, list[tuple[str, str]]]:
         """Send what is due; by addressee, letters that want a key, each with the key refused."""
         now_ms = self._clock.now_ms()
+        self._forget_done()
         due = self._transactions.read(
             lambda connection: self._post.outbox.due(connection, now_ms, _LETTERS_A_STEP)
         )
         wanting: dict[NodeId, list[tuple[str, str]]] = defaultdict(list)
         for letter_id in due:
-            addressee = self._transactions.write(_going_on(self._post, letter_id))
+            addressee = self._one(letter_id, _going_on(self._post, letter_id))
             if addressee is None:
                 continue
             letter = self._transactions.read(_getting(self._post, letter_id))
@@ -113,13 +123,37 @@ class TransitService:
             self._notify()
         return wanting
 
+    def _forget_done(self) -> None:
+        """Letters that were set aside and have got their receipt all the same."""
+        for letter_id in self._aside.keys(_LETTER, _LOOKED_AT):
+            letter = self._transactions.read(_getting(self._post, letter_id))
+            if letter is None or letter.parcel.next_ms is None:
+                self._aside.clear(_LETTER, letter_id)
+
+    def _one(self, letter_id: str, work: Callable[[Connection], T]) -> T | None:
+        """Do something about one letter; None if it cannot be done: the others do not wait."""
+        try:
+            done = self._transactions.write(work)
+        except ITEM_FAULTS as error:
+            pause_ms = _SOON_MS
+            if not is_passing(error):
+                self._aside.add(_LETTER, letter_id, error)
+                pause_ms = _ASIDE_MS
+            again_ms = self._clock.now_ms() + pause_ms
+            self._transactions.write(
+                lambda connection: self._post.outbox.put_off(connection, letter_id, again_ms)
+            )
+            return None
+        self._aside.clear(_LETTER, letter_id)
+        return done
+
     def _go_on_with(self, known: KnownKey | None, letters: list[str]) -> None:
         """Send with the key that was found, or later."""
         for letter_id in letters:
             if known is None:
-                self._transactions.write(_postponing(self._post, letter_id))
+                self._one(letter_id, _postponing(self._post, letter_id))
             else:
-                self._transactions.write(_going_on(self._post, letter_id))
+                self._one(letter_id, _going_on(self._post, letter_id))
         self._notify()
 
     # -- keys -----------------------------------------------------------------------------------
@@ -195,4 +229,4 @@ def _postponing(post: Post, letter_id: str) -> Callable[[Connection], None]:
 
 
 def _getting(post: Post, letter_id: str) -> Callable[[Connection], Any]:
-    return lambda connection: post.outbox.get(connection, letter_id)
+    return lambda connection: post.outbox.get(connection, letter_id, with_body=False)

@@ -6,8 +6,8 @@ shown with made-up figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -25,7 +25,7 @@ DISK_ROOM_MIN: Final = 1.2
 """A fifth above the watermark: there is time to act before writes are refused."""
 LETTER_DAYS_MAX: Final = 1
 REFUSED_DAYS: Final = 7
-"""How long after it was written a refused letter is an alarm: what is skipped there is never confirmed."""
+"""How long after it was written a refused letter is an alarm; one skipped is never confirmed."""
 _DAY_MS: Final = 86_400_000
 
 
@@ -40,6 +40,7 @@ class AlarmKind(StrEnum):
     CLOCK_SKEWED = "CLOCK_SKEWED"
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
+    ITEMS_ASIDE = "ITEMS_ASIDE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Look:
     """What was seen at one moment.
 
     `disk_room`: free space over the watermark below which writes are refused; 1.0 is at it.
+    `aside`: how many items cannot be read or handled, by kind.
     """
 
     now_ms: int
@@ -66,6 +68,7 @@ class Look:
     disk_room: float
     certificate_ends: datetime
     letters: Sequence[Unanswered] = ()
+    aside: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -121,6 +124,7 @@ class AlarmBook:
         yield from _disk(look)
         yield from _certificate(look)
         yield from _letters(look)
+        yield from _aside(look)
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]
@@ -227,6 +231,20 @@ def _certificate(look: Look) -> Iterator[Alarm]:
         "",
         f"This node's certificate ends on {look.certificate_ends:%Y-%m-%d}.",
         "Have the parent issue a new one and put it into certs/.",
+        look.now_ms,
+    )
+
+
+def _aside(look: Look) -> Iterator[Alarm]:
+    if not look.aside:
+        return
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in sorted(look.aside.items()))
+    yield Alarm(
+        AlarmKind.ITEMS_ASIDE,
+        "",
+        f"What this node holds cannot be read or handled and was set aside: {kinds}.",
+        "`fenhe replication verify --repair` mends rows from the neighbours; the node's log names "
+        "each item (set aside), and a backup has what no neighbour holds.",
         look.now_ms,
     )
 

@@ -49,6 +49,12 @@ class WatchGauges:
             ("state",),
             registry=registry,
         )
+        self._aside = Gauge(
+            "fenhe_items_aside",
+            "Items that cannot be read or handled, since the start",
+            ("kind",),
+            registry=registry,
+        )
         self._alarms = Gauge(
             "fenhe_alarm", "1 while an alarm stands", ("kind", "peer"), registry=registry
         )
@@ -58,6 +64,8 @@ class WatchGauges:
         links: Iterable[LinkFigure],
         causes: Mapping[str, int],
         letters: Iterable[Unanswered],
+        *,
+        aside: Mapping[str, int],
         alarms: Iterable[Alarm],
         now_ms: int,
     ) -> None:
@@ -76,6 +84,9 @@ class WatchGauges:
             by_state[letter.state.value] += letter.count
         for state, count in by_state.items():
             self._letters.labels(state).set(count)
+        self._aside.clear()
+        for kind, items in aside.items():
+            self._aside.labels(kind).set(items)
         self._alarms.clear()
         for alarm in alarms:
             self._alarms.labels(alarm.kind.value, alarm.peer).set(1)

@@ -17,6 +17,7 @@ from node.logs import get_logger
 from node.metrics import NodeMetrics
 from node.opening import OpenStore
 from node.security.certificates import certificates_from_pem
+from node.storage.stored import look_again
 from node.transit.model import Unanswered
 from node.watch.alarms import Alarm, AlarmBook, Look
 from node.watch.figures import Figures, LinkFigure
@@ -31,11 +32,12 @@ LOOK_S_MAX = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one look saw: every link, the quarantine by cause, letters that are not confirmed."""
+    """What one look saw: links, the quarantine by cause, letters not confirmed, items aside."""
 
     links: Sequence[LinkFigure]
     causes: Mapping[str, int]
     letters: Sequence[Unanswered]
+    aside: Mapping[str, int]
 
 
 class WatchRoom:
@@ -89,7 +91,12 @@ class WatchRoom:
         while True:
             seen = await loop.run_in_executor(self._threads, self.look)
             gauges.show(
-                seen.links, seen.causes, seen.letters, self.book.standing, self._clock.now_ms()
+                seen.links,
+                seen.causes,
+                seen.letters,
+                aside=seen.aside,
+                alarms=self.book.standing,
+                now_ms=self._clock.now_ms(),
             )
             await asyncio.sleep(pause_s)
 
@@ -103,6 +110,8 @@ class WatchRoom:
         with read_transaction(self._engine) as connection:
             letters = self._outbox.unanswered(connection)
         causes = self.desk.by_cause()
+        look_again(self._storage.context)
+        aside = self._storage.context.aside.counts()
         self.book.look(
             Look(
                 self._clock.now_ms(),
@@ -111,9 +120,10 @@ class WatchRoom:
                 self._disk.room(),
                 self._certificate_ends(),
                 letters,
+                aside,
             )
         )
-        return Seen(links, causes, letters)
+        return Seen(links, causes, letters, aside)
 
     def log_head(self) -> int:
         """The last number of the change log. Blocks on the database."""

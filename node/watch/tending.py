@@ -13,14 +13,18 @@ from concurrent.futures import Executor
 from dataclasses import asdict
 from typing import Any, Final
 
+from sqlalchemy import Connection
+
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
+from node.aside import ITEM_FAULTS, is_passing
 from node.clock import Clock
 from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.logs import get_logger
 from node.security.caller import Caller
 from node.storage import Storage
+from node.storage.causes import retry_at
 from node.storage.release import WAITING
 from node.storage.resend import Wanted
 from replication.changelog import QuarantinedItem
@@ -33,7 +37,9 @@ __all__ = ["RESEND_METHOD", "QuarantineKeeper"]
 RESEND_METHOD: Final = "quarantine.resend"
 TEND_S: Final = 20.0
 ASK_MS: Final = 15_000
+DELETE_MS: Final = 3_600_000
 _ITEMS_A_TIME: Final = 100
+_ITEM: Final = "quarantine"
 
 
 class QuarantineKeeper:
@@ -59,6 +65,7 @@ class QuarantineKeeper:
         self._clock = clock
         self._notify = notify
         self._log = get_logger("quarantine")
+        self._delete_at_ms = clock.monotonic_ms()
 
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:
@@ -72,7 +79,10 @@ class QuarantineKeeper:
             await self._blocking(self.tend)
 
     def tend(self) -> int:
-        """Close what is superseded and try again what is due; how many were closed. Blocks."""
+        """Close what is superseded, try again what is due; how many were closed. Blocks.
+
+        Once an hour what was closed long ago is deleted.
+        """
         desk, closed, after = self._storage.desk, 0, 0
         while True:
             some, after = desk.close_superseded(after, _ITEMS_A_TIME)
@@ -80,13 +90,67 @@ class QuarantineKeeper:
             if not after:
                 break
         now_ms = self._clock.now_ms()
-        while due := desk.due(now_ms, _ITEMS_A_TIME):
-            done = [desk.retry(item_id) for item_id in due]
-            closed += sum(each.outcome != WAITING for each in done)
+        tried: set[int] = set()
+        while due := [each for each in desk.due(now_ms, _ITEMS_A_TIME) if each not in tried]:
+            tried.update(due)
+            closed += sum(self._retried(item_id) for item_id in due)
+        self._forget_closed()
+        self._delete_closed()
         if closed:
             self._log.info("let out of the quarantine", changes=closed)
             self._notify()
         return closed
+
+    def _retried(self, item_id: int) -> bool:
+        """Judge one item again; whether it left. One that cannot be judged holds no other back."""
+        aside = self._storage.context.aside
+        try:
+            released = self._storage.desk.retry(item_id)
+        except ITEM_FAULTS as error:
+            if not is_passing(error):
+                aside.add(_ITEM, str(item_id), error)
+            self._put_off(item_id)
+            return False
+        aside.clear(_ITEM, str(item_id))
+        return released.outcome != WAITING
+
+    def _put_off(self, item_id: int) -> None:
+        """Try an item again as late as after any other attempt in vain."""
+        context = self._storage.context
+
+        def work(connection: Connection) -> None:
+            item = context.quarantine.item(connection, item_id)
+            if item is not None:
+                now_ms = self._clock.now_ms()
+                context.quarantine.postpone(
+                    connection,
+                    item_id,
+                    cause=item.cause,
+                    now_ms=now_ms,
+                    retry_at_ms=retry_at(item.cause, item.attempts + 1, now_ms),
+                )
+
+        context.transactions.write(work)
+
+    def _forget_closed(self) -> None:
+        """Items that were set aside and have left another way stand aside no more."""
+        context = self._storage.context
+        for key in context.aside.keys(_ITEM, _ITEMS_A_TIME):
+            item = context.transactions.read(
+                lambda connection, key=key: context.quarantine.item(connection, int(key))  # type: ignore[misc]
+            )
+            if item is None or item.closed_as:
+                context.aside.clear(_ITEM, key)
+            else:
+                context.aside.again(_ITEM, key)
+
+    def _delete_closed(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._delete_at_ms:
+            return
+        while self._storage.desk.forget_closed(_ITEMS_A_TIME):
+            pass
+        self._delete_at_ms = now_ms + DELETE_MS
 
     async def ask(self, caller: Caller, item_id: int) -> tuple[str, int]:
         """Ask the neighbour an item came from to send it again; who, and how many rows he sends.

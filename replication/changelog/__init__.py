@@ -39,9 +39,6 @@ from replication.changelog.quarantine import (
 from replication.changelog.sequencer import (
     CounterSequencer,
     NumberBlock,
-    Numbering,
-    RelaySequencer,
-    Sequencer,
     ensure_log,
 )
 from replication.changelog.slices import LogSlice
@@ -67,15 +64,12 @@ __all__ = [
     "Marks",
     "NewEntry",
     "NumberBlock",
-    "Numbering",
     "OriginKey",
     "PayloadSealer",
     "PeerEpoch",
     "Quarantine",
     "QuarantineExit",
     "QuarantinedItem",
-    "RelaySequencer",
-    "Sequencer",
     "SequencerFencedError",
     "StoreState",
     "Together",

@@ -72,7 +72,10 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
         # Left by a transaction that was not begun here, or was rolled back.
         info.pop(_AFTER_COMMIT, None)
         yield connection
-    for done in info.pop(_AFTER_COMMIT, ()):
+        # Taken while the connection is ours: once it is back in the pool, what stands there may be
+        # of another thread's transaction, which has not committed.
+        ours = info.pop(_AFTER_COMMIT, ())
+    for done in ours:
         done()
 
 

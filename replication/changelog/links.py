@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    not_,
     or_,
     select,
     update,
@@ -88,36 +89,74 @@ class LinkState:
         """How far the peer has told us, by receipts, that it has applied."""
         return _load(connection, self._tables.link_outbound, peer)
 
+    def load_confirmed(self, connection: Connection, peer: str) -> dict[Lane, Cursor]:
+        """Where the peer's own cursors stand: load_outbound without what was passed over since."""
+        t = self._tables.link_outbound
+        return {
+            Lane(row.lane): replace(_cursor(row), covers_to=row.receipt_covers_to or row.covers_to)
+            for row in connection.execute(select(t).where(t.c.peer == peer))
+        }
+
     def save_outbound(
         self,
         connection: Connection,
         peer: str,
         cursor: Cursor,
-        receipt_signature: bytes = b"",
-        key_id: str = "",
-        receipt_at_ms: int | None = None,
+        receipt: Receipt | None = None,
+        receipt_at_ms: int = 0,
     ) -> None:
-        """Record a receipt; `receipt_at_ms` None: no new one, only what was passed over.
+        """Record how far the peer has confirmed, and the receipt that proves it.
+
+        Args:
+            connection: Of the transaction.
+            peer: The neighbour.
+            cursor: Its covers_to may lie beyond the receipt's, by entries that were passed over.
+            receipt: None where there is no new one. The one recorded stays if it is of the same
+                batch; of another it proves nothing about this cursor, and goes.
+            receipt_at_ms: When it came, ms since 1970 UTC.
 
         Raises:
             CursorWentBackError: It would take back what an earlier receipt of this stream said.
         """
-        proof: dict[str, Any] = {
-            "receipt_signature": receipt_signature,
-            "receipt_key_id": key_id,
+        table = self._tables.link_outbound
+        if receipt is None:
+            self._drop_other_proof(connection, peer, cursor)
+            started = {"receipt_signature": b"", "receipt_key_id": ""}
+            _save(connection, table, peer, cursor, {}, started)
+            return
+        proof = {
+            "receipt_signature": receipt.signature,
+            "receipt_key_id": receipt.key_id,
+            "receipt_at": receipt_at_ms,
+            "receipt_covers_to": receipt.cursor.covers_to,
         }
-        if receipt_at_ms is not None:
-            proof["receipt_at"] = receipt_at_ms
-        _save(connection, self._tables.link_outbound, peer, cursor, proof)
+        _save(connection, table, peer, cursor, proof)
+
+    def _drop_other_proof(self, connection: Connection, peer: str, cursor: Cursor) -> None:
+        t = self._tables.link_outbound
+        epoch = cursor.stream_epoch
+        is_same = and_(
+            t.c.sender_epoch == epoch.sender,
+            t.c.receiver_epoch == epoch.receiver,
+            t.c.number == cursor.number,
+        )
+        connection.execute(
+            update(t)
+            .where(t.c.peer == peer, t.c.lane == cursor.lane.value, not_(is_same))
+            .values(receipt_signature=b"", receipt_key_id="", receipt_covers_to=0)
+        )
 
     def receipts(self, connection: Connection, peer: str) -> dict[Lane, Receipt]:
-        """The last receipt of each lane, with its signature."""
+        """The receipt of each lane's cursor, as it was signed; none where it never came here."""
         t = self._tables.link_outbound
+        chosen = select(t).where(t.c.peer == peer, t.c.receipt_key_id != "")
         return {
             Lane(row.lane): Receipt(
-                _cursor(row), signature=bytes(row.receipt_signature), key_id=row.receipt_key_id
+                replace(_cursor(row), covers_to=row.receipt_covers_to),
+                signature=bytes(row.receipt_signature),
+                key_id=row.receipt_key_id,
             )
-            for row in connection.execute(select(t).where(t.c.peer == peer))
+            for row in connection.execute(chosen)
         }
 
     def all_cursors(
@@ -256,9 +295,14 @@ def _follow_statement(table: Table) -> Update:
 
 
 def _save(
-    connection: Connection, table: Table, peer: str, cursor: Cursor, more: Mapping[str, Any]
+    connection: Connection,
+    table: Table,
+    peer: str,
+    cursor: Cursor,
+    more: Mapping[str, Any],
+    at_first: Mapping[str, Any] | None = None,
 ) -> None:
-    """One conditional UPDATE, its row count checked; an INSERT the first time."""
+    """One conditional UPDATE, its row count checked; an INSERT, with `at_first`, the first time."""
     epoch, c = cursor.stream_epoch, table.c
     values = {
         "sender_epoch": epoch.sender,
@@ -284,4 +328,5 @@ def _save(
             f"{table.name} of {peer}, lane {cursor.lane.name}: {cursor.number} of stream "
             f"({epoch.sender}, {epoch.receiver}) is behind what is recorded"
         )
-    connection.execute(insert(table).values(peer=peer, lane=cursor.lane.value, **values))
+    first = {**values, **(at_first or {})}
+    connection.execute(insert(table).values(peer=peer, lane=cursor.lane.value, **first))

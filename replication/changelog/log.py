@@ -37,7 +37,6 @@ from replication.changelog.sequencer import (
     RAISED_HEAD,
     CounterSequencer,
     NumberBlock,
-    Numbering,
 )
 from replication.changelog.slices import LogSlice
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
@@ -62,6 +61,8 @@ _UID_BYTES: Final = 16
 _NO_LIMIT: Final = 2**63 - 1
 _KEYS_A_QUERY: Final = 500
 _LETTERS_A_READ: Final = 100
+_ANOTHER_LIFE: Final = "the store is not in the life this log was opened for"
+_DOUBLE: Final = "an entry of this origin is in the log already"
 
 
 class PayloadSealer(Protocol):
@@ -91,7 +92,7 @@ class NewEntry:
     """An entry to append.
 
     `origin_sequence` None: committed here for the first time; origin epoch and sequence become this
-    log's own when it is numbered, and `origin_epoch` is not looked at. 0: relayed, withheld by the
+    log's own with its number, and `origin_epoch` is not looked at. 0: relayed, withheld by the
     sender. Otherwise relayed from (origin_node, origin_epoch, origin_sequence). `rows` is clear.
     """
 
@@ -128,7 +129,7 @@ class LogEnd:
 
 
 class ChangeLog:
-    """One node's log. Every method works in the caller's transaction and keeps no state."""
+    """One node's log. Every method works in the caller's transaction."""
 
     def __init__(
         self,
@@ -137,11 +138,11 @@ class ChangeLog:
         node_id: str,
         store_epoch: int,
         sealer: PayloadSealer,
-        numbering: Numbering,
+        numbering: CounterSequencer,
         random_bytes: RandomBytes = os.urandom,
         tail: LogTail | None = None,
     ) -> None:
-        """`tail` is told of what was committed here, if numbers are given before the commit."""
+        """`tail` is told of what was committed here."""
         self._tail = tail or LogTail()
         self._tables = tables
         self._node_id = node_id
@@ -176,48 +177,44 @@ class ChangeLog:
     ) -> None:
         """Add entries to the caller's transaction, with one INSERT.
 
-        Call it last, and in no savepoint: with a CounterSequencer no other append runs from here to
-        the commit. `before`: statements that are carried out first, and sent together with these.
+        Call it last, and in no savepoint: no other append runs from here to the commit. `before`:
+        statements that are carried out first, and sent together with these.
 
         Raises:
             DuplicateEntryError: An entry of that origin is in the log already (see `known`).
-            SequencerFencedError: The store is in another life (CounterSequencer only).
+            SequencerFencedError: The store is in another life.
         """
         together = before or Together(connection)
         if not entries:
             together.send()
             return
-        block: NumberBlock | None
-        if together.in_packets and isinstance(self._numbering, CounterSequencer):
-            block = self._send_numbered(together, entries, self._numbering)
+        if together.in_packets:
+            block = self._send_numbered(together, entries)
         else:
             together.send()
             block = self._append(connection, entries)
-        if block is not None:
-            numbered = [
-                _numbered(entry, block, sequence)
-                for sequence, entry in enumerate(entries, start=block.first)
-            ]
-            after_commit(connection, lambda: self._tail.committed(numbered))
+        numbered = [
+            _numbered(entry, block, sequence)
+            for sequence, entry in enumerate(entries, start=block.first)
+        ]
+        after_commit(connection, lambda: self._tail.committed(numbered))
 
-    def _append(self, connection: Connection, entries: Sequence[NewEntry]) -> NumberBlock | None:
+    def _append(self, connection: Connection, entries: Sequence[NewEntry]) -> NumberBlock:
         values = [self._values(entry) for entry in entries]
         block = self._numbering.reserve(connection, len(values))
-        if block is not None:
-            for sequence, row in enumerate(values, start=block.first):
-                row["epoch"], row["sequence"] = block.epoch, sequence
-                if row["origin_epoch"] is None:
-                    row["origin_epoch"], row["origin_sequence"] = block.epoch, sequence
+        for sequence, row in enumerate(values, start=block.first):
+            row["epoch"], row["sequence"] = block.epoch, sequence
+            if row["origin_epoch"] is None:
+                row["origin_epoch"], row["origin_sequence"] = block.epoch, sequence
         try:
             connection.execute(self._insert, values)
         except IntegrityError as error:
-            raise DuplicateEntryError("an entry of this origin is in the log already") from error
+            raise DuplicateEntryError(_DOUBLE) from error
         return block
 
-    def _send_numbered(
-        self, together: Together, entries: Sequence[NewEntry], counter: CounterSequencer
-    ) -> NumberBlock:
+    def _send_numbered(self, together: Together, entries: Sequence[NewEntry]) -> NumberBlock:
         """Counter and entries in one packet: the entries take their numbers from its answer."""
+        counter = self._numbering
         count = len(entries)
         values = [self._values(entry) for entry in entries]
         for place, row in enumerate(values):
@@ -232,12 +229,14 @@ class ChangeLog:
             raised = together.send()[others]
         except IntegrityError as error:
             done = together.done
-            if len(done) == others + 1 and done[others].rows == 1:
-                reason = "an entry of this origin is in the log already"
-                raise DuplicateEntryError(reason) from error
-            raise
+            if len(done) <= others:
+                raise  # one of the statements before
+            if done[others].rows != 1:
+                # The entries took their numbers from what the variable held before.
+                raise SequencerFencedError(_ANOTHER_LIFE) from error
+            raise DuplicateEntryError(_DOUBLE) from error
         if raised.rows != 1:
-            raise SequencerFencedError("the store is not in the life this log was opened for")
+            raise SequencerFencedError(_ANOTHER_LIFE)
         return NumberBlock(counter.store_epoch, raised.number - count + 1)
 
     def read(
@@ -258,7 +257,7 @@ class ChangeLog:
             lane: One lane, or None for all.
             bytes_max: Clear bytes of rows; the first entry comes even if it is larger.
             entries_max: How many at most.
-            up_to: Read no further than this sequence, such as the head `number` returned.
+            up_to: Read no further than this sequence, such as the durable head.
 
         Raises:
             LogPrunedError: Entries after `after` were deleted.
@@ -335,7 +334,7 @@ class ChangeLog:
     def end(self, connection: Connection, lane: Lane, after: int) -> LogEnd:
         """Whether a reader of `lane` at `after` has seen all of it that has committed.
 
-        What waits for its number counts as not seen. One statement, so one moment of the log.
+        One statement, so one moment of the log.
 
         Raises:
             LogNotReadyError: The log's row is missing.
@@ -343,7 +342,7 @@ class ChangeLog:
         row = connection.execute(self._end, {"lane": lane.value, "after": after}).first()
         if row is None:
             raise LogNotReadyError("the log has no sequencer row")
-        return LogEnd(int(row.head), bool(row.later or row.unnumbered))
+        return LogEnd(int(row.head), bool(row.later))
 
     def pruned_to(self, connection: Connection) -> int:
         """The last number deleted, 0 if none was."""
@@ -352,13 +351,13 @@ class ChangeLog:
         return int(pruned or 0)
 
     def unnumbered(self, connection: Connection) -> int:
-        """Committed entries that wait for their number."""
+        """Entries that an earlier release left without a number; 0 once the log was taken over."""
         t = self._tables.change_log
         waiting = select(func.count()).select_from(t).where(t.c.sequence.is_(null()))
         return connection.execute(waiting).scalar_one()
 
     def unnumbered_entries(self, connection: Connection) -> list[LogEntry]:
-        """Committed entries that wait for their number, opened, their sequence 0; for a backup."""
+        """The entries that `unnumbered` counts, opened, their sequence 0; for a backup."""
         t = self._tables.change_log
         waiting = select(t).where(t.c.sequence.is_(null())).order_by(t.c.entry_id)
         return [self._entry(row, 0) for row in connection.execute(waiting)]

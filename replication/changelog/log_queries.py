@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, SmallInteger, bindparam, func, null, select, true
+from sqlalchemy import BigInteger, Select, SmallInteger, bindparam, func, select, true
 
 from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
 from replication.core.model import Lane
@@ -17,10 +17,7 @@ def end_query(tables: ChangelogTables) -> Select[Any]:
     t, s = tables.change_log, tables.sequencer
     of_lane = select(t.c.entry_id).where(t.c.lane == bindparam("lane", type_=SmallInteger))
     later = of_lane.where(t.c.sequence > bindparam("after", type_=BigInteger)).exists()
-    unnumbered = of_lane.where(t.c.sequence.is_(null())).exists()
-    return select(s.c.head, later.label("later"), unnumbered.label("unnumbered")).where(
-        s.c.id == SEQUENCER_ROW
-    )
+    return select(s.c.head, later.label("later")).where(s.c.id == SEQUENCER_ROW)
 
 
 def slice_query(tables: ChangelogTables, lane: Lane | None, *, lane_as_range: bool) -> Select[Any]:

@@ -15,7 +15,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, case, func, insert, null, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from replication.changelog.log import PayloadSealer
 from replication.changelog.tables import ChangelogTables
@@ -23,6 +36,7 @@ from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.model import Form, Lane, LogEntry, RowChange
 
 __all__ = [
+    "KEPT_CLOSED_MS",
     "RETRY_MS_MAX",
     "RETRY_MS_MIN",
     "Quarantine",
@@ -33,6 +47,8 @@ __all__ = [
 
 RETRY_MS_MIN: Final = 60_000
 RETRY_MS_MAX: Final = 6 * 3_600_000
+KEPT_CLOSED_MS: Final = 90 * 24 * 3_600_000
+"""How long what has left the quarantine can still be looked at: 90 days."""
 _UID_BYTES: Final = 16
 _NAME_MAX: Final = 64
 _REASON_MAX: Final = 200
@@ -58,7 +74,7 @@ class QuarantinedItem:
 
     `retry_at` None: only on request. `whole_entry`: an entry whose rows cannot be read; then
     `table`, `resident_id` and `author_node` are "", `row_id` is a hash that tells it from others,
-    and the version is the origin's epoch and number. `closed_as` "": it waits.
+    the version is the origin's epoch and number, and `home_epoch` is 0. `closed_as` "": it waits.
     """
 
     item_id: int
@@ -73,6 +89,7 @@ class QuarantinedItem:
     row_id: str
     resident_id: str
     home_node: str
+    home_epoch: int
     author_node: str
     version_epoch: int
     version_number: int
@@ -127,7 +144,9 @@ class Quarantine:
         now_ms: int,
         retry_at_ms: int | None = None,
     ) -> None:
-        """Keep a change of `entry`, or count another attempt if it waits (or waited) already.
+        """Keep a change of `entry`; of one that waits (or waited) already, what came last.
+
+        The same version under another home epoch is another change: its resident has moved.
 
         Args:
             connection: The transaction that applies the rest of the batch.
@@ -144,6 +163,7 @@ class Quarantine:
             "row_id": _plain(change.row_id),
             "version_epoch": change.version.author_epoch,
             "version_number": change.version.number,
+            "home_epoch": change.home_epoch,
             "form": change.form.value,
         }
         about = {
@@ -176,6 +196,7 @@ class Quarantine:
             "row_id": hashlib.sha256(said).hexdigest(),
             "version_epoch": entry.origin_epoch,
             "version_number": entry.origin_sequence,
+            "home_epoch": 0,
             "form": entry.form.value,
         }
         about = {
@@ -191,42 +212,33 @@ class Quarantine:
 
     def _keep(self, connection: Connection, kept: _Kept) -> None:
         t, entry = self._table, kept.entry
-        discarded = t.c.closed_as == QuarantineExit.DISCARDED.value
-        again = connection.execute(
-            update(t)
-            .where(*(t.c[name] == value for name, value in kept.key.items()))
-            .values(
-                attempts=t.c.attempts + 1,
-                cause=kept.cause,
-                last_at=kept.now_ms,
-                # What an operator discarded stays out, however often it is sent again.
-                retry_at=case((discarded, null()), else_=kept.retry_at_ms),
-                closed_as=case((discarded, t.c.closed_as), else_=null()),
-                closed_at=case((discarded, t.c.closed_at), else_=null()),
-            )
-        )
-        if again.rowcount:
+        same = (t.c[name] == value for name, value in kept.key.items())
+        found = select(t.c.item_id, t.c.closed_as).where(*same).with_for_update()
+        held = connection.execute(found).first()
+        counted = {"attempts": t.c.attempts + 1, "cause": kept.cause, "last_at": kept.now_ms}
+        if held is not None and held.closed_as == QuarantineExit.DISCARDED.value:
+            # What an operator discarded stays out, however often it is sent again.
+            connection.execute(update(t).where(t.c.item_id == held.item_id).values(counted))
             return
         uid = self._random_bytes(_UID_BYTES)
-        connection.execute(
-            insert(t).values(
-                item_uid=uid,
-                lane=entry.lane.value,
-                origin_node=entry.origin_node,
-                origin_epoch=entry.origin_epoch,
-                origin_sequence=entry.origin_sequence,
-                cause=kept.cause,
-                attempts=1,
-                first_at=kept.now_ms,
-                last_at=kept.now_ms,
-                retry_at=kept.retry_at_ms,
-                suite=self._sealer.suite,
-                key_id=self._sealer.key_id,
-                payload=self._sealer.seal(kept.payload, self._aad(uid)),
-                **kept.key,
-                **kept.about,
-            )
-        )
+        content = {
+            "item_uid": uid,
+            "lane": entry.lane.value,
+            "origin_node": entry.origin_node,
+            "origin_epoch": entry.origin_epoch,
+            "origin_sequence": entry.origin_sequence,
+            "retry_at": kept.retry_at_ms,
+            "suite": self._sealer.suite,
+            "key_id": self._sealer.key_id,
+            "payload": self._sealer.seal(kept.payload, self._aad(uid)),
+            **kept.about,
+        }
+        if held is not None:
+            opened = {**content, **counted, "closed_as": None, "closed_at": None}
+            connection.execute(update(t).where(t.c.item_id == held.item_id).values(opened))
+            return
+        first = {"attempts": 1, "cause": kept.cause, "first_at": kept.now_ms}
+        connection.execute(insert(t).values(**kept.key, **content, **first, last_at=kept.now_ms))
 
     def count(self, connection: Connection) -> int:
         """Items that wait."""
@@ -372,6 +384,24 @@ class Quarantine:
         )
         return closed.rowcount == 1
 
+    def forget_closed(self, connection: Connection, *, now_ms: int, limit: int) -> int:
+        """Delete up to `limit` items closed KEPT_CLOSED_MS ago; how many. What waits never goes.
+
+        Of what an operator discarded the content goes and the item stays: it is for good.
+        """
+        t = self._table
+        old = (t.c.closed_as.is_not(null()), t.c.closed_at <= now_ms - KEPT_CLOSED_MS)
+        discarded = t.c.closed_as == QuarantineExit.DISCARDED.value
+        full = and_(discarded, t.c.payload != b"")
+        found = select(t.c.item_id).where(*old, or_(not_(discarded), full)).limit(limit)
+        ids = list(connection.execute(found).scalars())
+        if ids:
+            # Compared once more: what has come again since then waits again.
+            these = (t.c.item_id.in_(ids), *old)
+            connection.execute(delete(t).where(*these, not_(discarded)))
+            connection.execute(update(t).where(*these, discarded).values(payload=b""))
+        return len(ids)
+
     def _shown(self) -> Any:
         t = self._table
         return select(*(column for column in t.c if column.name not in {"payload", "item_uid"}))
@@ -401,6 +431,7 @@ def _item(row: Row[Any]) -> QuarantinedItem:
         row_id=row.row_id,
         resident_id=row.resident_id,
         home_node=row.home_node,
+        home_epoch=row.home_epoch,
         author_node=row.author_node,
         version_epoch=row.version_epoch,
         version_number=row.version_number,

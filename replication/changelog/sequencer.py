@@ -1,9 +1,14 @@
-"""Sequence numbers: contiguous, and only for what has committed. Two ways behind one contract.
+"""Sequence numbers: contiguous, and only for what has committed.
 
-An auto-increment value read as a cursor loses rows, because a lower value can commit later. Here
-either one fenced writer numbers what it finds committed (RelaySequencer), or a counter's row lock
-makes numbers commit in their own order (CounterSequencer). The fence is a row, not a lease: whoever
-took over last has the highest fence, and every step of an older one fails.
+An auto-increment value read as a cursor loses rows, because a lower value can commit later. Here a
+writer raises a counter's row near the end of its own transaction and holds the row's lock to the
+commit: whoever is given n + 1 waited until n had committed, or was given n himself because its
+taker rolled back. So no number is seen before a lower one, and none is missing. The cost: from its
+append to its commit a writer holds up every other append, so what can be done before is done
+before.
+
+The fence is a row too, not a lease: whoever took over last has the highest, and a start that was
+overtaken by another fails.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -38,9 +43,6 @@ __all__ = [
     "RAISED_HEAD",
     "CounterSequencer",
     "NumberBlock",
-    "Numbering",
-    "RelaySequencer",
-    "Sequencer",
     "ensure_log",
 ]
 
@@ -60,41 +62,6 @@ class NumberBlock:
     first: int
 
 
-class Numbering(Protocol):
-    """What an append asks: has this log numbers to give inside the transaction?"""
-
-    def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
-        """Take `count` numbers in the caller's transaction; None if numbers come after commit."""
-        ...
-
-
-class Sequencer(Numbering, Protocol):
-    """Gives every committed entry the next number, once.
-
-    `take_over` makes this object the owner and fences every other; a node calls it once when it
-    starts, before the first append. `number` is called after commits, from one thread at a time.
-    """
-
-    def take_over(self, connection_factory: ConnectionFactory) -> None:
-        """Become the one sequencer of this store's current life; leftovers are numbered.
-
-        Raises:
-            SequencerFencedError: The store has had a newer life than this sequencer's.
-        """
-        ...
-
-    def number(self, connection_factory: ConnectionFactory) -> int:
-        """Number all that has committed; return the head, which is durable.
-
-        A reader that must survive a power cut reads no further than the last head returned
-        (`up_to`): MariaDB shows a commit to others before it has reached the disk.
-
-        Raises:
-            SequencerFencedError: Another sequencer has taken over.
-        """
-        ...
-
-
 def ensure_log(connection: Connection, tables: ChangelogTables) -> None:
     """Put the sequencer's row there if it is not; idempotent, for migrations and starts."""
     t = tables.sequencer
@@ -111,44 +78,8 @@ def ensure_log(connection: Connection, tables: ChangelogTables) -> None:
         return  # another process was first, with the same row
 
 
-class RelaySequencer:
-    """Numbers after the commit: readers of the table pay nothing, appends pay nothing."""
-
-    def __init__(
-        self, tables: ChangelogTables, *, store_epoch: int, entries_a_pass: int = _ENTRIES_A_PASS
-    ) -> None:
-        """Nothing is read or written before take_over or the first `number`.
-
-        Args:
-            tables: Of the log.
-            store_epoch: The current life of the store, at least 1.
-            entries_a_pass: Entries numbered in one transaction.
-        """
-        self._tables = tables
-        self._store_epoch = store_epoch
-        self._entries_a_pass = entries_a_pass
-        self._fence: int | None = None
-
-    def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
-        """None: numbers come after commit."""
-        return None
-
-    def take_over(self, connection_factory: ConnectionFactory) -> None:
-        """See Sequencer."""
-        self._fence = _take_over(connection_factory, self._tables, self._store_epoch)
-        self.number(connection_factory)
-
-    def number(self, connection_factory: ConnectionFactory) -> int:
-        """See Sequencer. The first call takes over if nobody did."""
-        if self._fence is None:
-            self._fence = _take_over(connection_factory, self._tables, self._store_epoch)
-        return _number_all(
-            connection_factory, self._tables, self._store_epoch, self._fence, self._entries_a_pass
-        )
-
-
 class CounterSequencer:
-    """A counter row raised inside the append: its lock, held to the commit, orders the numbers.
+    """Gives numbers inside the append; a node calls `take_over` once, before the first.
 
     Several processes may append; `take_over` by a newer life of the store stops them all.
     """
@@ -184,7 +115,7 @@ class CounterSequencer:
         """The life of the store whose numbers these are."""
         return self._store_epoch
 
-    def reserve(self, connection: Connection, count: int) -> NumberBlock | None:
+    def reserve(self, connection: Connection, count: int) -> NumberBlock:
         """Take numbers; from here to the commit no other append runs, so append last.
 
         Raises:
@@ -215,12 +146,27 @@ class CounterSequencer:
         return int(done.lastrowid) if done.rowcount == 1 else None
 
     def take_over(self, connection_factory: ConnectionFactory) -> None:
-        """See Sequencer. Numbers what a RelaySequencer of an earlier start left."""
+        """Become a sequencer of this store's current life.
+
+        Entries that an earlier release committed and had not numbered yet get their numbers.
+
+        Raises:
+            SequencerFencedError: The store has had a newer life than this sequencer's, or another
+                start took over while this one was numbering.
+        """
         fence = _take_over(connection_factory, self._tables, self._store_epoch)
-        _number_all(connection_factory, self._tables, self._store_epoch, fence, _ENTRIES_A_PASS)
+        _number_all(connection_factory, self._tables, self._store_epoch, fence)
 
     def number(self, connection_factory: ConnectionFactory) -> int:
-        """See Sequencer. Writes only if the head moved and the database shows commits early."""
+        """The head, once it is durable. From one thread at a time.
+
+        A reader that must survive a power cut reads no further than the last head returned
+        (`up_to`): MariaDB shows a commit to others before it has reached the disk. Writes only if
+        the database does that and the head is not known to be durable.
+
+        Raises:
+            SequencerFencedError: The store has a newer life.
+        """
         t = self._tables.sequencer
         with connection_factory() as connection:
             row = connection.execute(
@@ -263,19 +209,18 @@ def _take_over(factory: ConnectionFactory, tables: ChangelogTables, store_epoch:
     return int(fence)
 
 
+# -- entries that a release left which numbered after the commit --------------------------------
+
+
 def _number_all(
     factory: ConnectionFactory,
     tables: ChangelogTables,
     store_epoch: int,
     fence: int,
-    entries_a_pass: int,
-) -> int:
-    head = 0
+) -> None:
     for _ in range(_PASSES_MAX):
-        head, numbered = _number_pass(factory, tables, store_epoch, fence, entries_a_pass)
-        if numbered < entries_a_pass:
+        if _number_pass(factory, tables, store_epoch, fence) < _ENTRIES_A_PASS:
             break
-    return head
 
 
 def _number_pass(
@@ -283,18 +228,17 @@ def _number_pass(
     tables: ChangelogTables,
     store_epoch: int,
     fence: int,
-    entries_a_pass: int,
-) -> tuple[int, int]:
-    """Number up to `entries_a_pass` committed entries in one transaction; (head, how many)."""
+) -> int:
+    """Number committed entries, a pass at most, in one transaction; how many."""
     for attempt in range(1, _DEADLOCK_TRIES + 1):
         try:
             with factory() as connection:
                 head = _fenced_head(connection, tables, fence)
-                ids = _unnumbered_ids(connection, tables, entries_a_pass)
+                ids = _unnumbered_ids(connection, tables, _ENTRIES_A_PASS)
                 if ids:
                     _assign(connection, tables, ids, head=head, store_epoch=store_epoch)
                     _advance(connection, tables, fence, head, len(ids))
-            return head + len(ids), len(ids)
+            return len(ids)
         except OperationalError as error:
             code = error.orig.args[0] if error.orig is not None and error.orig.args else None
             if attempt == _DEADLOCK_TRIES or code not in _DEADLOCK_CODES:

@@ -82,6 +82,7 @@ def define_tables(metadata: MetaData) -> ChangelogTables:
             Column("receipt_signature", LargeBinary(512), nullable=False),
             Column("receipt_key_id", ascii_text(128), nullable=False),
             Column("receipt_at", BigInteger, nullable=False, server_default="0"),
+            Column("receipt_covers_to", BigInteger, nullable=False, server_default="0"),
         ),
         peer_epochs=_peer_epochs(metadata),
         home_marks=_home_marks(metadata),
@@ -94,11 +95,12 @@ def define_tables(metadata: MetaData) -> ChangelogTables:
 def _change_log(metadata: MetaData) -> Table:
     """One entry per (transaction, lane, home_node, form).
 
-    `epoch` and `sequence` are null until numbered, and so are the origin's of an entry authored
-    here: its origin epoch is the epoch in which it is *numbered*, since a restored store may number
-    an unnumbered entry otherwise than its former life did. `origin_sequence` alone is null where it
-    was withheld. `bytes` is the size of the rows before sealing. InnoDB keeps the rows of equal
-    `sequence` (null) in the order of entry_id, so the unique index also finds what is unnumbered.
+    `epoch` and `sequence` are null only in what a release left that numbered after the commit, and
+    so are the origin's of its own entries: their origin epoch is the epoch in which they are
+    *numbered*, since a restored store may number them otherwise than its former life did.
+    `origin_sequence` alone is null where it was withheld. `bytes` is the size of the rows before
+    sealing. InnoDB keeps the rows of equal `sequence` (null) in the order of entry_id, so the
+    unique index also finds what is unnumbered.
     """
     return Table(
         "change_log",
@@ -191,6 +193,7 @@ def _home_marks(metadata: MetaData) -> Table:
 def _quarantine(metadata: MetaData) -> Table:
     """One row per change not admitted; payload is the sealed change, so it can be tried again.
 
+    The same version under a later home epoch is another change: its resident has moved.
     `whole_entry` 1: an entry whose rows cannot be read; it stands for `row_count` rows.
     """
     return Table(
@@ -223,6 +226,7 @@ def _quarantine(metadata: MetaData) -> Table:
         Column("payload", blob(), nullable=False),
         Column("whole_entry", SmallInteger, nullable=False, server_default="0"),
         Column("row_count", Integer, nullable=False, server_default="1"),
+        Column("home_epoch", BigInteger, nullable=False, server_default="1"),
         Column("reason", String(200), nullable=False, server_default=""),
         UniqueConstraint(
             "peer",
@@ -230,6 +234,7 @@ def _quarantine(metadata: MetaData) -> Table:
             "row_id",
             "version_epoch",
             "version_number",
+            "home_epoch",
             "form",
             name="uq_quarantine_change",
         ),

@@ -61,6 +61,8 @@ class LinkConfig:
         window_bytes: Upper bound of what is unacknowledged over all lanes, bytes.
         clock_ms: Wall clock for the Hello, milliseconds since 1970; only reported.
         protocol_max: Newest link protocol this end speaks; lower than PROTOCOL_MAX only in tests.
+        save_after_entries: Entries passed over, none of them for the peer, before the place is
+            persisted although nothing was sent. The pruner keeps more than these.
         small_in_flight: Batches of a lane that may be unacknowledged while the lane is at the
             log's end. What comes meanwhile shares the next one, so that a busy receiver gets fewer
             and larger batches.
@@ -88,6 +90,7 @@ class LinkConfig:
     lanes: tuple[Lane, ...] = tuple(Lane)
     clock_ms: int = 0
     protocol_max: int = PROTOCOL_MAX
+    save_after_entries: int = 1000
     small_in_flight: int = QUEUE_BATCHES_LIMIT
     stall_ms: int = 60_000
     backoff_ms_min: int = 500

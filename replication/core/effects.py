@@ -1,8 +1,9 @@
 """What a LinkEnd asks its driver to do, as frozen data.
 
-Effects come out in order and are carried out in order: one that stands before another is durable
-before the other begins. This file owns the words; what leads to which effect is in link.py. It
-must never know how an effect is carried out.
+Effects come out in order and are begun in order. Only LinkUp is waited for: what follows it finds
+the peer's epoch on disk. SaveDelivered and SaveMark may be lost with the process: the peer's next
+Hello repeats the one, its next mark the other. This file owns the words; what leads to which effect
+is in link.py. It must never know how an effect is carried out.
 """
 
 from __future__ import annotations
@@ -100,7 +101,10 @@ class ApplyBatch:
 class SaveDelivered:
     """Persist how far the peer has durably confirmed; never backwards within a stream epoch.
 
-    `receipt` is the signed proof; None where only entries that are not for this peer were passed.
+    `cursor` is the peer's own but for covers_to, which may be beyond it by entries that were passed
+    over. `receipt` is the signed proof of the peer's own cursor; None where only entries that are
+    not for this peer were passed, or where its Hello says what a lost receipt said. A newer effect
+    of the lane makes an older one needless, but for its receipt if both are of one batch number.
     """
 
     cursor: Cursor
@@ -109,7 +113,11 @@ class SaveDelivered:
 
 @dataclass(frozen=True, slots=True)
 class SaveMark:
-    """Persist the peer's freshness; per home the greater time stays."""
+    """Persist the peer's freshness: of each home the last word, even an earlier time.
+
+    It may wait a little, and a crash may lose it: the next mark says it again. A later mark must
+    not be overtaken by an earlier one.
+    """
 
     mark: Mark
 

@@ -11,25 +11,41 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from replication.core.model import Cursor, Form, Lane, LogEntry
+from replication.core.model import PROTOCOL_MAX, Cursor, Form, Lane, LogEntry
 
 __all__ = ["batch_digest", "receipt_bytes", "running_hash"]
 
-_DIGEST_PREFIX: Final = b"fenhe-batch-1"
+_DIGEST_PREFIX: Final = b"fenhe-batch-2"
+_CONTENT_PREFIX: Final = b"fenhe-batch-1"
 _RECEIPT_PREFIX: Final = b"fenhe-receipt-1"
 _ENTRY: Final = struct.Struct(">HHBHIIQQQQ")
+_PLACE: Final = struct.Struct(">QQH")
 _U64: Final = struct.Struct(">Q")
 _U32: Final = struct.Struct(">I")
 _FORM_NUMBER: Final = {Form.FULL: 1, Form.DEIDENTIFIED: 2, Form.INDEX: 3, Form.SEALED: 4}
 
 
-def batch_digest(lane: Lane, entries: Sequence[LogEntry]) -> bytes:
-    """SHA-256 over the lane and each entry's fields as they travel, length-prefixed; 32 bytes.
+def batch_digest(
+    lane: Lane,
+    entries: Sequence[LogEntry],
+    *,
+    covers_from: int,
+    covers_to: int,
+    position: str = "",
+    protocol: int = PROTOCOL_MAX,
+) -> bytes:
+    """SHA-256 over the lane, what the batch stands for and each entry as it travels; 32 bytes.
 
-    `sequence` does not travel and takes no part.
+    An entry's `sequence` does not travel and takes no part. Under link protocol 1 the digest is
+    over the lane and the entries alone.
     """
+    if protocol > 1:
+        where = position.encode()
+        place = _PLACE.pack(covers_from, covers_to, len(where)) + where
+        parts = [_DIGEST_PREFIX, bytes((lane,)), place]
+    else:
+        parts = [_CONTENT_PREFIX, bytes((lane,))]
     pack = _ENTRY.pack
-    parts = [_DIGEST_PREFIX, bytes((lane,))]
     for entry in entries:
         origin = entry.origin_node.encode()
         home = entry.home_node.encode()

@@ -11,7 +11,7 @@ from enum import StrEnum
 from replication.core.config import QUEUE_BATCHES_LIMIT
 from replication.core.effects import ApplyBatch
 from replication.core.hashing import batch_digest, running_hash
-from replication.core.model import Batch, Cursor
+from replication.core.model import PROTOCOL_MAX, Batch, Cursor
 
 __all__ = ["InboundLane", "Offer"]
 
@@ -29,16 +29,17 @@ class Offer(StrEnum):
 
 
 class InboundLane:
-    """One lane from the peer, from the persisted cursor on."""
+    """One lane from the peer, from the persisted cursor on; `protocol` is the link's."""
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, protocol: int = PROTOCOL_MAX) -> None:
         self.cursor = cursor
+        self._protocol = protocol
         self.queued_bytes = 0
         self._tail = cursor
         self._queue: deque[ApplyBatch] = deque()
         self._applying: ApplyBatch | None = None
-        self._refusal = ""
-        self._refusing = False
+        self._refusal_due = ""
+        self._dropping_until_resent = False
 
     @property
     def applying(self) -> bool:
@@ -51,15 +52,15 @@ class InboundLane:
             return Offer.STREAM_EPOCH
         if batch.number <= self.cursor.number:
             return Offer.REPEATED
-        if self._refusal or batch.number <= self._tail.number:
+        if self._refusal_due or batch.number <= self._tail.number:
             return Offer.DROPPED
         if not self._continues(batch):
-            return Offer.DROPPED if self._refusing else Offer.GAP
-        if batch.digest != batch_digest(batch.lane, batch.entries):
+            return Offer.DROPPED if self._dropping_until_resent else Offer.GAP
+        if batch.digest != self._digest(batch):
             return Offer.DIGEST
         if len(self._queue) >= QUEUE_BATCHES_LIMIT:
             return Offer.OVERFLOW
-        self._refusing = False
+        self._dropping_until_resent = False
         self._tail = Cursor(
             batch.lane,
             batch.stream_epoch,
@@ -71,6 +72,16 @@ class InboundLane:
         self.queued_bytes += batch.body_bytes
         self._queue.append(ApplyBatch(batch, self._tail))
         return Offer.QUEUED
+
+    def _digest(self, batch: Batch) -> bytes:
+        return batch_digest(
+            batch.lane,
+            batch.entries,
+            covers_from=batch.covers_from,
+            covers_to=batch.covers_to,
+            position=batch.position,
+            protocol=self._protocol,
+        )
 
     def _continues(self, batch: Batch) -> bool:
         tail = self._tail
@@ -114,7 +125,7 @@ class InboundLane:
         """Give up what waits; a refusal with `code` is due once no apply is in progress."""
         self.queued_bytes -= sum(asked.batch.body_bytes for asked in self._queue)
         self._queue.clear()
-        self._refusal = code
+        self._refusal_due = code
 
     def due_refusal(self) -> str:
         """The code to refuse with now, once; "" if none is due.
@@ -123,9 +134,9 @@ class InboundLane:
         Afterwards everything that does not continue that cursor is dropped in silence: it was
         under way before the sender knew.
         """
-        if self._applying is not None or not self._refusal:
+        if self._applying is not None or not self._refusal_due:
             return ""
-        code, self._refusal = self._refusal, ""
-        self._refusing = True
+        code, self._refusal_due = self._refusal_due, ""
+        self._dropping_until_resent = True
         self._tail = self.cursor
         return code

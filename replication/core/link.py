@@ -119,7 +119,7 @@ class LinkEnd:
         self._head = 0
         self._lane_heads: dict[Lane, int] = {}
         self._resuming = True
-        self._made_good: list[Effect] = []
+        self._claims_to_save: list[Effect] = []
         self._in_flight_bytes = 0
         self._marks: list[Mark] = []
         self._heard_ms = 0
@@ -180,7 +180,7 @@ class LinkEnd:
                     "Start it from its newest store; for a backup: `fenhe node new-epoch`.",
                 )
             # Only now: what a peer confirmed of a log that is gone must not be kept.
-            return self._made_good + self._pump(now)
+            return self._claims_to_save + self._pump(now)
         return self._pump(now)
 
     def entries_read(
@@ -273,8 +273,8 @@ class LinkEnd:
             return []
         effects: list[Effect] = []
         for out in self._out.values():
-            out.wish_again()
-            place = out.passed_over()
+            out.ask_snapshot_again()
+            place = out.place_to_save(self.config.save_after_entries)
             if place is not None:
                 effects.append(SaveDelivered(place, None))
         return effects + self._pump(now)
@@ -304,12 +304,12 @@ class LinkEnd:
             stream = Cursor(lane, StreamEpoch(mine, theirs), 0, 0)
             saved = self._outbound_saved.get(lane)
             start = type(self).resume(stream, claims.get(lane), saved)
+            out = self._out[lane] = self.outbound_type(lane, start, self.protocol)
+            out.take_wishes(hello.features if self.protocol > 1 else ())
             if start.acked.number and not start.acked.is_at(saved):
                 # The receipt was lost, but what it would have let go need not wait for another.
-                self._made_good.append(SaveDelivered(start.acked, None))
-            self._out[lane] = self.outbound_type(lane, start)
-            self._out[lane].take_wishes(hello.features if self.protocol > 1 else ())
-            self._in[lane] = self.inbound_type(self._inbound_start(lane, theirs))
+                self._claims_to_save.append(SaveDelivered(out.confirmed, None))
+            self._in[lane] = self.inbound_type(self._inbound_start(lane, theirs), self.protocol)
         return [LinkUp(hello)]
 
     def _inbound_start(self, lane: Lane, peer_epoch: int) -> Cursor:
@@ -387,7 +387,7 @@ class LinkEnd:
             return self._close(fault.code, fault.reason)
         effects: list[Effect] = []
         if out.acked.number > before:
-            effects.append(SaveDelivered(out.acked, receipt))
+            effects.append(SaveDelivered(out.confirmed, receipt))
         return effects + self._pump(now)
 
     def _on_refused(self, out: OutboundLane, receipt: Receipt, now: int) -> list[Effect]:

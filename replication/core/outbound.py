@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from replication.core.config import QUEUE_BATCHES_LIMIT
 from replication.core.effects import SEED
 from replication.core.greeting import seed_feature
 from replication.core.hashing import batch_digest, running_hash
-from replication.core.model import Batch, Cursor, Lane, LogEntry, Receipt
+from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Lane, LogEntry, Receipt
 from replication.core.resume import ResumePoint
 
 __all__ = ["ENTRY_OVERHEAD_BYTES", "LaneView", "OutboundLane", "RateMeter", "ReceiptFault"]
 
 ENTRY_OVERHEAD_BYTES: Final = 64
 """What an entry weighs beside its rows, for the window."""
-_SAVE_AFTER_ENTRIES: Final = 1000
-"""Entries passed over before the place is persisted although nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +82,23 @@ class RateMeter:
 
 
 class OutboundLane:
-    """One lane towards the peer, from a resume point on."""
+    """One lane towards the peer, from a resume point on; `protocol` is the link's.
 
-    def __init__(self, lane: Lane, start: ResumePoint) -> None:
+    Four places in the log, of which only `scanned` ever moves back:
+
+    - `acked`: the peer's own cursor, by its Hello or its last receipt;
+    - `_held_to`: the peer holds everything for it up to there. Never moves back: beyond `acked` lie
+      entries that were passed over while nothing was in flight;
+    - `scanned`: read so far, where the next read begins. After a rewind it is `_held_to` again;
+    - `_saved_to`: the part of `_held_to` that SaveDelivered has asked to persist.
+
+    acked.covers_to <= _held_to and _saved_to <= _held_to. The log may be pruned up to what is
+    saved, so nothing at or below it is read again, but for a snapshot that was begun before it.
+    """
+
+    def __init__(self, lane: Lane, start: ResumePoint, protocol: int = PROTOCOL_MAX) -> None:
         self.lane = lane
+        self._protocol = protocol
         self.acked = start.acked
         self.tail = start.acked
         self.scanned = start.scanned
@@ -98,27 +109,28 @@ class OutboundLane:
         """Whether the last read reached what was the end of the log when it began."""
         self._paused_until_ms: int | None = None
         self._sent: deque[_Sent] = deque()
-        self._saved_to = start.scanned
+        self._held_to = max(start.scanned, start.held_to)
+        self._saved_to = self._held_to
         self._read_outdated = False
         self._failures = 0
         self._refused = ""
         self.seed_wanted = False
         self._seed_end = 0
-        self._seed_put_off = False
+        self._snapshot_deferred = False
 
     @property
     def read_position(self) -> str:
         """What ReadLog says of a snapshot: where it goes on, that one is wanted, or nothing."""
-        asked = self.seed_wanted and not self._seed_end and not self._seed_put_off
+        asked = self.seed_wanted and not self._seed_end and not self._snapshot_deferred
         return self.position or (SEED if asked else "")
 
     def take_wishes(self, features: Collection[str]) -> None:
         """Note whether the peer, which is recovering, wants a snapshot of this lane."""
         self.seed_wanted = seed_feature(self.lane) in features
 
-    def wish_again(self) -> None:
+    def ask_snapshot_again(self) -> None:
         """Ask once more for a snapshot that the store put off."""
-        self._seed_put_off = False
+        self._snapshot_deferred = False
 
     def is_news(self, entries: Sequence[LogEntry], position: str) -> bool:
         """Whether an answer to ReadLog makes a batch: rows, or a snapshot's begin or end.
@@ -127,7 +139,7 @@ class OutboundLane:
         """
         if not self.position and not position:
             # The store cannot seed the peer yet: it is asked again after a while.
-            self._seed_put_off = self.seed_wanted
+            self._snapshot_deferred = self.seed_wanted
         return bool(entries) or (self.position == "") != (position == "")
 
     @property
@@ -138,7 +150,14 @@ class OutboundLane:
     @property
     def delivered_to(self) -> int:
         """Log sequence up to which the peer durably holds everything of this lane for it."""
-        return self.acked.covers_to if self._sent else self.scanned
+        return self._held_to if self._sent else max(self._held_to, self.scanned)
+
+    @property
+    def confirmed(self) -> Cursor:
+        """What to persist of the peer's cursor: it may hold more than the cursor says."""
+        if self._held_to == self.acked.covers_to:
+            return self.acked
+        return replace(self.acked, covers_to=self._held_to)
 
     def has_delivered(self, sequence: int) -> bool:
         """Whether the peer holds what is for it up to a sequence, and needs no snapshot."""
@@ -191,7 +210,15 @@ class OutboundLane:
     ) -> Batch:
         """Make the next batch of the stream and remember it as unacknowledged."""
         before = self.tail
-        digest = batch_digest(self.lane, entries)
+        self._held_to = self.delivered_to
+        digest = batch_digest(
+            self.lane,
+            entries,
+            covers_from=before.covers_to,
+            covers_to=scanned_to,
+            position=position,
+            protocol=self._protocol,
+        )
         self.tail = Cursor(
             self.lane,
             before.stream_epoch,
@@ -240,7 +267,7 @@ class OutboundLane:
                 )
             meter.confirmed(sent.in_flight_bytes, now - sent.sent_ms)
             self.acked = cursor
-            self._saved_to = cursor.covers_to
+            self._saved_to = self._held_to = max(self._held_to, cursor.covers_to)
             self._failures = 0
             self._refused = ""
             if self._seed_end and cursor.number >= self._seed_end:
@@ -248,12 +275,16 @@ class OutboundLane:
         return freed, None
 
     def rewind(self) -> int:
-        """Forget what is unacknowledged and go on after `acked`. Returns the bytes freed."""
+        """Forget what is unacknowledged and read again what it was. Returns the bytes freed.
+
+        Not what was passed over before it: that place may be persisted and the log pruned up to it.
+        A snapshot under way goes on where the peer's cursor says.
+        """
         freed = sum(sent.body_bytes for sent in self._sent)
         self._sent.clear()
         self.tail = self.acked
-        self.scanned = self.acked.covers_to
         self.position = self.acked.position
+        self.scanned = self.acked.covers_to if self.position else self._held_to
         self._seed_end = 0
         self._read_outdated = True
         return freed
@@ -265,11 +296,10 @@ class OutboundLane:
         self._failures += 1
         self._paused_until_ms = now + min(pause_ms_min << doublings, pause_ms_max)
 
-    def passed_over(self) -> Cursor | None:
-        """The place to persist once many entries were passed that are not for this peer."""
+    def place_to_save(self, entries_min: int) -> Cursor | None:
+        """The place to persist once so many entries were passed that are not for this peer."""
         reached = self.delivered_to
-        if reached - self._saved_to < _SAVE_AFTER_ENTRIES:
+        if reached - self._saved_to < entries_min:
             return None
-        self._saved_to = reached
-        acked = self.acked
-        return Cursor(self.lane, acked.stream_epoch, acked.number, reached, acked.running_hash)
+        self._saved_to = self._held_to = reached
+        return self.confirmed

@@ -15,13 +15,13 @@ from enum import StrEnum
 from replication.core.model import Version
 
 __all__ = [
-    "Decision",
     "Duty",
     "Grant",
     "KnownHome",
     "LateEdit",
+    "MoveDecision",
+    "MoveRequest",
     "Path",
-    "Request",
     "Step",
     "believed_claim",
     "common_ancestor",
@@ -62,7 +62,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class MoveRequest:
     """Somebody asks for a move. `reason` is what the audit keeps."""
 
     resident_id: str
@@ -70,7 +70,7 @@ class Request:
     reason: str
 
 
-class Decision(StrEnum):
+class MoveDecision(StrEnum):
     """What a node does with a request."""
 
     GRANT = "grant"
@@ -85,7 +85,7 @@ class Decision(StrEnum):
 class Step:
     """A decision; of GRANT and ASK_BELOW `node` is the granter, the lowest common ancestor."""
 
-    decision: Decision
+    decision: MoveDecision
     node: str = ""
 
 
@@ -143,7 +143,7 @@ def believed_claim(
     return newest_home((own, claim))
 
 
-def decide(here: str, request: Request, present: KnownHome | None, path: Path) -> Step:
+def decide(here: str, request: MoveRequest, present: KnownHome | None, path: Path) -> Step:
     """What the node `here` does with a request it may answer.
 
     Args:
@@ -153,22 +153,24 @@ def decide(here: str, request: Request, present: KnownHome | None, path: Path) -
         path: The hierarchy in force.
     """
     if not path(request.to_node):
-        return Step(Decision.REFUSE_PLACE)
+        return Step(MoveDecision.REFUSE_PLACE)
     if present is None:
         # Only nodes that copy him know his home; the root is the last that can.
         at_root = len(path(here)) <= 1
-        return Step(Decision.REFUSE_UNKNOWN if at_root else Decision.ASK_ABOVE)
+        return Step(MoveDecision.REFUSE_UNKNOWN if at_root else MoveDecision.ASK_ABOVE)
     if present.home_node == request.to_node:
-        return Step(Decision.REFUSE_HERE_ALREADY)
+        return Step(MoveDecision.REFUSE_HERE_ALREADY)
     granter = common_ancestor(present.home_node, request.to_node, path)
     if granter == here:
-        return Step(Decision.GRANT, here)
+        return Step(MoveDecision.GRANT, here)
     if here in path(granter):
-        return Step(Decision.ASK_BELOW, granter)
-    return Step(Decision.ASK_ABOVE)
+        return Step(MoveDecision.ASK_BELOW, granter)
+    return Step(MoveDecision.ASK_ABOVE)
 
 
-def may_ask(peer_subtree: AbstractSet[str], present: KnownHome | None, request: Request) -> bool:
+def may_ask(
+    peer_subtree: AbstractSet[str], present: KnownHome | None, request: MoveRequest
+) -> bool:
     """Whether a child may ask for this: he lives in its subtree, or is to, for a stated reason."""
     if present is not None and present.home_node in peer_subtree:
         return True

@@ -17,11 +17,13 @@ __all__ = ["ResumePoint", "resume_point"]
 class ResumePoint:
     """Where to go on: `acked` is the peer's cursor in the stream, `scanned` our place in the log.
 
-    scanned ≥ acked.covers_to; between them lies nothing for this peer.
+    scanned ≥ acked.covers_to; between them lies nothing for this peer. Up to `held_to`, if that is
+    more, the peer holds everything for it too, but a snapshot under way begins before.
     """
 
     acked: Cursor
     scanned: int
+    held_to: int = 0
 
     @property
     def position(self) -> str:
@@ -48,14 +50,14 @@ def resume_point(stream: Cursor, claimed: Cursor | None, saved: Cursor | None) -
 
 
 def _same_stream(claimed: Cursor, saved: Cursor | None) -> ResumePoint:
-    scanned = claimed.covers_to
+    held_to = claimed.covers_to
     if (
         saved is not None
         and saved.stream_epoch == claimed.stream_epoch
-        and saved.number == claimed.number
+        and saved.number <= claimed.number
     ):
-        scanned = max(scanned, saved.covers_to)
-    return ResumePoint(claimed, scanned)
+        held_to = max(held_to, saved.covers_to)
+    return ResumePoint(claimed, claimed.covers_to if claimed.position else held_to, held_to)
 
 
 def _new_stream(stream: Cursor, start: int) -> ResumePoint:

@@ -66,6 +66,8 @@ def link_codes() -> set[str]:
     """Codes that end or refuse something on a link without being an exception."""
     admission = importlib.import_module("replication.core.admission")
     causes = {cause.value for cause in admission.Cause}
+    offer = importlib.import_module("replication.core.inbound").Offer
+    causes |= {offer.GAP.value, offer.DIGEST.value, offer.STREAM_EPOCH.value}
     named = {code for path in python_files("replication") for code in _first_arguments(path)}
     return (causes | named) - set(error_classes())
 

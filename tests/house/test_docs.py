@@ -111,6 +111,15 @@ def test_every_code_is_documented() -> None:
     assert set(documented) - known - on_the_command_line == set()
 
 
+def test_every_cause_of_the_quarantine_has_an_exit() -> None:
+    """The table of docs/cli.md says for each what to do, and names none that does not exist."""
+    causes = {str(cause) for cause in importlib.import_module("node.storage.causes").CAUSES}
+    table = _section(_read("docs/cli.md"), "fenhe quarantine list")
+    cells = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \|", table, re.MULTILINE)
+    named = [name for cell in cells for name in re.findall(r"[A-Z_]+", cell)]
+    assert sorted(named) == sorted(causes)
+
+
 def test_operators_are_told_the_next_step() -> None:
     """An error that an operator has to mend carries the step; a base of others need not."""
     mute = {

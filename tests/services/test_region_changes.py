@@ -313,6 +313,8 @@ def test_a_village_is_closed_into_another(office: Office) -> None:
     until("the closed one refuses", lambda: any("REGION_CLOSED" in f for f in clinic.faults))
     late = clinic.give_up()
     office.settled(2)
+    decided = {n: region.fleet.status(n).config_epoch_decided for n in (AWAY, VILLAGE, TOWNSHIP)}
+    assert decided == {AWAY: 2, VILLAGE: 0, TOWNSHIP: 0}
 
     everybody = {person.resident_id for person in (*people, *late)}
     for node in (VILLAGE, TOWNSHIP, OLD):

@@ -104,7 +104,7 @@ def test_a_recovering_node_waits_until_its_operator_gives_a_neighbour_up(region:
     fill(region)
     region.fleet.stop()
     folder = region.place.node_dir(TOWNSHIP)
-    assert fenhe("node", "new-epoch", "--data", folder).returncode == 0
+    assert fenhe("node", "new-epoch", "--yes", "--data", folder).returncode == 0
     region.start(TOWNSHIP, VILLAGE)
     until(
         "only the other village is waited for",

@@ -163,7 +163,7 @@ def speak(region: Region, *entries: LogEntry, number: int = 1, after: int = 0) -
         covers_from=after,
         covers_to=after + len(entries),
         coalesced=False,
-        digest=batch_digest(Lane.BULK, entries),
+        digest=batch_digest(Lane.BULK, entries, covers_from=after, covers_to=after + len(entries)),
         entries=entries,
         row_count=len(entries),
         body_bytes=0,

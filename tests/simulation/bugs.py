@@ -17,7 +17,9 @@ from tests.simulation.variants import (
     ChecksNoDigest,
     KeepsPlace,
     MarksEarly,
+    ProvesContentAlone,
     ResumesFromOwnBooks,
+    RewindsToReceipt,
     SkipsTheGoneBackCheck,
     StepsOverGaps,
     TakesOldReads,
@@ -37,6 +39,9 @@ def _bug(  # a table row, read by its keywords
     unchecked: str = "",
     link_end: type[LinkEnd] = LinkEnd,
     writes: int = 45,
+    away: float | None = None,
+    batch_bytes: int = 0,
+    save_after_entries: int = 1000,
     first_seed: int = 0,
 ) -> Variant:
     return Variant(
@@ -48,6 +53,9 @@ def _bug(  # a table row, read by its keywords
         faults=tuple(faults.split()),
         fault_count_max=30,
         writes=writes,
+        away=away,
+        batch_bytes=batch_bytes,
+        save_after_entries=save_after_entries,
         first_seed=first_seed,
     )
 
@@ -132,6 +140,14 @@ PLANTED_BUGS = (
         writes=250,
         caught_by="I2 MARK",
     ),
+    _bug(
+        "rewound_behind_what_was_saved",
+        link_end=RewindsToReceipt,
+        faults="fill_disk prune lose_frame",
+        writes=120,
+        save_after_entries=4,
+        caught_by="I7",
+    ),
     _bug("mark_before_receipts", link_end=MarksEarly, faults="delay slow", caught_by="MARK"),
     _bug(
         "gap_stepped_over",
@@ -155,6 +171,14 @@ PLANTED_BUGS = (
         caught_by="I5 I7",
     ),
     _bug(
+        "older_stream_applied",
+        broken="older_stream_applied",
+        faults="restore restore_addressee one_way",
+        writes=60,
+        away=0.6,
+        caught_by="I5 I7",
+    ),
+    _bug(
         "fsync_failure_ignored",
         broken="sync_failure_ignored",
         unchecked="I3 I5 I6 I7 I10 MARK",
@@ -162,6 +186,12 @@ PLANTED_BUGS = (
         caught_by="I1 I2",
     ),
     _bug("digest_not_checked", link_end=ChecksNoDigest, faults="alter_frame", caught_by="MARK I2"),
+    _bug(
+        "digest_without_place",
+        link_end=ProvesContentAlone,
+        faults="alter_frame",
+        caught_by="I2 MARK I8",
+    ),
     _bug(
         "receipt_not_checked",
         link_end=AltersItsPlace,
@@ -180,22 +210,25 @@ PLANTED_BUGS = (
     _bug(
         "letter_done_at_first_hop",
         broken="letter_done_at_first_hop",
-        faults="restore",
+        faults="restore_relay",
+        away=0.6,
         caught_by="I2",
     ),
     _bug(
         "letter_receipt_overtakes_rows",
         broken="receipt_in_another_lane",
-        faults="restore narrow",
+        faults="restore_addressee",
         writes=120,
-        first_seed=530,
+        away=0.6,
         caught_by="I2",
     ),
     _bug(
         "letter_receipt_before_rows",
         broken="receipt_before_rows",
-        faults="restore",
+        faults="restore_addressee",
         writes=120,
+        away=0.6,
+        batch_bytes=40,
         caught_by="I2",
     ),
     _bug(

@@ -1,4 +1,4 @@
-"""The invariants of GUARANTEES §1, each watched by a checker that knows nothing of the protocol.
+"""The invariants of replication/GUARANTEES.md, each watched by a checker blind to the protocol.
 
 They see what stores do and what clients were told, and keep their own books: what was acknowledged,
 who holds what, which (origin, epoch, sequence) carried which content. The first breach raises.
@@ -7,13 +7,13 @@ who holds what, which (origin, epoch, sequence) carried which content. The first
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.hashing import batch_digest, running_hash
-from replication.core.model import Batch, Cursor, Form, LogEntry, RowChange
+from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Form, LogEntry, RowChange
 from replication.core.residence import Grant
 from tests.simulation.durable import Durable, OutLetter, entry_key, holds
 from tests.simulation.post import ROWS, content_of
@@ -36,8 +36,14 @@ class ViolationError(Exception):
 class Checkers:
     """All checkers of one schedule; a store calls them at every step, the world at the end."""
 
-    def __init__(self, tree: Tree, unchecked: AbstractSet[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        disks: Callable[[], Mapping[str, Durable]],
+        unchecked: AbstractSet[str] = frozenset(),
+    ) -> None:
         self._tree = tree
+        self._disks = disks
         self._unchecked = unchecked
         self.counts: Counter[str] = Counter()
         self.acknowledgements: list[RowChange] = []
@@ -47,13 +53,19 @@ class Checkers:
         self._written_at_home: dict[str, list[RowChange]] = {}
         self._marks_void: set[str] = set()
         self.grants: dict[str, Grant] = {}
+        self._acknowledged_at: dict[tuple[str, str, int], int] = {}
         self._restored_at: dict[str, int] = {}
+        self._answered: dict[tuple[str, str], int] = {}
+        """By row, the newest version that an author need not send again."""
 
     # -- I1: an acknowledged commit survives ----------------------------------------------------
 
     def acknowledged(self, node: str, rows: Sequence[RowChange]) -> None:
         """A client was told that its write is stored."""
-        self.acknowledgements += rows
+        for row in rows:
+            name = (row.table, row.row_id, row.version.number)
+            self._acknowledged_at[name] = len(self.acknowledgements)
+            self.acknowledgements.append(row)
 
     def recovered(self, store: SimStore) -> None:
         """A process boots: what its clients were told must be on its disk.
@@ -132,8 +144,9 @@ class Checkers:
 
         A version that its home or a node above it has (in full), or an outbox or a letter under
         way, must reach every destination, the restored node included. The copy that an author
-        keeps of what it wrote for a home elsewhere is not counted: once the home has confirmed it,
-        it is not sent again. Such a copy, once lost, comes back where the author's parent has it.
+        keeps of what it wrote for a home elsewhere counts until the home has confirmed it, whatever
+        the author believes; then it is not sent again. Such a copy, once lost, comes back where the
+        author's parent has it.
         """
         self._restored_at[node] = len(self.acknowledgements)
         if node in self._tree.villages:
@@ -141,11 +154,21 @@ class Checkers:
         lettered = _in_letters(disks)
         for i, row in enumerate(self.acknowledgements):
             places = self._tree.destinations(row.author_node, row.home_node)
-            if _anywhere(disks, self._tree.path_up[row.home_node], row, lettered):
+            kept = _anywhere(disks, self._tree.path_up[row.home_node], row, lettered)
+            if kept or self._is_owed(i, row, disks[row.author_node]):
                 if node == row.author_node and not self._comes_back(row, disks):
                     self.forgiven.add((i, node))
             else:
                 self.forgiven.update((i, place) for place in places)
+
+    def _is_owed(self, i: int, row: RowChange, author: Durable) -> bool:
+        """Whether an author, never put back since, still has to see that its row arrives."""
+        if self._tree.is_local(row.author_node, row.home_node):
+            return False
+        if self._restored_at.get(row.author_node, 0) > i:
+            return False  # It owes what the outbox of its backup says.
+        answered = self._answered.get((row.table, row.row_id), 0)
+        return answered < row.version.number and holds(author, row)
 
     def _comes_back(self, row: RowChange, disks: Mapping[str, Durable]) -> bool:
         """Whether an author that lost a row has a neighbour that may give it back in full."""
@@ -211,8 +234,25 @@ class Checkers:
                 self.fail("I9", f"{node} keeps the payload of letters it has handed on")
 
     def confirmed(self, store: SimStore, letter: OutLetter) -> None:
-        """An author believes that a letter has arrived for good."""
+        """An author believes that a letter has arrived for good.
+
+        It is rid of the rows if a node above the addressee holds them, as the receipt means, or was
+        put back after they were written.
+        """
         self.counts["letter_confirmed"] += 1
+        if letter.kind != ROWS:
+            return
+        disks = self._disks()
+        # The root has reduced rows only.
+        above = self._tree.path_up[letter.to][1:-1]
+        for row in decode_changes(CODEC_JSON, letter.body.encode()):
+            key, number = (row.table, row.row_id), row.version.number
+            written_at = self._acknowledged_at.get((*key, number), -1)
+            if any(
+                self._restored_at.get(node, -1) > written_at or _holds_full(disks[node], row)
+                for node in above
+            ):
+                self._answered[key] = max(number, self._answered.get(key, 0))
 
     def whole_again(self, store: SimStore) -> None:
         """A node has got back what its neighbours had for it."""
@@ -232,7 +272,7 @@ class Checkers:
                 f"{store.node_id} applies batch {batch.number} after {batch.previous} of {peer}"
                 f" {batch.lane.name} from {batch.covers_from}, standing at {at}",
             )
-        if batch.digest != batch_digest(batch.lane, batch.entries):
+        if not _is_as_sent(batch):
             self.fail("I5", f"{store.node_id} applies a batch that is not as sent")
 
     # -- I6: row and log entry are atomic -------------------------------------------------------
@@ -299,6 +339,22 @@ class Checkers:
             for row in self._written_at_home.get(home, [])[:count]:
                 if row.resident_id not in self.grants:
                     self._require("MARK", store.node_id, store.disk, row)
+
+
+def _is_as_sent(batch: Batch) -> bool:
+    """Whether the digest fits, of either protocol: the lane knows which one the link speaks."""
+    return any(
+        batch.digest
+        == batch_digest(
+            batch.lane,
+            batch.entries,
+            covers_from=batch.covers_from,
+            covers_to=batch.covers_to,
+            position=batch.position,
+            protocol=protocol,
+        )
+        for protocol in (PROTOCOL_MAX, 1)
+    )
 
 
 def _holds_full(disk: Durable, row: RowChange) -> bool:

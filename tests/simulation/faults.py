@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from tests.simulation.store import SimStore
     from tests.simulation.world import World
 
-__all__ = ["CRASH_POINTS", "FAULTS", "FIRED_KINDS", "Faults"]
+__all__ = ["CRASH_POINTS", "FAULTS", "FIRED_KINDS", "LETTER_FAULTS", "Faults"]
 
 _TEN_YEARS_MS: Final = 10 * 365 * 86_400_000
 
 FIRED_KINDS: Final = (
+    "batch_misplaced",
     "clock_jump",
     "crash",
     "crash_in_recovery",
@@ -106,7 +107,7 @@ class Faults:
         if self._world.healed:
             return
         self._world.note_text(f"fault {kind}")
-        FAULTS[kind](self)
+        (FAULTS.get(kind) or LETTER_FAULTS[kind])(self)
 
     def _node(self) -> SimNode:
         return self._world.nodes[self._random.choice(self._world.tree.nodes)]
@@ -263,13 +264,40 @@ class Faults:
 
     def restore(self) -> None:
         """A node is backed up, and some time later put back to that backup."""
-        node = self._node()
+        self._back_up(self._node(), 1000, 15_000)
+
+    def _back_up(self, node: SimNode, soonest_ms: int, span_ms: int) -> bool:
         if node.node_id in self._backed_up:
-            return
+            return False
         self._backed_up.add(node.node_id)
         backup = node.store.disk.copy()
         self._world.note_text(f"backup of {node.node_id} at {backup.head}")
-        self._world.after(1000 + self._random.randrange(15_000), self._put_back, node, backup)
+        delay_ms = soonest_ms + self._random.randrange(span_ms)
+        self._world.after(delay_ms, self._put_back, node, backup)
+        return True
+
+    def restore_relay(self) -> None:
+        """A node between loses what came to it while it could pass nothing on."""
+        tree = self._world.tree
+        node = self._world.nodes[self._random.choice([n for n in tree.nodes if tree.children[n]])]
+        if self._back_up(node, 300, 4000):
+            here = node.node_id
+            for other in self._random.sample(tree.neighbours(here), 1 + self._random.randrange(2)):
+                self._world.network.block(here, other)
+                self._world.after(6000, self._end, self._world.network.unblock, (here, other))
+
+    def restore_addressee(self) -> None:
+        """A village that letters come to loses what it could not pass on: its way up is thin."""
+        nodes = self._world.nodes
+        outboxes = [node.store.disk.outbox.values() for node in nodes.values()]
+        villages = set(self._world.tree.villages)
+        expected = sorted({letter.to for box in outboxes for letter in box} & villages)
+        if expected:
+            node = nodes[self._random.choice(expected)]
+            if self._back_up(node, 500, 5000):
+                network, rate = self._world.network, self._random.choice((200, 400, 800))
+                network.narrow(node.node_id, rate, only_up=True)
+                self._world.after(7000, self._end, network.narrow, (node.node_id, 0))
 
     def _put_back(self, node: SimNode, backup: Durable) -> None:
         self._backed_up.discard(node.node_id)
@@ -307,3 +335,10 @@ FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
     "restore": Faults.restore,
     "slow": Faults.slow,
 }
+"""What a schedule draws its kinds from."""
+
+LETTER_FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
+    "restore_addressee": Faults.restore_addressee,
+    "restore_relay": Faults.restore_relay,
+}
+"""Restores aimed at letters under way: kinds that only a schedule which names them has."""

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.model import Form, Lane, LogEntry, RowChange
 from replication.core.residence import (
-    Decision,
     Duty,
     Grant,
     KnownHome,
     LateEdit,
-    Request,
+    MoveDecision,
+    MoveRequest,
     decide,
     duty,
     is_genuine,
@@ -70,8 +70,8 @@ class Moves:
         """
         store = self._store
         present = self.present(resident)
-        step = decide(store.node_id, Request(resident, to, "moved"), present, self.path)
-        if step.decision is not Decision.GRANT or present is None:
+        step = decide(store.node_id, MoveRequest(resident, to, "moved"), present, self.path)
+        if step.decision is not MoveDecision.GRANT or present is None:
             return None
         epoch = present.home_epoch + 1
         grant = Grant(resident, epoch, to, present.home_node, store.node_id, mail_ms)

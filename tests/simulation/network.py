@@ -67,7 +67,7 @@ class Network:
         self.lose_next: set[tuple[str, str]] = set()
         self.repeat_next: set[tuple[str, str]] = set()
         self.alter_next: set[tuple[str, str]] = set()
-        self.rates: dict[str, int] = {}
+        self.rates: dict[str, tuple[int, int]] = {}
         self._parent = world.tree.parent
         self._count = 0
         self._newest_arrival: dict[tuple[str, str], int] = {}
@@ -83,7 +83,7 @@ class Network:
             return None
         self._count += 1
         connection = Connection(self._count, child, parent)
-        connection.up.rate = connection.down.rate = self.rates.get(child, 0)
+        connection.up.rate, connection.down.rate = self.rates.get(child, (0, 0))
         self.connections.setdefault(child, []).append(connection)
         return connection
 
@@ -106,11 +106,11 @@ class Network:
             while pipe.stalled:
                 self._under_way(pipe, pipe.stalled.popleft())
 
-    def narrow(self, child: str, rate: int) -> None:
+    def narrow(self, child: str, rate: int, *, only_up: bool = False) -> None:
         """Let the link of a child carry no more than this many bytes a second; 0: no limit."""
-        self.rates[child] = rate
+        self.rates[child] = (rate, 0 if only_up else rate)
         for connection in self.connections.get(child, ()):
-            connection.up.rate = connection.down.rate = rate
+            connection.up.rate, connection.down.rate = self.rates[child]
 
     def heal(self) -> None:
         """End every partition and delay."""
@@ -177,10 +177,17 @@ class Network:
 
     def _altered(self, way: tuple[str, str], frame: LinkFrame) -> LinkFrame:
         """What a broken proxy makes of a batch or a receipt; other frames it leaves alone."""
-        if isinstance(frame, Batch) and frame.entries:
-            first = frame.entries[0]
-            spoilt = replace(first, rows=first.rows.replace(b"xxxx", b"yxxx", 1))
-            frame = replace(frame, entries=(spoilt, *frame.entries[1:]))
+        if isinstance(frame, Batch):
+            # Under protocol 1 nothing proves what a batch stands for.
+            has_proof = all(self._world.nodes[node].protocol_max > 1 for node in way)
+            if has_proof and (not frame.entries or self._world.random.random() < 0.5):
+                frame = self._misplaced(frame)
+            elif frame.entries:
+                first = frame.entries[0]
+                spoilt = replace(first, rows=first.rows.replace(b"xxxx", b"yxxx", 1))
+                frame = replace(frame, entries=(spoilt, *frame.entries[1:]))
+            else:
+                return frame
         elif isinstance(frame, Receipt) and not frame.refused:
             cursor = replace(frame.cursor, covers_to=frame.cursor.covers_to + 1)
             frame = replace(frame, cursor=cursor)
@@ -189,6 +196,17 @@ class Network:
         self.alter_next.discard(way)
         self._world.fired["frame_altered"] += 1
         return frame
+
+    def _misplaced(self, batch: Batch) -> Batch:
+        """The batch, said to stand for another stretch of the log, or of a snapshot."""
+        self._world.fired["batch_misplaced"] += 1
+        match self._world.random.randrange(3):
+            case 0:
+                return replace(batch, covers_from=max(0, batch.covers_from - 1))
+            case 1 if batch.position:
+                return replace(batch, position="")
+            case _:
+                return replace(batch, covers_to=batch.covers_to + 1)
 
     def _under_way(self, pipe: Pipe, item: _Item) -> None:
         world = self._world

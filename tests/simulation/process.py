@@ -50,7 +50,7 @@ class CrashError(Exception):
 class Session:
     """A LinkEnd with its stream."""
 
-    __slots__ = ("closed", "connection", "effects", "end", "peer", "performing", "view", "watch")
+    __slots__ = ("closed", "connection", "effects", "end", "peer", "performing", "watch")
 
     def __init__(self, end: LinkEnd, connection: Connection, peer: str) -> None:
         self.end = end
@@ -59,7 +59,6 @@ class Session:
         self.closed = False
         self.effects: deque[Effect] = deque()
         self.performing = False
-        self.view = PeerView(1)
         self.watch = Watch()
 
 
@@ -87,6 +86,8 @@ class SimNode:
         )
         self.store.sync_failed = self._sync_failed
         self.sessions: dict[int, Session] = {}
+        self.met: dict[str, PeerView] = {}
+        """By peer, what its last Hello said: reads of an older stream go by it too."""
         self._dial_due = False
         self._numbering = False
         self._told = 0
@@ -121,6 +122,7 @@ class SimNode:
                 session.connection, late=self.world.random.random() < 0.5
             )
         self.sessions.clear()
+        self.met.clear()
 
     def crash_point(self, name: str) -> None:
         """A place between two steps; the world may have decided that the process dies here."""
@@ -253,6 +255,7 @@ class SimNode:
             window_bytes=4 * self.world.batch_bytes,
             features=self.store.features(peer),
             protocol_max=self.protocol_max,
+            save_after_entries=self.world.variant.save_after_entries,
             sign=partial(signed, self.node_id, peer),
             verify=partial(is_signed, self.node_id, peer),
             stall_ms=6000,
@@ -360,7 +363,7 @@ class SimNode:
             self._number_soon()
         if before < protocol:
             self.world.fired["peer_upgraded"] += 1
-        session.view = PeerView(protocol, recovering=RECOVERING in hello.features)
+        self.met[peer] = PeerView(protocol, recovering=RECOVERING in hello.features)
         if any(cursor.position for cursor in hello.cursors):
             self.world.fired["snapshot_resumed"] += 1
         disk = store.disk
@@ -377,7 +380,7 @@ class SimNode:
             effect.after,
             bytes_max=effect.bytes_max,
             position=effect.position,
-            view=session.view,
+            view=self.met[session.peer],
         )
         answered = session.end.entries_read(
             effect.lane,

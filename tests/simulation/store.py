@@ -217,11 +217,10 @@ class SimStore:
         """Apply a batch and move the cursor in one transaction; a refusal leaves no trace."""
         disk = self.disk
         at = disk.inbound.get((peer, batch.lane))
-        standing = at.number if at is not None and at.stream_epoch == batch.stream_epoch else 0
-        if at == cursor and not self.broken & {"cursor_not_compared"}:
-            return  # A commit whose answer was lost.
-        if standing != batch.previous and "cursor_not_compared" not in self.broken:
-            raise RefusedError("BATCH_OUT_OF_ORDER")
+        if "cursor_not_compared" not in self.broken:
+            if at == cursor:
+                return  # A commit whose answer was lost.
+            _compare(batch, at, any_epoch="older_stream_applied" in self.broken)
         with self.transaction():
             if "cursor_before_rows" in self.broken:
                 disk.inbound[peer, batch.lane] = cursor
@@ -387,10 +386,9 @@ class SimStore:
             self.post.handed_on(peer, cursor.lane, cursor.covers_to)
 
     def save_mark(self, mark: Mark) -> None:
-        """Remember freshness; the greater time stays."""
+        """Remember freshness; the last word counts."""
         with self.transaction():
-            for home, until in mark.homes.items():
-                self.disk.marks[home] = max(until, self.disk.marks.get(home, 0))
+            self.disk.marks.update(mark.homes)
             self.observe.marked(self)
 
     def mark(self) -> Mark | None:
@@ -438,6 +436,20 @@ class SimStore:
             disk.pruned_to = max(disk.pruned_to, up_to)
         self.crash_point("prune.committed")
         return len(going)
+
+
+def _compare(batch: Batch, at: Cursor | None, *, any_epoch: bool) -> None:
+    """Refuse what does not follow the stored cursor, as the real store does."""
+    epoch = batch.stream_epoch
+    standing = at.number if at is not None and at.stream_epoch == epoch else 0
+    if standing != batch.previous:
+        raise RefusedError("BATCH_OUT_OF_ORDER")
+    if at is None or any_epoch:
+        return
+    than = at.stream_epoch
+    if epoch.sender < than.sender or epoch.receiver < than.receiver:
+        # A stream with a former life of the peer may outlive the beginning of the next.
+        raise RefusedError("CURSOR_WENT_BACK")
 
 
 def _nobody() -> None:

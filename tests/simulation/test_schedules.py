@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,7 +14,7 @@ from tests.simulation.faults import CRASH_POINTS, FIRED_KINDS
 from tests.simulation.hunt import Total, run_many
 from tests.simulation.recorded import RECORDED
 from tests.simulation.tree import LARGE, SMALL
-from tests.simulation.variants import Variant
+from tests.simulation.variants import LETTERS, Variant
 from tests.simulation.world import run_schedule
 
 SCHEDULES = 5000
@@ -35,6 +37,18 @@ def test_a_seed_that_once_failed_passes(seed: int, variant: Variant) -> None:
     """What has been mended stays mended."""
     outcome = run_schedule(seed, variant)
     assert outcome.violation is None, f"seed {seed}: {outcome.violation}"
+
+
+@pytest.mark.parametrize("batch_bytes", [0, 40], ids=["drawn", "an entry a batch"])
+def test_letters_survive_restores_where_they_are_under_way(batch_bytes: int) -> None:
+    """Where the planted bugs of letters are hunted, the real protocol loses nothing."""
+    fired: Counter[str] = Counter()
+    for seed in range(25):
+        outcome = run_schedule(seed, replace(LETTERS, batch_bytes=batch_bytes))
+        assert outcome.violation is None, f"seed {seed}: {outcome.violation}"
+        fired.update(outcome.fired)
+    assert fired["restore"] > 100
+    assert fired["letter_confirmed"] > 500
 
 
 def test_one_seed_replays_exactly() -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 from replication.core.config import LinkConfig
 from replication.core.effects import Effect
-from replication.core.hashing import batch_digest
 from replication.core.inbound import InboundLane, Offer
 from replication.core.link import LinkEnd
 from replication.core.model import Batch, Cursor, Hello, Lane, LogEntry, Receipt
@@ -20,6 +19,7 @@ from replication.core.outbound import OutboundLane, RateMeter, ReceiptFault
 from replication.core.resume import ResumePoint, resume_point
 
 __all__ = [
+    "LETTERS",
     "REAL",
     "AltersItsPlace",
     "BelievesAnyClaim",
@@ -29,7 +29,9 @@ __all__ = [
     "ChecksNoDigest",
     "KeepsPlace",
     "MarksEarly",
+    "ProvesContentAlone",
     "ResumesFromOwnBooks",
+    "RewindsToReceipt",
     "SkipsTheGoneBackCheck",
     "StepsOverGaps",
     "TakesOldReads",
@@ -46,7 +48,11 @@ class Variant:
         caught_by: Invariants any of which may be the first to break; empty for the real protocol.
         unchecked: Invariants not looked at, so that the damage itself is seen.
         first_seed: Where a hunt through 1,000 seeds begins, for a bug that few schedules show.
+        save_after_entries: As in LinkConfig. A schedule logs about 200 entries a node, so only a
+            small number lets places be saved, and pruned up to, that no receipt speaks of.
         faults: Kinds to draw from; empty: each schedule draws its own.
+        away: What share of the writes is for homes elsewhere; None: each schedule draws its own.
+        batch_bytes: What the first batches may hold; 0: each schedule draws its own.
     """
 
     name: str
@@ -54,15 +60,28 @@ class Variant:
     broken: frozenset[str] = field(default_factory=frozenset)
     caught_by: frozenset[str] = field(default_factory=frozenset)
     unchecked: frozenset[str] = field(default_factory=frozenset)
+    save_after_entries: int = 1000
     faults: tuple[str, ...] = ()
     fault_count_max: int = 14
     writes: int = 45
+    away: float | None = None
+    batch_bytes: int = 0
     large_every: int = 0
     first_seed: int = 0
 
 
-REAL = Variant(name="real", large_every=25)
+REAL = Variant(name="real", large_every=25, save_after_entries=4)
 """Every 25th schedule has forty nodes."""
+
+LETTERS = replace(
+    REAL,
+    name="letters",
+    faults=("restore_addressee", "restore_relay"),
+    fault_count_max=30,
+    away=0.6,
+    large_every=0,
+)
+"""The real protocol with much post, and restores where letters are under way."""
 
 
 # -- resume rules removed -------------------------------------------------------------------------
@@ -168,6 +187,7 @@ class _LaneTakesAnyPlace(OutboundLane):
             if sent.cursor.number == receipt.cursor.number:
                 freed, fault = super().confirm(Receipt(sent.cursor), meter, now)
                 self.acked = receipt.cursor
+                self._saved_to = self._held_to = receipt.cursor.covers_to
                 return freed, fault
         return 0, None
 
@@ -184,7 +204,30 @@ class _LaneChecksNoDigest(InboundLane):
     """Applies a batch whatever became of it on the way."""
 
     def offer(self, batch: Batch) -> Offer:
-        return super().offer(replace(batch, digest=batch_digest(batch.lane, batch.entries)))
+        return super().offer(replace(batch, digest=self._digest(batch)))
+
+
+class _LaneProvesContentAlone(OutboundLane):
+    """Leaves out of the digest what a batch stands for, as protocol 1 does."""
+
+    def __init__(self, lane: Lane, start: ResumePoint, protocol: int) -> None:
+        super().__init__(lane, start, min(1, protocol))
+
+
+class _LaneAsksForContentAlone(InboundLane):
+    """Compares with a digest that says nothing of what a batch stands for."""
+
+    def __init__(self, cursor: Cursor, protocol: int) -> None:
+        super().__init__(cursor, min(1, protocol))
+
+
+class _LaneRewindsToReceipt(OutboundLane):
+    """After a refusal reads from the last receipt again, also what is persisted as passed over."""
+
+    def rewind(self) -> int:
+        freed = super().rewind()
+        self.scanned = self._held_to = self.acked.covers_to
+        return freed
 
 
 class KeepsPlace(LinkEnd):
@@ -228,6 +271,15 @@ class TellsNoBeginning(LinkEnd):
 
 class ChecksNoDigest(LinkEnd):
     inbound_type = _LaneChecksNoDigest
+
+
+class ProvesContentAlone(LinkEnd):
+    outbound_type = _LaneProvesContentAlone
+    inbound_type = _LaneAsksForContentAlone
+
+
+class RewindsToReceipt(LinkEnd):
+    outbound_type = _LaneRewindsToReceipt
 
 
 class BulkFirst(LinkEnd):

@@ -60,9 +60,11 @@ class World:
         self.closes: Counter[str] = Counter()
         is_large = variant.large_every and seed % variant.large_every == variant.large_every - 1
         self.tree = LARGE if is_large else SMALL
-        self.checkers = Checkers(self.tree, variant.unchecked)
-        self.writes = Writes(self.random, self.tree, self.random.choice((0.0, 0.15, 0.4)))
-        self.batch_bytes = self.random.choice((400, 1500, 20_000))
+        self.checkers = Checkers(self.tree, self._disks, variant.unchecked)
+        away = self.random.choice((0.0, 0.15, 0.4))
+        self.writes = Writes(self.random, self.tree, away if variant.away is None else variant.away)
+        batch_bytes = self.random.choice((400, 1500, 20_000))
+        self.batch_bytes = variant.batch_bytes or batch_bytes
         self._trace = trace
         self._queue: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._ticket = count()

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Engine, MetaData
+from sqlalchemy import Engine, MetaData, update
 
 from replication.changelog import (
     ChangeLog,
-    ChangelogTables,
     CounterSequencer,
     LogSlice,
+    LogTail,
     NewEntry,
-    RelaySequencer,
-    Sequencer,
     define_tables,
     read_transaction,
+    write_transaction,
 )
 from replication.core.codec import CODEC_JSON
 from replication.core.model import Form, Lane, LogEntry
 from tests.databases import Database
 
-__all__ = ["SEQUENCERS", "FakeSealer", "LogStore", "SealBrokenError", "entry", "key_of"]
+__all__ = ["FakeSealer", "LogStore", "SealBrokenError", "entry", "key_of"]
 
 NODE: Final = "141002"
 HOME: Final = "141002001201"
-
-SEQUENCERS: Final[dict[str, Callable[[ChangelogTables, int], Sequencer]]] = {
-    "counter": lambda tables, epoch: CounterSequencer(tables, store_epoch=epoch),
-    "relay": lambda tables, epoch: RelaySequencer(tables, store_epoch=epoch, entries_a_pass=7),
-}
 
 
 class SealBrokenError(Exception):
@@ -58,35 +52,50 @@ class FakeSealer:
 class LogStore:
     """One life of one store; `again` opens the same database as a restarted node would."""
 
-    def __init__(self, database: Database, sequencer: str, *, store_epoch: int = 1) -> None:
+    def __init__(self, database: Database, *, store_epoch: int = 1) -> None:
         metadata = MetaData()
         self.database = database
         self.engine: Engine = database.open()
-        self.kind = sequencer
         self.tables = define_tables(metadata)
         metadata.create_all(self.engine)
-        self.sequencer = SEQUENCERS[sequencer](self.tables, store_epoch)
-        self.sequencer.take_over(self.engine.begin)
+        tail = LogTail()
+        self.sequencer = CounterSequencer(
+            self.tables, store_epoch=store_epoch, durable=lambda: tail.head
+        )
+        self.sequencer.take_over(lambda: write_transaction(self.engine))
         self.log = ChangeLog(
             self.tables,
             node_id=NODE,
             store_epoch=store_epoch,
             sealer=FakeSealer(),
             numbering=self.sequencer,
+            tail=tail,
         )
 
-    def again(self, *, store_epoch: int = 1, sequencer: str = "") -> LogStore:
+    def again(self, *, store_epoch: int = 1) -> LogStore:
         """The same store, opened anew."""
-        return LogStore(self.database, sequencer or self.kind, store_epoch=store_epoch)
+        return LogStore(self.database, store_epoch=store_epoch)
 
     def append(self, *entries: NewEntry) -> None:
         """One transaction."""
-        with self.engine.begin() as connection:
+        with write_transaction(self.engine) as connection:
             self.log.append(connection, entries)
 
+    def leave_unnumbered(self, *entries: NewEntry) -> None:
+        """Entries as a release left them that numbered after the commit and ended before it."""
+        t, s = self.tables.change_log, self.tables.sequencer
+        with self.engine.begin() as connection:
+            head = self.log.head(connection)
+            self.log.append(connection, entries)
+            left = update(t).where(t.c.sequence > head)
+            here = left.where(t.c.origin_node == NODE)
+            connection.execute(here.values(origin_epoch=None, origin_sequence=None))
+            connection.execute(left.values(epoch=None, sequence=None))
+            connection.execute(update(s).values(head=head))
+
     def number(self) -> int:
-        """Number what has committed."""
-        return self.sequencer.number(self.engine.begin)
+        """The durable head."""
+        return self.sequencer.number(lambda: write_transaction(self.engine))
 
     def read(
         self,

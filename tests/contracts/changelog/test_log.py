@@ -116,17 +116,18 @@ def test_an_empty_log_reads_as_empty(store: LogStore) -> None:
     assert store.read(5).scanned_to == 5
 
 
-def test_what_is_not_numbered_is_not_read(relay_store: LogStore) -> None:
-    """Between the commit and the number an entry waits and is counted as waiting."""
-    relay_store.append(entry("a"), entry("b"))
-    assert relay_store.keys() == []
-    with read_transaction(relay_store.engine) as connection:
-        assert relay_store.log.unnumbered(connection) == 2
-        assert relay_store.log.head(connection) == 0
-    assert relay_store.number() == 2
-    with read_transaction(relay_store.engine) as connection:
-        assert relay_store.log.unnumbered(connection) == 0
-        assert relay_store.log.head(connection) == 2
+def test_what_is_not_numbered_is_not_read(store: LogStore) -> None:
+    """What an earlier release left is counted, and can be read for a backup, until a start."""
+    store.leave_unnumbered(entry("a"), entry("b"))
+    assert store.keys() == []
+    with read_transaction(store.engine) as connection:
+        assert store.log.unnumbered(connection) == 2
+        assert [key_of(e) for e in store.log.unnumbered_entries(connection)] == ["a", "b"]
+        assert store.log.head(connection) == 0
+    started = store.again()
+    with read_transaction(started.engine) as connection:
+        assert started.log.unnumbered(connection) == 0
+        assert started.log.head(connection) == 2
 
 
 def test_counts_a_backlog(store: LogStore) -> None:
@@ -174,26 +175,25 @@ def test_pruning_is_bounded_and_never_a_silent_gap(store: LogStore) -> None:
     assert store.number() == 11
 
 
-def test_pruning_leaves_what_has_no_number(relay_store: LogStore) -> None:
+def test_pruning_leaves_what_has_no_number(store: LogStore) -> None:
     """Whatever is asked, only numbered entries go."""
-    relay_store.append(entry("a"))
-    relay_store.number()
-    relay_store.append(entry("waiting"))
-    with relay_store.engine.begin() as connection:
-        assert relay_store.log.prune(connection, 1000) == 1
-    assert relay_store.number() == 2
-    assert [key_of(e) for e in relay_store.read(1).entries] == ["waiting"]
+    store.append(entry("a"))
+    store.leave_unnumbered(entry("waiting"))
+    with store.engine.begin() as connection:
+        assert store.log.prune(connection, 1000) == 1
+    started = store.again()
+    assert started.number() == 2
+    assert [key_of(e) for e in started.read(1).entries] == ["waiting"]
 
 
-def test_one_append_is_one_insert(relay_store: LogStore) -> None:
-    """However many entries a transaction has, they cost one statement."""
-    before = _statements(relay_store)
-    with relay_store.engine.begin() as connection:
-        relay_store.log.append(connection, [entry(str(number)) for number in range(50)])
-    assert len(before) == 1
-    assert before[0].lstrip().upper().startswith("INSERT")
-    with read_transaction(relay_store.engine) as connection:
-        rows = select(func.count()).select_from(relay_store.tables.change_log)
+def test_one_append_is_one_insert(store: LogStore) -> None:
+    """However many entries a transaction has, they cost the counter and one statement."""
+    before = _statements(store)
+    with store.engine.begin() as connection:
+        store.log.append(connection, [entry(str(number)) for number in range(50)])
+    assert [each.split()[0].upper() for each in before] == ["UPDATE", "INSERT"]
+    with read_transaction(store.engine) as connection:
+        rows = select(func.count()).select_from(store.tables.change_log)
         assert connection.execute(rows).scalar_one() == 50
 
 

@@ -1,16 +1,18 @@
-"""One contract for both ways of numbering: contiguous, only what has committed, one owner."""
+"""Numbers are contiguous, only for what has committed, and of the store's present life."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from replication.changelog import SequencerFencedError, read_transaction
-from tests.contracts.changelog.stores import NODE, SEQUENCERS, LogStore, entry
+from replication.changelog import SequencerFencedError, read_transaction, write_transaction
+from tests.contracts.changelog.stores import NODE, LogStore, entry
 
 
-def test_numbers_are_contiguous_over_many_passes(store: LogStore) -> None:
-    """More entries than one pass takes, with holes in the row ids, get 1, 2, 3 and so on."""
+def test_numbers_are_contiguous(store: LogStore) -> None:
+    """What rolls back gives its numbers back: those that stay are 1, 2, 3 and so on."""
     for number in range(30):
         store.append(entry(f"{number}a"), entry(f"{number}b"))
         with store.engine.connect() as connection:
@@ -29,15 +31,15 @@ def test_a_transactions_entries_keep_their_order(store: LogStore) -> None:
     assert store.keys() == ["a", "b", "c", "d"]
 
 
-def test_numbering_nothing_changes_nothing(store: LogStore) -> None:
-    """A call without new entries returns the same head."""
+def test_asking_for_the_head_changes_nothing(store: LogStore) -> None:
+    """Without new entries it is the same head."""
     assert store.number() == 0
     store.append(entry("a"))
     assert [store.number(), store.number()] == [1, 1]
 
 
-def test_what_committed_before_a_crash_is_numbered_after_it(store: LogStore) -> None:
-    """The process ended between the commit and the number: the next start numbers it."""
+def test_a_restart_goes_on_where_it_was(store: LogStore) -> None:
+    """A commit has its number, whether or not anybody asked for the head after it."""
     store.append(entry("a"))
     store.number()
     store.append(entry("b"), entry("c"))
@@ -59,10 +61,43 @@ def test_the_sequence_goes_on_in_a_new_life_of_the_store(store: LogStore) -> Non
     assert origins == [(1, 1), (1, 2), (2, 3)]
 
 
-def test_an_entry_numbered_after_a_restore_is_of_the_new_life(relay_store: LogStore) -> None:
+def test_an_older_life_of_the_store_cannot_take_over(store: LogStore) -> None:
+    """A process that still believes in the store before the restore is refused at its start."""
+    store.again(store_epoch=2)
+    with pytest.raises(SequencerFencedError):
+        store.again(store_epoch=1)
+
+
+def test_a_sequencer_of_an_older_life_is_fenced(store: LogStore) -> None:
+    """It was running when a newer life took over: its append fails, row and entry together."""
+    store.append(entry("before"))
+    newer = store.again(store_epoch=2)
+    with pytest.raises(SequencerFencedError):
+        store.number()
+    with pytest.raises(SequencerFencedError):
+        store.append(entry("late"))
+    newer.append(entry("after"))
+    assert newer.number() == 2
+    assert newer.keys() == ["before", "after"]
+
+
+def test_what_an_earlier_release_left_is_numbered_first(store: LogStore) -> None:
+    """It numbered after the commit. More than one pass, with holes in the row ids, in order."""
+    keys = [str(number) for number in range(1205)]
+    store.leave_unnumbered(*(entry(key) for key in keys[:600]))
+    store.append(entry("numbered"))
+    store.leave_unnumbered(*(entry(key) for key in keys[600:]))
+    started = store.again()
+    started.append(entry("new"))
+    assert started.number() == 1207
+    assert started.keys() == ["numbered", *keys, "new"]
+    assert started.sequences() == list(range(1, 1208))
+
+
+def test_what_was_left_before_a_restore_is_of_the_new_life(store: LogStore) -> None:
     """The former life may have numbered it otherwise: its origin is where it got its number."""
-    relay_store.append(entry("waiting"), entry("relayed", origin=("141002001", 1, 9)))
-    restored = relay_store.again(store_epoch=2)
+    store.leave_unnumbered(entry("waiting"), entry("relayed", origin=("141002001", 1, 9)))
+    restored = store.again(store_epoch=2)
     t = restored.tables.change_log
     with read_transaction(restored.engine) as connection:
         rows = connection.execute(
@@ -73,51 +108,18 @@ def test_an_entry_numbered_after_a_restore_is_of_the_new_life(relay_store: LogSt
     assert [tuple(row) for row in rows] == [(2, 1, NODE, 2, 1), (2, 2, "141002001", 1, 9)]
 
 
-@pytest.mark.parametrize("other", sorted(SEQUENCERS))
-def test_the_way_of_numbering_may_change_between_starts(store: LogStore, other: str) -> None:
-    """What one way left unnumbered, the other numbers first."""
-    store.append(entry("a"), entry("b"))
-    changed = store.again(sequencer=other)
-    changed.append(entry("c"))
-    assert changed.number() == 3
-    assert changed.keys() == ["a", "b", "c"]
+def test_two_starts_at_once_number_it_once(store: LogStore) -> None:
+    """The one that was overtaken finds its fence gone, and fails."""
+    store.leave_unnumbered(entry("a"), entry("b"))
+    begun = 0
 
+    def overtaken() -> AbstractContextManager[Connection]:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            store.again()
+        return write_transaction(store.engine)
 
-def test_an_older_life_of_the_store_cannot_take_over(store: LogStore) -> None:
-    """A process that still believes in the store before the restore is refused at its start."""
-    store.again(store_epoch=2)
     with pytest.raises(SequencerFencedError):
-        store.again(store_epoch=1)
-
-
-def test_a_sequencer_of_an_older_life_is_fenced(store: LogStore) -> None:
-    """It was running when a newer life took over: it neither numbers nor appends numbers."""
-    store.append(entry("before"))
-    store.number()
-    newer = store.again(store_epoch=2)
-    with pytest.raises(SequencerFencedError):
-        store.number()
-    newer.append(entry("after"))
-    assert newer.number() == 2
-    assert newer.keys() == ["before", "after"]
-
-
-def test_a_counter_of_an_older_life_appends_nothing(counter_store: LogStore) -> None:
-    """Its transaction fails, row and entry together."""
-    counter_store.again(store_epoch=2)
-    with pytest.raises(SequencerFencedError):
-        counter_store.append(entry("late"))
-    assert counter_store.keys() == []
-
-
-def test_the_last_to_take_over_numbers(relay_store: LogStore) -> None:
-    """Two processes on one store: the first finds its fence gone and stops, nothing is doubled."""
-    relay_store.append(entry("a"))
-    second = relay_store.again()
-    relay_store.append(entry("b"))
-    with pytest.raises(SequencerFencedError):
-        relay_store.number()
-    assert second.number() == 2
-    with pytest.raises(SequencerFencedError):
-        relay_store.number()
-    assert second.sequences() == [1, 2]
+        store.sequencer.take_over(overtaken)
+    assert store.sequences() == [1, 2]

@@ -28,13 +28,13 @@ def _log(store: LogStore, tail: LogTail) -> ChangeLog:
     )
 
 
-def test_memory_and_database_give_the_same_entries(counter_store: LogStore, tail: LogTail) -> None:
+def test_memory_and_database_give_the_same_entries(store: LogStore, tail: LogTail) -> None:
     """Authored here and relayed ones, number and origin included."""
-    log = _log(counter_store, tail)
-    with write_transaction(counter_store.engine) as connection:
+    log = _log(store, tail)
+    with write_transaction(store.engine) as connection:
         log.append(connection, [entry("a"), entry("b", origin=("141002001", 1, 9))])
         assert tail.head == 0
-    with read_transaction(counter_store.engine) as connection:
+    with read_transaction(store.engine) as connection:
         stored = log.read(connection, after=0, lane=None, bytes_max=1 << 20, up_to=2)
         ends = log.lane_heads(connection, 2)
     assert tail.head == 2
@@ -43,29 +43,17 @@ def test_memory_and_database_give_the_same_entries(counter_store: LogStore, tail
     assert set(ends) == set(Lane)
 
 
-def test_what_was_rolled_back_is_not_kept(counter_store: LogStore, tail: LogTail) -> None:
+def test_what_was_rolled_back_is_not_kept(store: LogStore, tail: LogTail) -> None:
     """The number it had is given again; an aborted connection leaves nothing to the next one."""
-    log = _log(counter_store, tail)
-    with suppress(KeyError), write_transaction(counter_store.engine) as connection:
+    log = _log(store, tail)
+    with suppress(KeyError), write_transaction(store.engine) as connection:
         log.append(connection, [entry("aborted")])
         raise KeyError
-    with counter_store.engine.connect() as connection:
+    with store.engine.connect() as connection:
         log.append(connection, [entry("dropped")])
-    with write_transaction(counter_store.engine) as connection:
+    with write_transaction(store.engine) as connection:
         log.append(connection, [entry("kept")])
     part = tail.read(after=0, lane=None, bytes_max=1 << 20, up_to=1)
     assert part is not None
     assert [each.sequence for each in part.entries] == [1]
     assert b"kept" in part.entries[0].rows
-
-
-def test_numbers_given_after_the_commit_are_not_known_here(
-    relay_store: LogStore, tail: LogTail
-) -> None:
-    """Then every reader asks the database."""
-    log = _log(relay_store, tail)
-    with write_transaction(relay_store.engine) as connection:
-        log.append(connection, [entry("a")])
-    assert relay_store.number() == 1
-    assert tail.head == 0
-    assert tail.read(after=0, lane=None, bytes_max=1 << 20, up_to=1) is None

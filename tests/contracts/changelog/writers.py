@@ -6,14 +6,25 @@ import random
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, MetaData, create_engine
 
-from replication.changelog import ChangeLog, define_tables, prepare_engine
-from tests.contracts.changelog.stores import NODE, SEQUENCERS, FakeSealer, LogStore, entry
+from replication.changelog import (
+    ChangeLog,
+    CounterSequencer,
+    define_tables,
+    prepare_engine,
+    write_transaction,
+)
+from tests.contracts.changelog.stores import NODE, FakeSealer, LogStore, entry
 
 __all__ = ["Reader", "Writers", "write_until_killed"]
+
+
+class _AbortedError(Exception):
+    """Ends a transaction without its commit."""
 
 
 @dataclass
@@ -45,30 +56,36 @@ class Writers:
         for transaction in range(self.transactions):
             keys = [f"{number}-{transaction}-{i}" for i in range(chance.randint(1, 3))]
             abort = chance.random() < 0.2
-            with engine.connect() as connection:
+            with suppress(_AbortedError), write_transaction(engine) as connection:
                 self.store.log.append(connection, [entry(key) for key in keys])
                 if abort:
-                    connection.rollback()
-                else:
-                    connection.commit()
+                    raise _AbortedError
             with self._lock:
                 (self.aborted if abort else self.acknowledged).extend(keys)
 
 
 @dataclass
 class Reader:
-    """Numbers, then reads from its cursor on, as a link does; never looks back."""
+    """Reads from its cursor on to the durable head, as a link does; never looks back.
+
+    What the process has just committed comes from its memory, the rest from the database.
+    """
 
     store: LogStore
     cursor: int = 0
     keys: list[str] = field(default_factory=list)
     sequences: list[int] = field(default_factory=list)
+    from_memory: int = 0
 
     def step(self) -> None:
-        """Number what has committed and read up to the durable head."""
+        """Ask for the durable head and read up to it."""
         head = self.store.number()
         while self.cursor < head:
-            found = self.store.read(self.cursor, entries_max=50, up_to=head)
+            kept = self.store.log.tail.read(
+                after=self.cursor, lane=None, bytes_max=1 << 20, up_to=head, entries_max=50
+            )
+            self.from_memory += kept is not None
+            found = kept or self.store.read(self.cursor, entries_max=50, up_to=head)
             self.sequences.extend(e.sequence for e in found.entries)
             self.keys.extend(e.rows.decode().split('"')[1] for e in found.entries)
             self.cursor = found.scanned_to
@@ -79,7 +96,7 @@ def _raise_first(futures: list[Future[None]]) -> None:
         future.result()
 
 
-def write_until_killed(url: str, sequencer: str, name: str) -> None:
+def write_until_killed(url: str, name: str) -> None:
     """Append one entry a transaction for ever; print each key once its commit has returned."""
     engine: Engine = prepare_engine(create_engine(url))
 
@@ -89,16 +106,16 @@ def write_until_killed(url: str, sequencer: str, name: str) -> None:
         node_id=NODE,
         store_epoch=1,
         sealer=FakeSealer(),
-        numbering=SEQUENCERS[sequencer](tables, 1),
+        numbering=CounterSequencer(tables, store_epoch=1),
     )
     number = 0
     while True:
         key = f"{name}-{number}"
-        with engine.begin() as connection:
+        with write_transaction(engine) as connection:
             log.append(connection, [entry(key)])
         print(key, flush=True)
         number += 1
 
 
 if __name__ == "__main__":
-    write_until_killed(*sys.argv[1:4])
+    write_until_killed(*sys.argv[1:3])

@@ -265,7 +265,7 @@ class MovingRegion(Region):
             for lane in Lane:
                 cursor = receiver.cursor(sender.node_id, lane)
                 if cursor.number and held.get(lane) != cursor:
-                    links.save_outbound(connection, receiver.node_id, cursor, b"signed", "key")
+                    links.save_outbound(connection, receiver.node_id, cursor)
         return sent
 
     def flow(self, only: Collection[NodeId] = tuple(ABOVE)) -> None:

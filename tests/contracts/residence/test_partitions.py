@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import Connection, Table, delete
 
 from node.errors import InvalidRequestError
 from node.residence.errors import (
@@ -18,10 +19,11 @@ from node.residence.homes import SignedGrant
 from node.residence.papers import grant_in, grant_out, piece_in, settled_in, statement_of
 from node.storage.errors import RecoveringError
 from node.storage.model import BundleResult
+from node.storage.resend import Wanted
 from node.storage.tables import REPLICATED
 from replication.changelog import read_transaction
 from replication.core.config import PeerRole
-from replication.core.model import Lane
+from replication.core.model import Form, Lane
 from replication.core.residence import Grant, KnownHome
 from tests.contracts.residence.region import (
     ABOVE,
@@ -338,6 +340,38 @@ def test_a_granter_that_lost_its_grant_goes_on_from_the_rows(region: MovingRegio
     assert again.grant.home_epoch == 3
     assert region.node(VILLAGE_2).home(resident_id) == (VILLAGE_2, 3)
     assert region.node(VILLAGE_3).rows(resident_id, "residents") == []
+
+
+def _delete_all(t: Table, resident_id: str, connection: Connection) -> None:
+    connection.execute(delete(t).where(t.c.resident_id == resident_id))
+
+
+def test_a_granter_put_back_keeps_what_comes_from_the_new_home(region: MovingRegion) -> None:
+    """Its copies have the same versions under the former home: nothing is old history."""
+    resident_id = settle(region)
+    granter, new = region.node(TOWNSHIP), region.node(VILLAGE_2)
+    before = granter.read(lambda c: granter.residence.rows.read(c, resident_id))
+    granted = granter.grant(resident_id, VILLAGE_2)
+    region.flow()
+    granter.write(lambda c: granter.residence.homes.forget(c, granted.grant))
+    for t in REPLICATED.values():
+        granter.write(partial(_delete_all, t, resident_id))
+    granter.write(lambda c: granter.residence.rows.write(c, before))
+    for row in new.rows(resident_id):
+        wanted = Wanted("observations", row.row_id, VILLAGE_2, Form.FULL)
+        new.storage.resender.resend(TOWNSHIP, PeerRole.PARENT, wanted)
+    region.ship(new, granter)
+    desk = granter.storage.desk
+    assert desk.by_cause() == {"HOME_NOT_GRANTED": 3}
+
+    assert desk.close_superseded(0, 100) == (0, 0)
+
+    granter.write(lambda c: granter.residence.homes.record(c, granted, region.clock.ms))
+    region.clock.ms += 60_000
+    done = [desk.retry(item_id).outcome for item_id in desk.due(region.clock.ms, 100)]
+    assert done == ["released"] * 3
+    held = {(row.home_node, row.home_epoch) for row in granter.rows(resident_id)}
+    assert held == {(VILLAGE_2, 2)}
 
 
 def test_an_old_home_put_back_from_before_the_move_learns_of_it_again(

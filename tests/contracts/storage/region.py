@@ -18,13 +18,14 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import CareLevel, NodeEntry, NodeId
 from node.cache import Cache
 from node.clock import Ids
+from node.opening import NodeLog
 from node.records.model import Bundle, NewIdentifier, NewRecord, NewResident
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.sealing import DataKeys
 from node.storage import CHANGELOG, ApplyOutcome, Storage, migrate
 from node.storage.tables import REPLICATED
-from replication.changelog import ChangeLog, LinkState, RelaySequencer, read_transaction
+from replication.changelog import ChangeLog, LinkState, read_transaction
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
 from replication.core.config import PeerRole
 from replication.core.hashing import batch_digest, running_hash
@@ -126,22 +127,26 @@ class NodeStore:
     def __post_init__(self) -> None:
         migrate(self.engine)
         source = random.Random(self.seed)
-        self.keys = keys = DataKeys.fresh(self.node_id, source.randbytes)
-        self.sequencer = RelaySequencer(CHANGELOG, store_epoch=1)
-        self.sequencer.take_over(self.engine.begin)
-        self.log = ChangeLog(
-            CHANGELOG,
-            node_id=self.node_id,
-            store_epoch=1,
-            sealer=keys,
-            numbering=self.sequencer,
-            random_bytes=source.randbytes,
-        )
-        self.storage = self.open_storage(source, None)
+        self.keys = DataKeys.fresh(self.node_id, source.randbytes)
+        self.storage = self._opened(source)
 
     def open_storage_again(self) -> Storage:
         """What a restarted process would open: nothing that was in memory is left."""
-        return self.open_storage(random.Random(self.seed + 1), None)
+        return self._opened(random.Random(self.seed + 1))
+
+    def _opened(self, source: random.Random) -> Storage:
+        """Log and storage as `node.opening.open_store` makes them."""
+        self._numbered = NodeLog(
+            self.engine,
+            node_id=self.node_id,
+            store_epoch=1,
+            keys=self.keys,
+            random_bytes=source.randbytes,
+        )
+        self.log = self._numbered.log
+        storage = self.open_storage(source, None)
+        self._numbered.take_over()
+        return storage
 
     def open_storage(self, source: random.Random, cache: Cache | None) -> Storage:
         """The node's storage, with a cache of answers or none."""
@@ -169,12 +174,11 @@ class NodeStore:
         return caller_for(kind, principal, self.node_id, self.tree, "treatment")
 
     def number(self) -> int:
-        """Number what has committed; the log's head."""
-        return self.sequencer.number(self.engine.begin)
+        """The log's head, as the node asks for it."""
+        return self._numbered.number()
 
     def entries(self, lane: Lane | None = None) -> tuple[LogEntry, ...]:
-        """The whole log, numbered first."""
-        self.number()
+        """The whole log, as the database has it."""
         with read_transaction(self.engine) as connection:
             return self.log.read(connection, after=0, lane=lane, bytes_max=1 << 30).entries
 
@@ -272,7 +276,7 @@ def send(
 
 def batch_of(cursor: Cursor, entries: Sequence[LogEntry], covers_to: int) -> tuple[Batch, Cursor]:
     """The batch that follows `cursor`, and the cursor once it is applied."""
-    digest = batch_digest(cursor.lane, entries)
+    digest = batch_digest(cursor.lane, entries, covers_from=cursor.covers_to, covers_to=covers_to)
     number = cursor.number + 1
     batch = Batch(
         lane=cursor.lane,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from node.storage.outgoing import PeerAbility
 from node.storage.sealing import CellSealer
-from node.storage.snapshot import stored_change
+from node.storage.stored import stored_change
 from node.storage.tables import CHANGELOG, REPLICATED
 from replication.changelog import StoreState, read_transaction, write_transaction
 from replication.core.config import PeerRole

@@ -34,7 +34,8 @@ def _schema(engine: Engine) -> dict[str, list[str]]:
                 for sql in texts
                 if sql
                 # SQLite writes an added column behind the last one, on the same line.
-                for line in _BETWEEN_COLUMNS.sub(",\n", sql).splitlines()
+                # It quotes the name of a table that was made anew under another one.
+                for line in _BETWEEN_COLUMNS.sub(",\n", sql.replace('"', "")).splitlines()
             )
     return described
 

@@ -13,7 +13,7 @@ from node.settings import NodePaths, NodeSettings, save_settings
 from node.storage import migrate
 from node.storage.tables import CHANGELOG
 from replication.changelog import (
-    RelaySequencer,
+    CounterSequencer,
     SequencerFencedError,
     StoreState,
     read_transaction,
@@ -53,10 +53,10 @@ def test_each_call_is_one_epoch_and_a_new_name(database: Database, folder: Path)
 
 def test_the_old_life_numbers_no_more(database: Database, folder: Path) -> None:
     """A process that still holds the old epoch is fenced by the first start of the new one."""
-    old = RelaySequencer(CHANGELOG, store_epoch=1)
+    old = CounterSequencer(CHANGELOG, store_epoch=1)
     old.take_over(lambda: write_transaction(database.engine))
     begun = begin_new_epoch(folder)
-    new = RelaySequencer(CHANGELOG, store_epoch=begun.now)
+    new = CounterSequencer(CHANGELOG, store_epoch=begun.now)
     new.take_over(lambda: write_transaction(database.engine))
     with pytest.raises(SequencerFencedError):
         old.number(lambda: write_transaction(database.engine))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import cast
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
+from node.links import LinkHub
 from node.security.caller import CallerKind
 from node.storage import CHANGELOG
 from node.storage.causes import CAUSES, Misfit, meaning_of, retry_at
@@ -14,7 +17,10 @@ from node.storage.errors import NothingToResendError, QuarantineItemError
 from node.storage.release import WAITING, Released
 from node.storage.resend import Wanted
 from node.storage.specs import TABLES
+from node.storage.tables import REPLICATED
+from node.watch.tending import DELETE_MS, QuarantineKeeper
 from replication.changelog import QuarantinedItem
+from replication.changelog.quarantine import KEPT_CLOSED_MS
 from replication.core.admission import Cause
 from replication.core.codec import decode_changes
 from replication.core.config import PeerRole
@@ -50,12 +56,24 @@ def _items(node: NodeStore) -> list[QuarantinedItem]:
     return node.storage.desk.waiting(caller, after=0, limit=500)[0]
 
 
-def _unknown_table(node: NodeStore) -> None:
-    """A row of a village in a table that the township's release does not have yet."""
+def _unknown_table(node: NodeStore, *, moved: bool = False, number: int = 1) -> None:
+    """A row of a village in a table that the township's release does not have yet.
+
+    `moved`: the same version, once its resident has moved within the village's subtree.
+    """
     older = {name: spec for name, spec in TABLES.items() if name != "observations"}
+    row = change(home=VILLAGE_2, home_epoch=2) if moved else change()
     with pytest.MonkeyPatch.context() as release:
         release.setattr("node.storage.apply.TABLES", older)
-        send(node, VILLAGE, PeerRole.CHILD, log_entry(change()))
+        send(node, VILLAGE, PeerRole.CHILD, log_entry(row, sequence=number))
+
+
+def _home_of_row(node: NodeStore) -> tuple[str, int]:
+    """The home and its epoch of the one observation held."""
+    t = REPLICATED["observations"]
+    with node.engine.begin() as connection:
+        row = connection.execute(select(t.c.home_node, t.c.home_epoch)).one()
+    return row.home_node, row.home_epoch
 
 
 def _retry_unknown(node: NodeStore, item_id: int) -> Released:
@@ -152,6 +170,52 @@ def test_a_newer_version_closes_what_it_replaces(township: NodeStore) -> None:
     ]
 
 
+def test_a_row_under_a_later_home_epoch_is_another_change(
+    region: Region, township: NodeStore
+) -> None:
+    """He moved while both waited: each is judged for itself, and he ends at his new home."""
+    _unknown_table(township)
+    _unknown_table(township, moved=True)
+    first, second = _items(township)
+    assert (first.home_epoch, second.home_epoch) == (1, 2)
+    assert (first.home_node, second.home_node) == (VILLAGE, VILLAGE_2)
+
+    region.clock.ms += 60_000
+    desk = township.storage.desk
+    done = [desk.retry(item_id).outcome for item_id in desk.due(region.clock.ms, 10)]
+
+    assert done == ["released", "released"]
+    assert _home_of_row(township) == (VILLAGE_2, 2)
+
+
+def test_a_skip_is_of_one_home_epoch(township: NodeStore) -> None:
+    """What came under the former home may be skipped; what comes under the new one waits."""
+    _unknown_table(township)
+    [item] = _items(township)
+    operator = township.caller(CallerKind.OPERATOR)
+    township.storage.desk.skip(operator, item.item_id, "of another release")
+
+    _unknown_table(township, moved=True)
+
+    [waits] = _items(township)
+    assert waits.home_epoch == 2
+
+
+def test_the_same_version_under_a_later_home_epoch_is_not_superseded(township: NodeStore) -> None:
+    """It is newer than what is held, though its version is the same; older ones are closed."""
+    send(township, VILLAGE, PeerRole.CHILD, log_entry(change()))
+    _unknown_table(township, moved=True)
+    desk = township.storage.desk
+
+    assert desk.close_superseded(0, 100) == (0, 0)
+
+    [item] = _items(township)
+    assert desk.retry(item.item_id).outcome == "released"
+    assert _home_of_row(township) == (VILLAGE_2, 2)
+    _unknown_table(township, number=2)
+    assert desk.close_superseded(0, 100) == (1, 0)
+
+
 def test_a_skip_is_for_good_and_audited(township: NodeStore) -> None:
     """Whoever sends it again does not bring it back; the reason stays with it."""
     _unknown_table(township)
@@ -172,6 +236,49 @@ def test_a_skip_is_for_good_and_audited(township: NodeStore) -> None:
         desk.show(operator, 999)
     assert ("skip", str(item.item_id)) in _actions(township)
     assert ("read", str(item.item_id)) in _actions(township)
+
+
+def test_what_left_long_ago_is_deleted(region: Region, township: NodeStore) -> None:
+    """Ninety days after; what waits stays, and what was skipped stays skipped without its content.
+
+    It is looked for once an hour.
+    """
+    _unknown_table(township)
+    _unknown_table(township, moved=True)
+    wrong = log_entry(change(row=3), lane=Lane.IDENTITY)
+    send(township, VILLAGE, PeerRole.CHILD, wrong, lane=Lane.IDENTITY)
+    gone, skipped, waits = (item.item_id for item in _items(township))
+    desk, operator = township.storage.desk, township.caller(CallerKind.OPERATOR)
+    desk.skip(operator, skipped, "sent by a test system")
+    assert desk.retry(gone).outcome == "released"
+    keeper = QuarantineKeeper(
+        TOWNSHIP,
+        region.tree,
+        township.storage,
+        cast(LinkHub, None),
+        threads=ThreadPoolExecutor(1),
+        clock=region.clock,
+        notify=lambda: None,
+    )
+
+    region.clock.ms += KEPT_CLOSED_MS - 1
+    keeper.tend()
+    region.clock.ms += 1
+    keeper.tend()
+    assert desk.show(operator, gone).closed_as == "released"
+    region.clock.ms += DELETE_MS
+    keeper.tend()
+
+    with pytest.raises(QuarantineItemError):
+        desk.show(operator, gone)
+    assert [item.item_id for item in _items(township)] == [waits]
+    _unknown_table(township, moved=True)
+    shown = desk.show(operator, skipped)
+    assert (shown.closed_as, shown.reason, shown.attempts) == (
+        "discarded",
+        "sent by a test system",
+        2,
+    )
 
 
 def test_nothing_is_let_out_of_a_peer_that_is_no_neighbour(township: NodeStore) -> None:
@@ -263,15 +370,17 @@ def test_a_pseudonym_finds_its_row_again(region: Region) -> None:
 
 
 def test_an_older_stores_items_have_their_exits(township: NodeStore) -> None:
-    """What a former release set aside has no row count of its own: it is one row."""
+    """What a former release set aside is one row, of a resident who had not moved."""
     _unknown_table(township)
     table = CHANGELOG.quarantine
+    new = {"row_count", "whole_entry", "reason", "home_epoch"}
     with township.engine.begin() as connection:
         [row] = connection.execute(table.select()).mappings().all()
-        old = {k: v for k, v in row.items() if k not in {"row_count", "whole_entry", "reason"}}
+        old = {k: v for k, v in row.items() if k not in new}
         connection.execute(table.delete())
         connection.execute(insert(table).values(**old))
 
     [item] = _items(township)
     assert (item.row_count, item.whole_entry, item.reason) == (1, False, "")
+    assert item.home_epoch == 1
     assert township.storage.desk.retry(item.item_id).outcome == "released"

@@ -258,6 +258,7 @@ def served(region: KeyedRegion, threads: ThreadPoolExecutor, *nodes: NodeId) -> 
             threads=threads,
             notify=lambda: None,
             head=node.number,
+            aside=node.storage.context.aside,
         )
     return wires
 

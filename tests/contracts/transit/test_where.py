@@ -20,7 +20,7 @@ from node.transit.where import LETTER_WHERE, ROW_WHERE, RecordWhere, Wherever
 from replication.changelog import LinkState, write_transaction
 from replication.channel import AskRefusedError, LinkDownError
 from replication.core.config import PeerRole
-from replication.core.model import Cursor, Lane, Request, StreamEpoch
+from replication.core.model import Cursor, Lane, Receipt, Request, StreamEpoch
 from tests.contracts.storage.region import bundle, observation, person, send
 from tests.contracts.transit.region import (
     CITY,
@@ -122,7 +122,7 @@ class Whole:
             cursor = Cursor(lane, StreamEpoch(1, 1), head, head, b"h")
             with write_transaction(sender.engine) as connection:
                 LinkState(CHANGELOG).save_outbound(
-                    connection, receiver, cursor, receipt_at_ms=self.region.clock.ms
+                    connection, receiver, cursor, Receipt(cursor), self.region.clock.ms
                 )
 
     def where(self, node: NodeId, record_id: str) -> RecordWhere:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import protos.fenhe.federation.v1.federation_pb2 as pb
 from hierarchy_config import REPLICATED_TABLES
-from node.cli import query_cmd
+from node.cli import node_cmd, query_cmd
 from node.cli.main import app
 from node.cli.output import faults_shown
 from node.demo.place import DemoPlace
@@ -174,6 +174,33 @@ def test_init_and_credentials_by_hand(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert "10.0.0.1:4510" in done.stdout
     assert {path.name for path in out.iterdir()} >= {"cert.pem", "key.pem", "root.pem"}
+
+
+def test_a_new_epoch_is_begun_only_by_somebody_who_says_so(tmp_path: Path) -> None:
+    """Nobody can be asked without a terminal: refused, with the cost and the option named."""
+    data = str(tmp_path / "city")
+    assert RUNNER.invoke(app, ["node", "init", "1410", "--data", data]).exit_code == 0
+    done = RUNNER.invoke(app, ["node", "new-epoch", "--data", data])
+    assert done.exit_code == 1
+    assert "CONFIRMATION_MISSING: " in done.stderr
+    assert "amend, retract and move nothing" in done.stderr
+    assert "--yes" in done.stderr
+    said = RUNNER.invoke(app, ["node", "new-epoch", "--yes", "--data", data])
+    assert "has never been used" in said.stderr
+
+
+@pytest.mark.parametrize(("answer", "refused"), [("n\n", True), ("y\n", False)])
+def test_at_a_terminal_a_new_epoch_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, refused: bool
+) -> None:
+    """Anything but yes changes nothing."""
+    data = str(tmp_path / "city")
+    assert RUNNER.invoke(app, ["node", "init", "1410", "--data", data]).exit_code == 0
+    monkeypatch.setattr(node_cmd, "_is_terminal", lambda: True)
+    done = RUNNER.invoke(app, ["node", "new-epoch", "--data", data], input=answer)
+    assert done.exit_code == 1
+    assert ("not confirmed; nothing was changed" in done.stderr) is refused
+    assert ("has never been used" in done.stderr) is not refused
 
 
 def test_every_replicated_table_is_shown() -> None:

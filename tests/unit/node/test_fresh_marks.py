@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -16,10 +16,14 @@ class Book:
         self.saved: list[dict[str, int]] = []
         self.now_ms = 0
         self.fails = False
+        self.meanwhile: Callable[[], None] | None = None
 
     def save(self, homes: Mapping[str, int]) -> None:
         if self.fails:
             raise OSError("no room")
+        if self.meanwhile is not None:
+            happening, self.meanwhile = self.meanwhile, None
+            happening()
         self.saved.append(dict(homes))
 
 
@@ -47,6 +51,23 @@ def test_what_could_not_be_saved_waits() -> None:
     book.fails = False
     marks.add({"b": 1})
     assert book.saved == [{"a": 1, "b": 1}]
+
+
+def test_an_older_word_never_lands_last() -> None:
+    """A mark that comes while an older one is being saved waits for the next."""
+    book = Book()
+    marks = FreshMarks(book.save, lambda: book.now_ms)
+
+    def a_slow_disk() -> None:
+        book.now_ms = 5000
+        marks.add({"a": 2})
+
+    book.meanwhile = a_slow_disk
+    marks.add({"a": 1})
+    assert book.saved == [{"a": 1}]
+    book.now_ms = 6000
+    marks.add({"b": 1})
+    assert book.saved[1:] == [{"a": 2, "b": 1}]
 
 
 def test_a_clock_that_jumps_back_holds_nothing_up() -> None:

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from hardware_profiles import load_profile
-from hierarchy_config import Hierarchy, NodeId, dump_region, load_region, region_text
-from node.clock import SystemClock
-from node.foundations import Foundations
-from node.region.context import RegionContext, own_keys
+from hierarchy_config import Hierarchy, NodeId, load_region, region_text
+from node.region.context import own_keys
 from node.region.coordinator import Coordinator, Step, Wish
 from node.region.errors import RegionBlockedError, RegionNotHeldError, RegionStatementError
 from node.region.jobs import Jobs
 from node.region.keeper import Holding, Keeper
 from node.region.statements import (
-    Judge,
     read_held,
     read_offer,
-    sign_decision,
     sign_held,
-    sign_offer,
     sign_purge_order,
 )
-from node.region.store import EpochState, EpochStore
-from node.security.authority import create_region
-from node.security.credentials import NodeCredentials, load_node_credentials
-from node.security.former import FormerNames
-from node.settings import NodePaths, NodeSettings, load_settings, save_settings
-from node.storage import EngineLimits, migrate, open_engine
-from node.storage.transactions import Transactions
+from node.region.store import EpochState
+from node.settings import load_settings, save_settings
+from tests.unit.node.region_place import Place, laid_out, moved, switch, take
 from tests.unit.security.region import (
     CITY,
     COUNTY,
@@ -47,100 +36,12 @@ from tests.unit.security.region import (
     VILLAGE,
 )
 
-CLOCK = SystemClock()
-
-
-def now() -> datetime:
-    """The machine's time."""
-    return datetime.fromtimestamp(CLOCK.now_ms() / 1000, UTC)
-
-
-def moved(tree: Hierarchy = HIERARCHY, parent: NodeId = OTHER_COUNTY) -> Hierarchy:
-    """The next epoch, in which the township is below the other county."""
-    entry = replace(tree.entry(TOWNSHIP), parent=parent)
-    return replace(tree, epoch=tree.epoch + 1, nodes={**tree.nodes, TOWNSHIP: entry})
-
-
-class NoHub:
-    """Links of which none is up."""
-
-    states: Mapping[str, Any] = {}
-
-
-@dataclass
-class Place:
-    """A region's folders, and the keepers of some of its nodes."""
-
-    folders: Mapping[NodeId, Path]
-    pool: ThreadPoolExecutor
-    opened: list[Any] = field(default_factory=list)
-    restarts: list[NodeId] = field(default_factory=list)
-
-    def credentials(self, node: NodeId) -> NodeCredentials:
-        return load_node_credentials(self.folders[node], node, HIERARCHY, now())
-
-    def context(self, node: NodeId) -> RegionContext:
-        folder = self.folders[node]
-        engine = open_engine(f"sqlite:///{folder / 'store.db'}", EngineLimits(connections=2))
-        migrate(engine)
-        self.opened.append(engine)
-        base = Foundations(
-            NodePaths(folder),
-            load_settings(folder),
-            load_region(folder / "region.yaml"),
-            load_profile("village"),
-            self.credentials(node),
-        )
-        epochs = EpochStore(Transactions(engine), CLOCK.now_ms)
-        epochs.settle(base.hierarchy, lambda _: frozenset())
-        return RegionContext(
-            base=base,
-            epochs=epochs,
-            storage=cast(Any, None),
-            hub=cast(Any, NoHub()),
-            former=FormerNames(node, base.hierarchy),
-            threads=self.pool,
-            clock=CLOCK,
-            utc=now,
-            restart=lambda: self.restarts.append(node),
-            number=lambda: 0,
-            links=cast(Any, None),
-            pruned_to=lambda: 0,
-        )
-
-    def offer(self, tree: Hierarchy, after: Hierarchy = HIERARCHY, by: NodeId = CITY) -> str:
-        signer = self.credentials(by).signer
-        return sign_offer(signer, after, region_text(tree), by="operator", at="now").decode()
-
-    def decision(
-        self, offer: str, after: Hierarchy = HIERARCHY, by: NodeId = CITY, **more: Any
-    ) -> str:
-        read = read_offer(offer.encode(), self.judge(after))
-        asked: dict[str, Any] = {"without": (), "keys": {}, "purge_after_s": 0, **more}
-        return sign_decision(self.credentials(by).signer, read, by="op", at="now", **asked).decode()
-
-    def judge(self, tree: Hierarchy = HIERARCHY) -> Judge:
-        return Judge(self.credentials(CITY).root_pem, tree, now())
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     """Every node's keys, certificates and region file."""
-    folders = create_region(tmp_path, HIERARCHY, now())
-    for node, folder in folders.items():
-        dump_region(HIERARCHY, folder / "region.yaml")
-        save_settings(folder, NodeSettings(node_id=node, listen="127.0.0.1:0"))
-    with ThreadPoolExecutor(2) as pool:
-        made = Place(folders, pool)
+    with laid_out(tmp_path) as made:
         yield made
-        for each in made.opened:
-            each.dispose()
-
-
-def take(keeper: Keeper, *statements: tuple[str, str | None]) -> Holding:
-    """Hand a keeper some signed epochs."""
-    told = [{"offer": offer, "decision": decision} for offer, decision in statements]
-    return asyncio.run(keeper.take(told))
 
 
 def test_what_the_root_signed_is_held_and_answered_with_the_nodes_own_word(place: Place) -> None:
@@ -188,7 +89,7 @@ def test_an_altered_configuration_is_refused(place: Place) -> None:
 
 
 def test_an_old_or_a_later_epoch_is_not_taken(place: Place) -> None:
-    """A replay says nothing new; a gap is refused, and so is what follows another hierarchy."""
+    """Nor one that is held with another content, nor what follows another hierarchy."""
     context = place.context(VILLAGE)
     keeper = Keeper(context)
     second = moved()
@@ -196,10 +97,11 @@ def test_an_old_or_a_later_epoch_is_not_taken(place: Place) -> None:
     replayed = place.offer(replace(moved(), epoch=1), replace(HIERARCHY, epoch=0))
     elsewhere = replace(HIERARCHY, nodes={**HIERARCHY.nodes, **moved().nodes})
 
-    assert take(keeper, (replayed, None)).have == {VILLAGE: 1}
+    again = take(keeper, (replayed, None))
     gap = take(keeper, (place.offer(third, second), None))
     other = take(keeper, (place.offer(moved(elsewhere, COUNTY), elsewhere), None))
 
+    assert "REGION_NOT_NEXT" in again.refused[VILLAGE]
     assert "REGION_NOT_NEXT" in gap.refused[VILLAGE]
     assert "REGION_NOT_NEXT" in other.refused[VILLAGE]
     assert len(context.epochs.all()) == 1
@@ -223,16 +125,6 @@ def test_who_was_away_takes_several_epochs_in_order(place: Place) -> None:
     assert load_region(place.folders[VILLAGE] / "region.former.yaml").epoch == 1
 
 
-def switch(keeper: Keeper) -> None:
-    """Let a keeper carry out what is decided."""
-
-    async def run() -> None:
-        await keeper.carry_out(0, 100)
-        await asyncio.gather(*keeper._tasks)  # noqa: SLF001 - waits instead of sleeping
-
-    asyncio.run(run())
-
-
 def test_nothing_is_switched_to_without_the_roots_decision(place: Place) -> None:
     """Not on an offer, not on a decision of another node or for another content."""
     context = place.context(VILLAGE)
@@ -249,6 +141,19 @@ def test_nothing_is_switched_to_without_the_roots_decision(place: Place) -> None
 
     assert place.restarts == []
     assert load_region(place.folders[VILLAGE] / "region.yaml").epoch == 1
+
+
+def test_what_is_decided_and_not_in_force_is_told(place: Place) -> None:
+    """An offer alone is not; once decided it is, until the node has switched."""
+    context = place.context(VILLAGE)
+    offer = place.offer(moved())
+
+    take(Keeper(context), (offer, None))
+    assert context.epochs.decided_after(1) == 0
+    take(Keeper(context), (offer, place.decision(offer)))
+    assert context.epochs.decided_after(1) == 2
+    context.epochs.settle(moved(), lambda _: frozenset())
+    assert context.epochs.decided_after(2) == 0
 
 
 def test_an_epoch_is_decided_once(place: Place) -> None:
@@ -282,13 +187,41 @@ def test_a_switch_of_a_moved_node_forgets_the_former_parents_address(place: Plac
     assert load_region(folder / "region.yaml").parent(TOWNSHIP) == OTHER_COUNTY
 
 
+def test_files_that_cannot_be_written_are_tried_again(place: Place) -> None:
+    """A full disk at the switch does not leave the node behind for good."""
+    context = place.context(VILLAGE)
+    keeper = Keeper(context, switch_again_s=0.01)
+    offer = place.offer(moved())
+    take(keeper, (offer, place.decision(offer)))
+    in_the_way = place.folders[VILLAGE] / "region.former.yaml"
+    in_the_way.mkdir()
+    draft = place.folders[VILLAGE] / ".region.former.yaml.new"
+
+    async def run() -> None:
+        keeper.switch_soon()
+        tries: set[int] = set()
+        while len(tries) < 2:
+            await asyncio.sleep(0)
+            with suppress(FileNotFoundError):
+                tries.add(draft.stat().st_mtime_ns)
+        assert place.restarts == []
+        in_the_way.rmdir()
+        await asyncio.gather(*keeper._tasks)  # noqa: SLF001 - waits instead of sleeping
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+    assert place.restarts == [VILLAGE]
+    assert load_region(place.folders[VILLAGE] / "region.yaml").epoch == 2
+
+
 def test_a_child_may_speak_only_for_those_below_it() -> None:
     """What it says of others is dropped."""
     holding = Holding({}, {}, {})
 
     holding.merge({"have": {"141002": 2, "141024": 2}, "held": [1]}, frozenset({COUNTY}))
+    holding.merge({"have": {"141002": "3"}, "held": {"141002": 3}}, frozenset({COUNTY}))
 
-    assert holding.have == {"141002": 2}
+    assert holding == Holding({"141002": 2}, {}, {})
 
 
 def steps(place: Place, tree: Hierarchy, holding: Holding, **more: Any) -> list[Step]:

@@ -50,6 +50,7 @@ def test_the_addressee_reads_every_frame_in_its_order() -> None:
     assert COUNTY.encode() not in b"".join(pieces()[1:])
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @pytest.mark.parametrize("bit", range(8))
 def test_an_altered_byte_is_found(bit: int) -> None:
     """Wherever it is: in the header, the chain with its line ends, the signature or a chunk."""

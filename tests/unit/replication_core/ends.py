@@ -55,7 +55,7 @@ def config(**changes: Any) -> LinkConfig:
 
 def hello(**changes: Any) -> Hello:
     """The child's Hello."""
-    usual = Hello(PEER, 1, 1, 1, 1, "peer-1", 0, 1)
+    usual = Hello(PEER, 1, 2, 1, 1, "peer-1", 0, 1)
     return replace(usual, **changes)
 
 
@@ -79,15 +79,16 @@ def batch(
 ) -> Batch:
     """The child's batch with this number; it covers one entry."""
     entries = (entry(0, lane),)
+    after = number - 1 if covers_from < 0 else covers_from
     return Batch(
         lane=lane,
         stream_epoch=StreamEpoch(1, 1),
         number=number,
         previous=number - 1 if previous is None else previous,
-        covers_from=number - 1 if covers_from < 0 else covers_from,
+        covers_from=after,
         covers_to=number,
         coalesced=False,
-        digest=batch_digest(lane, entries),
+        digest=batch_digest(lane, entries, covers_from=after, covers_to=number),
         entries=entries,
         row_count=1,
         body_bytes=164,

@@ -16,6 +16,7 @@ A script is blocks of a command, `----`, and what it printed:
     letter child bulk 1    a sealed letter to a node beyond the other side
     prune child 4          drop the child's log up to this entry, but for letters under way
     recovering child       what its next Hellos say, until every lane has been served
+    remember child 4       after so many entries passed over it persists its place; before connect
     busy parent yes        it puts off who wants a snapshot; `no`: no more
     old parent             it speaks protocol 1; `new parent`: the newest
     state parent           what the parent has on disk
@@ -99,6 +100,7 @@ class _Side:
         self.holding = False
         self.busy = False
         self.protocol = PROTOCOL_MAX
+        self.save_after = 1000
         self.held: list[ApplyBatch] = []
 
     def dial(self, now: int) -> None:
@@ -116,6 +118,7 @@ class _Side:
             batch_bytes_max=1000,
             window_bytes=4000,
             lanes=_LANES,
+            save_after_entries=self.save_after,
             protocol_max=self.protocol,
             features=(RECOVERING, *map(seed_feature, sorted(self.disk.wanting)))
             if self.disk.wanting
@@ -211,6 +214,7 @@ class Scenario:
             "letter": self._letter,
             "prune": self._prune,
             "recovering": self._recovering,
+            "remember": self._remember,
             "busy": self._busy,
             "old": lambda side: self._speak(side, 1),
             "new": lambda side: self._speak(side, PROTOCOL_MAX),
@@ -226,6 +230,9 @@ class Scenario:
 
     def _recovering(self, side: str) -> None:
         self._sides[side].disk.wanting = frozenset(_LANES)
+
+    def _remember(self, side: str, entries: str) -> None:
+        self._sides[side].save_after = int(entries)
 
     def _busy(self, side: str, answer: str) -> None:
         self._sides[side].busy = answer == "yes"

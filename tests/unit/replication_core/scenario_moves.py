@@ -19,7 +19,7 @@ from replication.core.model import Form, Lane, Operation, RowChange, Version
 from replication.core.residence import (
     Grant,
     KnownHome,
-    Request,
+    MoveRequest,
     decide,
     duty,
     is_genuine,
@@ -69,7 +69,7 @@ class MovesScenario:
         return commands[word](*arguments)
 
     def _ask(self, here: str, to: str) -> list[str]:
-        step = decide(here, Request("resident", to, "moved"), self._home, _path)
+        step = decide(here, MoveRequest("resident", to, "moved"), self._home, _path)
         return [f"{here}: {step.decision.value} {step.node}".rstrip()]
 
     def _made(self, by: str, to: str, epoch: str) -> Grant:

@@ -57,6 +57,7 @@ def at(sender: int, receiver: int, number: int, covers_to: int) -> Cursor:
         ("same stream, peer forgot", None, at(3, 3, 5, 50), 0, 0),
         ("new stream, all filtered so far", at(2, 3, 5, 50), at(3, 3, 0, 60), 0, 60),
         ("only we were restored", at(2, 3, 9, 90), at(2, 3, 5, 50), 0, 50),
+        ("passed over before a batch", at(3, 3, 5, 50), at(3, 3, 4, 60), 5, 60),
         ("only we, twice", at(2, 3, 9, 90), at(1, 3, 5, 50), 0, 50),
         ("only we, nothing applied there", None, at(2, 3, 0, 50), 0, 50),
         ("only the peer was restored", at(3, 2, 4, 40), at(3, 2, 5, 50), 0, 40),
@@ -283,9 +284,15 @@ def test_state_events_never_coalesce(lane: Lane) -> None:
 
 def test_the_digest_covers_every_field_that_travels() -> None:
     """Another value anywhere is another digest; the local sequence does not travel."""
+
+    def digest_of(
+        one: LogEntry, lane: Lane = Lane.BULK, start: int = 3, end: int = 5, position: str = ""
+    ) -> bytes:
+        return batch_digest(lane, [one], covers_from=start, covers_to=end, position=position)
+
     usual = entry(5)
-    digest = batch_digest(Lane.BULK, [usual])
-    assert batch_digest(Lane.BULK, [replace(usual, sequence=0)]) == digest
+    digest = digest_of(usual)
+    assert digest_of(replace(usual, sequence=0)) == digest
     others = [
         {"origin_node": "1410"},
         {"origin_epoch": 2},
@@ -298,8 +305,28 @@ def test_the_digest_covers_every_field_that_travels() -> None:
         {"row_count": 2},
         {"rows": b"other"},
     ]
-    digests = {batch_digest(Lane.BULK, [replace(usual, **other)]) for other in others}  # type: ignore[arg-type]
-    assert len(digests | {digest, batch_digest(Lane.CARE, [usual])}) == len(others) + 2
+    digests = {digest_of(replace(usual, **other)) for other in others}  # type: ignore[arg-type]
+    places = {
+        digest_of(usual, Lane.CARE),
+        digest_of(usual, start=2),
+        digest_of(usual, end=6),
+        digest_of(usual, position="S5:bulk:"),
+    }
+    assert len(digests | places | {digest}) == len(others) + 5
+
+
+def test_the_digest_is_laid_out_as_the_design_says() -> None:
+    """Of protocol 2 with what the batch stands for, of protocol 1 without it."""
+    head = bytes((4,))
+    place = (3).to_bytes(8, "big") + (5).to_bytes(8, "big") + b"\x00\x02S5"
+    said = {
+        protocol: batch_digest(
+            Lane.BULK, [], covers_from=3, covers_to=5, position="S5", protocol=protocol
+        )
+        for protocol in (1, 2)
+    }
+    assert said[1] == hashlib.sha256(b"fenhe-batch-1" + head).digest()
+    assert said[2] == hashlib.sha256(b"fenhe-batch-2" + head + place).digest()
 
 
 def test_the_running_hash_is_a_chain() -> None:

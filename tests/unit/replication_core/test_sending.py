@@ -269,6 +269,67 @@ def test_many_entries_passed_over_are_remembered() -> None:
     assert not [effect for effect in end.tick(2) if isinstance(effect, SaveDelivered)]
 
 
+def quiet_end(head: int = 5100) -> LinkEnd:
+    """Batch 1 of bulk is confirmed up to 100; then the lane passed over 5,000 entries for others.
+
+    That place is persisted, so the log may be pruned up to it.
+    """
+    end = bulk_end(100)
+    end.receive(receipt_for(first_batch(end, covers_to=100)), 1)
+    end.log_advanced(head, 1, {**BULK_AND_CARE, Lane.BULK: head})
+    end.entries_read(Lane.BULK, [], head, 2)
+    places = [effect.cursor for effect in end.tick(3) if isinstance(effect, SaveDelivered)]
+    [saved] = [cursor for cursor in places if cursor.lane is Lane.BULK]
+    assert (saved.number, saved.covers_to) == (1, head)
+    return end
+
+
+def test_a_refusal_after_a_quiet_stretch_goes_back_to_its_end() -> None:
+    """Not before it: the log may be gone there, and a smaller place could not be persisted."""
+    end = quiet_end()
+    end.log_advanced(5101, 4, {**BULK_AND_CARE, Lane.BULK: 5101})
+    [made] = sent(end.entries_read(Lane.BULK, [entry(5101)], 5101, 4), Batch)
+    assert (made.number, made.covers_from, end.delivered_to[Lane.BULK]) == (2, 100, 5100)
+    stands = Cursor(Lane.BULK, StreamEpoch(1, 1), 1, 100)
+    end.receive(Receipt(stands, refused="DISK_FULL"), 5)
+    again = only(end.tick(5 + SMALL.backoff_ms_min), ReadLog)
+    assert (again.lane, again.after) == (Lane.BULK, 5100)
+    [made] = sent(end.entries_read(Lane.BULK, [entry(5101)], 5101, 1000), Batch)
+    assert (made.number, made.covers_from, made.covers_to) == (2, 100, 5101)
+
+
+def test_a_refusal_after_a_resume_goes_back_to_where_it_resumed() -> None:
+    """What was passed over on a former connection is not read again either."""
+    saved = Cursor(Lane.BULK, StreamEpoch(1, 1), 1, 5100, b"h" * 32)
+    claim = replace(saved, covers_to=100)
+    end = LinkEnd(SMALL, {}, {Lane.BULK: saved})
+    end.start(0)
+    end.receive(hello(cursors=(claim,)), 0)
+    heads = {**BULK_AND_CARE, Lane.BULK: 5101}
+    assert only(end.log_advanced(5101, 0, heads), ReadLog).after == 5100
+    end.entries_read(Lane.BULK, [entry(5101)], 5101, 0)
+    end.receive(Receipt(claim, refused="DISK_FULL"), 5)
+    assert only(end.tick(5 + SMALL.backoff_ms_min), ReadLog).after == 5100
+
+
+def test_a_claim_below_what_was_passed_over_is_persisted_with_it() -> None:
+    """Another stream of the link began a snapshot before that place: it goes on."""
+    saved = Cursor(Lane.BULK, StreamEpoch(1, 1), 1, 5100, b"h" * 32)
+    claim = Cursor(Lane.BULK, StreamEpoch(1, 1), 2, 3000, b"i" * 32, "S5200:bulk:a")
+    end = LinkEnd(SMALL, {}, {Lane.BULK: saved})
+    end.start(0)
+    end.receive(hello(cursors=(claim,)), 0)
+    effects = end.log_advanced(5300, 0, {**BULK_AND_CARE, Lane.BULK: 5300})
+    assert only(effects, SaveDelivered).cursor == replace(claim, covers_to=5100)
+    read = only(effects, ReadLog)
+    assert (read.after, read.position) == (3000, "S5200:bulk:a")
+    part = end.entries_read(Lane.BULK, [entry(0)], 3000, 0, position="S5200:bulk:b")
+    [made] = sent(part, Batch)
+    told = receipt_for(made, claim.running_hash)
+    told = replace(told, cursor=replace(told.cursor, position=made.position))
+    assert only(end.receive(told, 1), SaveDelivered).cursor.covers_to == 5100
+
+
 # -- snapshots ------------------------------------------------------------------------------------
 
 WISHES = (RECOVERING, *map(seed_feature, Lane))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from replication.channel import (
+    ANSWER_BYTES_MAX,
+    ANSWERS_BYTES_MAX,
     OPEN_REQUESTS_MAX,
     AskRefusedError,
     AskTimeoutError,
@@ -17,6 +20,7 @@ from replication.channel import (
 from replication.core.model import AnswerPart, Cancel, Credit, Request
 from replication.errors import LocalProtocolError, RemoteProtocolError
 
+_MIB = 1024 * 1024
 Frame = Request | AnswerPart | Cancel | Credit
 
 
@@ -236,6 +240,70 @@ async def test_an_answer_in_crumbs_breaks_the_link() -> None:
         channel.handle(AnswerPart(1, 1, last=False))
     channel.close()
     await asyncio.gather(asked, return_exceptions=True)
+
+
+async def test_answers_that_come_at_once_share_one_bound() -> None:
+    """Over it the first alone is granted more; the others wait for room, and all come whole."""
+    size, many, part = 24 * _MIB, 6, 128 * 1024
+    body, sent = bytes(size), list[Frame]()
+    channel = Channel(sent.append, _silence, peer="1410")
+    asked = [asyncio.create_task(channel.ask("x", b"", remaining_ms=60_000)) for _ in range(many)]
+    await asyncio.sleep(0)
+    come, may, most = dict.fromkeys(range(1, many + 1), 0), dict.fromkeys(range(1, 7), _MIB), 0
+    while min(come.values()) < size:
+        going = [n for n in come if come[n] < size and come[n] + part <= may[n]]
+        assert going, "every answer waits for credit"
+        for n in going:
+            come[n] += part
+            last = come[n] == size
+            digest = hashlib.sha256(body).digest() if last else b""
+            channel.handle(AnswerPart(n, come[n] // part, last, digest=digest, body=body[:part]))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for frame in sent:
+            if isinstance(frame, Credit):
+                may[frame.id] += frame.bytes
+        sent.clear()
+        most = max(most, sum(bytes_ for bytes_ in come.values() if bytes_ < size))
+    assert most <= ANSWERS_BYTES_MAX + (many - 1) * _MIB + size
+    assert [len(each) for each in await asyncio.gather(*asked)] == [size] * many
+
+
+async def test_an_answer_without_credit_breaks_the_link() -> None:
+    """What is granted bounds what may come, whoever sends it."""
+    channel = Channel(lambda frame: None, _silence, peer="1410")
+    first, second = (
+        asyncio.create_task(channel.ask("x", b"", remaining_ms=60_000)) for _ in range(2)
+    )
+    await asyncio.sleep(0)
+    whole = bytes(_MIB)
+    for n in range(1, ANSWERS_BYTES_MAX // _MIB):
+        channel.handle(AnswerPart(1, n, last=False, body=whole))
+    channel.handle(AnswerPart(2, 1, last=False, body=whole))
+    channel.handle(AnswerPart(2, 2, last=False, body=whole))
+    with pytest.raises(RemoteProtocolError, match="without credit"):
+        channel.handle(AnswerPart(2, 3, last=False, body=b"more"))
+    channel.close()
+    await asyncio.gather(first, second, return_exceptions=True)
+
+
+async def test_large_answers_that_wait_for_the_line_are_bounded() -> None:
+    """Whoever asks for many of them and takes none is refused those over the bound."""
+    sent: list[Frame] = []
+    large = bytes(ANSWER_BYTES_MAX)
+
+    async def answer(request: Request) -> bytes:
+        return large + b"!" if request.method == "larger" else large
+
+    channel = Channel(sent.append, answer, peer="1410")
+    channel.handle(Request(1, (), "larger", 60_000))
+    for n in (2, 3, 4):
+        channel.handle(Request(n, (), "large", 60_000))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    refused = [(f.id, f.status) for f in sent if isinstance(f, AnswerPart) and f.status]
+    assert refused == [(1, "ANSWER_TOO_LARGE"), (4, "OVERLOADED")]
+    channel.close()
 
 
 async def test_nothing_is_asked_without_time() -> None:

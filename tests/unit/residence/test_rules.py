@@ -9,12 +9,12 @@ import pytest
 
 from replication.core.model import Version
 from replication.core.residence import (
-    Decision,
     Duty,
     Grant,
     KnownHome,
     LateEdit,
-    Request,
+    MoveDecision,
+    MoveRequest,
     Step,
     believed_claim,
     common_ancestor,
@@ -59,7 +59,7 @@ def _grant(frm: str = "1111", to: str = "1121", by: str = "11", epoch: int = 2) 
     return Grant("r", epoch, to, frm, by, 1000)
 
 
-_ASKED = Request("r", "1121", "moved house")
+_ASKED = MoveRequest("r", "1121", "moved house")
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_the_common_ancestor_is_the_lowest_node_above_both(
 @pytest.mark.parametrize(
     ("here", "step"),
     [
-        ("1111", Step(Decision.ASK_ABOVE)),
-        ("1121", Step(Decision.ASK_ABOVE)),
-        ("111", Step(Decision.ASK_ABOVE)),
-        ("11", Step(Decision.GRANT, "11")),
-        ("1", Step(Decision.ASK_BELOW, "11")),
-        ("12", Step(Decision.ASK_ABOVE)),
+        ("1111", Step(MoveDecision.ASK_ABOVE)),
+        ("1121", Step(MoveDecision.ASK_ABOVE)),
+        ("111", Step(MoveDecision.ASK_ABOVE)),
+        ("11", Step(MoveDecision.GRANT, "11")),
+        ("1", Step(MoveDecision.ASK_BELOW, "11")),
+        ("12", Step(MoveDecision.ASK_ABOVE)),
     ],
 )
 def test_only_the_common_ancestor_grants(here: str, step: Step) -> None:
@@ -99,16 +99,16 @@ def test_only_the_common_ancestor_grants(here: str, step: Step) -> None:
 
 def test_who_does_not_know_the_home_asks_above_and_the_root_says_no() -> None:
     """A home nobody copies up cannot be moved from afar."""
-    assert decide("1121", _ASKED, None, _path).decision is Decision.ASK_ABOVE
-    assert decide("1", _ASKED, None, _path).decision is Decision.REFUSE_UNKNOWN
+    assert decide("1121", _ASKED, None, _path).decision is MoveDecision.ASK_ABOVE
+    assert decide("1", _ASKED, None, _path).decision is MoveDecision.REFUSE_UNKNOWN
 
 
 def test_a_move_to_where_he_lives_or_to_nowhere_is_refused() -> None:
     """Neither would be a move."""
     lives = KnownHome("1121", 4)
-    assert decide("11", _ASKED, lives, _path).decision is Decision.REFUSE_HERE_ALREADY
+    assert decide("11", _ASKED, lives, _path).decision is MoveDecision.REFUSE_HERE_ALREADY
     nowhere = replace(_ASKED, to_node="77")
-    assert decide("11", nowhere, lives, _path).decision is Decision.REFUSE_PLACE
+    assert decide("11", nowhere, lives, _path).decision is MoveDecision.REFUSE_PLACE
 
 
 def test_a_child_may_ask_for_its_residents_and_with_a_reason_for_newcomers() -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID, ObjectIdentifier
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import CareLevel, NodeEntry, NodeId
@@ -166,8 +166,12 @@ def forge(
         ExtendedKeyUsageOID.CLIENT_AUTH,
         ExtendedKeyUsageOID.SERVER_AUTH,
     ),
+    raw_names: bytes = b"",
 ) -> Held:
-    """A leaf with any names at all, properly signed by `issuer`; its subject is good by default."""
+    """A leaf with any names at all, properly signed by `issuer`; its subject is good by default.
+
+    `raw_names`: the alternative names in DER, for what no encoder here makes.
+    """
     key = new_private_key()
     if common_name is not None:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -188,5 +192,8 @@ def forge(
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(list(names)), critical=False)
+    if raw_names:
+        oid = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+        builder = builder.add_extension(x509.UnrecognizedExtension(oid, raw_names), critical=False)
     certificate = builder.sign(issuer.private_key, hashes.SHA256())
     return Held(key, (certificate, *issuer.chain))

@@ -263,6 +263,24 @@ def test_refuses_an_altered_certificate(region: Region) -> None:
         verify(region, Held(held.private_key, (altered, *held.chain[1:])))
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [b"\xa3\x02\x30\x00", b"\xa5\x06\x81\x04\x0c\x02ab", b"\x87\x03\x01\x02\x03"],
+    ids=["x400Address", "ediPartyName", "IP address of three bytes"],
+)
+def test_refuses_names_that_the_library_cannot_read(region: Region, strange: bytes) -> None:
+    """A village signs what it likes: its certificate is bad, and no other error gets out."""
+    good = [
+        b"\x86" + _short(HIERARCHY.spiffe_id(VILLAGE).encode()),
+        b"\x82" + _short(HIERARCHY.dns_name(VILLAGE).encode()),
+    ]
+    held = made.forge(
+        region.authorities[VILLAGE], (), raw_names=b"\x30" + _short(b"".join([*good, strange]))
+    )
+    with pytest.raises(SignatureInvalidError):
+        verify(region, held)
+
+
 def test_confines_every_authority_by_dns_and_directory(region: Region) -> None:
     """The DNS name of its node, and a subject whose common name is nobody's DNS name."""
     for node_id, authority in region.authorities.items():
@@ -319,6 +337,12 @@ def test_an_altered_request_is_never_a_crash(region: Region) -> None:
             refused += 1
     assert taken <= 8
     assert refused > 1000
+
+
+def _short(content: bytes) -> bytes:
+    """DER content of fewer than 128 bytes, its length before it."""
+    assert len(content) < 128
+    return bytes([len(content)]) + content
 
 
 def _pem(label: str, der: bytes) -> bytes:

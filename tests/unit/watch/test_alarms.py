@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -41,10 +41,12 @@ class Book:
         room: float = 9.0,
         ends: datetime = FAR,
         letters: Sequence[Unanswered] = (),
+        aside: Mapping[str, int] | None = None,
     ) -> tuple[Alarm, ...]:
         self.at_s += after_s
         links = [replace(link, lanes=(lane,))]
-        self.book.look(Look(NOW_MS + self.at_s * 1000, links, quarantined, room, ends, letters))
+        now_ms = NOW_MS + self.at_s * 1000
+        self.book.look(Look(now_ms, links, quarantined, room, ends, letters, aside or {}))
         return self.book.standing
 
 
@@ -155,3 +157,14 @@ def test_a_refused_letter_is_an_alarm_for_a_week(book: Book) -> None:
     assert "2 letters" in alarm.message
     assert book.look(letters=refused, after_s=7 * 86_400 - 1)
     assert book.look(letters=refused, after_s=1) == ()
+
+
+def test_items_set_aside_are_an_alarm_until_none_is(book: Book) -> None:
+    """It says how many of what, and what mends rows."""
+    [alarm] = book.look(aside={"residents": 2, "letter": 1})
+    assert (alarm.kind, alarm.peer) == (AlarmKind.ITEMS_ASIDE, "")
+    assert "1 of letter, 2 of residents" in alarm.message
+    assert "fenhe replication verify" in alarm.next_step
+    assert book.look(aside={"letter": 1}) != ()
+    assert book.look() == ()
+    assert book.said == [(AlarmKind.ITEMS_ASIDE, True), (AlarmKind.ITEMS_ASIDE, False)]

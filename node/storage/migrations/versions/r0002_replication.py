@@ -68,20 +68,28 @@ def _snapshot_positions() -> None:
 
 
 def _quarantine_exits() -> None:
-    """Entries that cannot be read wait whole; an operator's reason stays with what he closed."""
+    """Entries that cannot be read wait whole; an operator's reason stays with what he closed.
+
+    A version under a later home epoch is a change of its own; before this revision nobody moved.
+    """
+    key = ["peer", "table_name", "row_id", "version_epoch", "version_number", "home_epoch", "form"]
     with op.batch_alter_table("quarantine") as table:
         for column in (
             sa.Column("whole_entry", sa.SmallInteger, nullable=False, server_default="0"),
             sa.Column("row_count", sa.Integer, nullable=False, server_default="1"),
+            sa.Column("home_epoch", sa.BigInteger, nullable=False, server_default="1"),
             sa.Column("reason", sa.String(200), nullable=False, server_default=""),
         ):
             table.add_column(column)
+        table.drop_constraint("uq_quarantine_change", type_="unique")
+        table.create_unique_constraint("uq_quarantine_change", key)
 
 
 def _receipt_times() -> None:
-    """When the peer last confirmed something, ms since 1970; 0: not since this is kept."""
+    """When the peer last confirmed something, ms since 1970, and what; 0: not since it is kept."""
     with op.batch_alter_table("link_outbound") as table:
-        table.add_column(sa.Column("receipt_at", sa.BigInteger, nullable=False, server_default="0"))
+        for name in ("receipt_at", "receipt_covers_to"):
+            table.add_column(sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
 
 
 def _transit() -> None:

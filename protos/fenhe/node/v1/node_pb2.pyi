@@ -83,6 +83,7 @@ class StatusResponse(_message.Message):
     RECOVERING_FIELD_NUMBER: _builtins.int
     LOG_PRUNED_TO_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
+    CONFIG_EPOCH_DECIDED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code."""
     level: _builtins.str
@@ -117,6 +118,10 @@ class StatusResponse(_message.Message):
     """Last number that was pruned from the change log; 0: none."""
     log_bytes: _builtins.int
     """About what the change log takes in the database, bytes."""
+    config_epoch_decided: _builtins.int
+    """Epoch of a region file that is decided on and not yet in force here; 0: none. At a node that
+    the region has closed it stays.
+    """
     @_builtins.property
     def rows(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Rows held by table, deleted ones excluded."""
@@ -152,10 +157,11 @@ class StatusResponse(_message.Message):
         recovering: _builtins.bool = ...,
         log_pruned_to: _builtins.int = ...,
         log_bytes: _builtins.int = ...,
+        config_epoch_decided: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "database", b"database", "level", b"level", "links", b"links", "log_bytes", b"log_bytes", "log_pruned_to", b"log_pruned_to", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "recovering", b"recovering", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "config_epoch_decided", b"config_epoch_decided", "database", b"database", "level", b"level", "links", b"links", "log_bytes", b"log_bytes", "log_pruned_to", b"log_pruned_to", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "recovering", b"recovering", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -307,7 +307,9 @@ class Batch(_message.Message):
     coalesced: _builtins.bool
     """True if only the newest version of each row was kept."""
     digest: _builtins.bytes
-    """SHA-256 over the lane and the entries' fields (replication/core/hashing.py), 32 bytes."""
+    """SHA-256 over the lane, covers_from, covers_to, position and the entries' fields
+    (replication/core/hashing.py), 32 bytes; under protocol 1 over the lane and the entries alone.
+    """
     packing: _builtins.str
     """How body is packed: "" (not at all) or "zstd"."""
     body: _builtins.bytes
