@@ -27,7 +27,7 @@ from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
-from replication.changelog import NewEntry, OriginKey, Together
+from replication.changelog import CursorWentBackError, NewEntry, OriginKey, Together
 from replication.core.admission import AdmissionContext, Cause, Decision, Held, judge
 from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.config import PeerRole
@@ -107,7 +107,15 @@ class BatchApplier:
 
         Raises:
             BatchOrderError: The stored cursor is not the batch's predecessor.
+            CursorWentBackError: The batch is of a former life of the peer's store, and a newer one
+                was met: what its recovery has been given already would not come again.
         """
+        life = self._store.links.peer_epoch_seen(connection, peer)
+        if life is not None and batch.stream_epoch.sender < life.store_epoch:
+            raise CursorWentBackError(
+                f"{peer} is at store epoch {life.store_epoch}, the batch is of"
+                f" {batch.stream_epoch.sender}"
+            )
         held = self._store.links.load_inbound(connection, peer).get(batch.lane)
         if held is None or held.stream_epoch != batch.stream_epoch:
             number = 0

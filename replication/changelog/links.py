@@ -47,7 +47,7 @@ class LinkState:
 
     def __init__(self, tables: ChangelogTables) -> None:
         self._tables = tables
-        self._follow = _follow_statement(tables.link_inbound)
+        self._follow = _follow_statement(tables.link_inbound, tables.peer_epochs)
 
     def load_inbound(self, connection: Connection, peer: str) -> dict[Lane, Cursor]:
         """How far we have applied the peer's lanes."""
@@ -65,6 +65,9 @@ class LinkState:
         self, connection: Connection, peer: str, previous: int, cursor: Cursor
     ) -> bool:
         """Move our cursor if it stands at `previous` of the same stream; whether it did.
+
+        Never for a stream of a former life of the peer's store, once a newer life was met: such a
+        batch may still be on its way when the peer, put back from a backup, greets anew.
 
         Compares and saves in one statement, so that it may stand first in the transaction that
         applies: nobody else moves the cursor before the commit.
@@ -273,8 +276,11 @@ def _cursor(row: Row[Any]) -> Cursor:
     )
 
 
-def _follow_statement(table: Table) -> Update:
+def _follow_statement(table: Table, epochs: Table) -> Update:
     c = table.c
+    newer_life = select(epochs.c.peer).where(
+        epochs.c.peer == bindparam("of_peer"), epochs.c.store_epoch > bindparam("of_sender")
+    )
     return (
         update(table)
         .where(
@@ -284,6 +290,7 @@ def _follow_statement(table: Table) -> Update:
             c.receiver_epoch == bindparam("of_receiver"),
             c.number == bindparam("previous"),
             c.covers_to <= bindparam("to_covers"),
+            ~newer_life.exists(),
         )
         .values(
             number=bindparam("to_number"),

@@ -15,7 +15,7 @@ from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.hashing import batch_digest, running_hash
 from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Form, LogEntry, RowChange
 from replication.core.residence import Grant
-from tests.simulation.durable import Durable, OutLetter, entry_key, holds
+from tests.simulation.durable import Durable, EntryKey, OutLetter, entry_key, holds
 from tests.simulation.post import ROWS, content_of
 from tests.simulation.tree import Tree
 
@@ -139,19 +139,20 @@ class Checkers:
 
     # -- I10: what somebody else still has comes back -------------------------------------------
 
-    def restored(self, node: str, disks: Mapping[str, Durable]) -> None:
+    def restored(self, node: str, disks: Mapping[str, Durable], lost: Durable) -> None:
         """A node was put back to a backup: forgive exactly what no other node has any more.
 
         A version that its home or a node above it has (in full), or an outbox or a letter under
         way, must reach every destination, the restored node included. The copy that an author
         keeps of what it wrote for a home elsewhere counts until the home has confirmed it, whatever
         the author believes; then it is not sent again. Such a copy, once lost, comes back where the
-        author's parent has it.
+        author's parent has it. A letter that only the hop before still carries, because the receipt
+        of the node's former life is on its way there, is nobody's: `lost` is that life.
         """
         self._restored_at[node] = len(self.acknowledgements)
         if node in self._tree.villages:
             self._marks_void.add(node)
-        lettered = _in_letters(disks)
+        lettered = _in_letters(disks, lost.logged - disks[node].logged)
         for i, row in enumerate(self.acknowledgements):
             places = self._tree.destinations(row.author_node, row.home_node)
             kept = _anywhere(disks, self._tree.path_up[row.home_node], row, lettered)
@@ -373,14 +374,16 @@ def _anywhere(
     return lettered.get((row.table, row.row_id), 0) >= row.version.number
 
 
-def _in_letters(disks: Mapping[str, Durable]) -> dict[tuple[str, str], int]:
-    """By row, the newest version that an outbox or a letter under way carries."""
+def _in_letters(
+    disks: Mapping[str, Durable], confirmed: AbstractSet[EntryKey]
+) -> dict[tuple[str, str], int]:
+    """By row, the newest version that an outbox or a letter under way, not confirmed, carries."""
     found: dict[tuple[str, str], int] = {}
     for disk in disks.values():
         bodies = [letter.body for letter in disk.outbox.values() if letter.kind == ROWS]
         waiting = [disk.log[number] for number in disk.sealed]
         for entry in (*waiting, *disk.unnumbered):
-            if entry.form is Form.SEALED and entry.rows:
+            if entry.form is Form.SEALED and entry.rows and entry_key(entry) not in confirmed:
                 _, _, kind, body = content_of(entry.rows)
                 bodies += [body] if kind == ROWS else []
         for body in bodies:

@@ -18,7 +18,28 @@ _RESTORES: Final = replace(REAL, faults=("restore",), fault_count_max=30, large_
 RECORDED: Final[tuple[tuple[int, Variant], ...]] = (
     *(
         (seed, REAL)
-        for seed in (0, 7, 8, 12, 17, 21, 24, 27, 29, 35, 42, 47, 103, 115, 133, 223, 721, 20026)
+        for seed in (
+            0,
+            7,
+            8,
+            12,
+            17,
+            21,
+            24,
+            27,
+            29,
+            35,
+            42,
+            47,
+            103,
+            115,
+            133,
+            223,
+            721,
+            4382,
+            4924,
+            20026,
+        )
     ),
     *((seed, _RESTORES) for seed in (4, 5, 11, 14, 16, 19, 22, 29, 37, 47, 48, 71, 73, 78)),
 )

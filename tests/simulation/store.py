@@ -220,7 +220,12 @@ class SimStore:
         if "cursor_not_compared" not in self.broken:
             if at == cursor:
                 return  # A commit whose answer was lost.
-            _compare(batch, at, any_epoch="older_stream_applied" in self.broken)
+            any_epoch = "older_stream_applied" in self.broken
+            met = disk.peers.get(peer)
+            if met is not None and batch.stream_epoch.sender < met[0] and not any_epoch:
+                # It may outlive the greeting of the peer's next life.
+                raise RefusedError("CURSOR_WENT_BACK")
+            _compare(batch, at, any_epoch=any_epoch)
         with self.transaction():
             if "cursor_before_rows" in self.broken:
                 disk.inbound[peer, batch.lane] = cursor

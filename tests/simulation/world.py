@@ -126,10 +126,11 @@ class World:
             disk.incarnation = f"life {disk.store_epoch}"
         disk.recovering = "amends_after_restore" not in self.variant.broken
         disk.served.clear()
+        lost = node.store.disk
         node.store.put_back(disk)
         self.note_text(f"{node.node_id} restored to {disk.head}, epoch {disk.store_epoch}")
         self.checkers.restored(
-            node.node_id, {name: other.store.disk for name, other in self.nodes.items()}
+            node.node_id, {name: other.store.disk for name, other in self.nodes.items()}, lost
         )
         self.after(100 + self.random.randrange(3000), self.guard, node, node.start)
 

@@ -12,7 +12,13 @@ from node.storage import CHANGELOG, ApplyOutcome
 from node.storage.errors import BatchOrderError
 from node.storage.tables import AUDIT, REPLICATED
 from node.storage.upsert import guarded_upsert
-from replication.changelog import Quarantine, read_transaction, write_transaction
+from replication.changelog import (
+    CursorWentBackError,
+    LinkState,
+    Quarantine,
+    read_transaction,
+    write_transaction,
+)
 from replication.core.config import PeerRole
 from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Version
 from tests.contracts.storage.region import (
@@ -257,6 +263,26 @@ def test_refuses_a_gap_in_the_stream(township: NodeStore) -> None:
 
     assert township.cursor(VILLAGE, Lane.BULK) == reached
     assert count(township, "observations") == 1
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_refuses_a_batch_of_a_former_life_of_its_sender(
+    township: NodeStore, is_first: bool
+) -> None:
+    """It may outlive the greeting of the next life, which has been told what is here by then."""
+    if not is_first:
+        _from_village(township, log_entry(change()))
+    reached = township.cursor(VILLAGE, Lane.BULK)
+    batch, beyond = batch_of(reached, [log_entry(change(row=2))], 9)
+    newer = batch.stream_epoch.sender + 1
+    with write_transaction(township.engine) as connection:
+        LinkState(CHANGELOG).save_peer_epoch(connection, VILLAGE, newer, "another life")
+
+    with pytest.raises(CursorWentBackError):
+        township.storage.apply_batch(VILLAGE, PeerRole.CHILD, batch, beyond)
+
+    assert township.cursor(VILLAGE, Lane.BULK) == reached
+    assert count(township, "observations") == (0 if is_first else 1)
 
 
 def test_what_nobody_can_read_waits_and_the_lane_goes_on(village: NodeStore) -> None:
