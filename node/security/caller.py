@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
+from node.security.roles import Role
 
 __all__ = ["Caller", "CallerKind", "caller_for", "local_operator"]
 
@@ -31,7 +32,9 @@ class Caller:
     """An authenticated asker.
 
     `principal` is a SPIFFE id, `node_id` the node under whose authority it acts, `scope` the home
-    nodes whose residents it may see, `purpose` the reason that the audit keeps.
+    nodes whose residents it may see, `purpose` the reason that the audit keeps. A member of staff
+    who has signed in acts for an organization, in roles; both are empty for whoever is a
+    certificate alone.
     """
 
     kind: CallerKind
@@ -39,6 +42,9 @@ class Caller:
     node_id: NodeId
     purpose: str
     scope: frozenset[NodeId]
+    roles: frozenset[Role] = frozenset()
+    organization_id: str = ""
+    staff_id: str = ""
 
 
 def caller_for(
