@@ -31,6 +31,7 @@ __all__ = [
     "NotFoundError",
     "PortInUseError",
     "PublicStatus",
+    "PurposeError",
     "SettingsError",
     "public_status",
 ]
@@ -90,6 +91,17 @@ class DeniedError(NodeError):
     default_hint = "Use credentials of a kind that the method allows (docs/cli.md)."
 
 
+class PurposeError(NodeError):
+    """The purpose that a caller stated is none for which this method is called."""
+
+    code = "PURPOSE_NOT_ALLOWED"
+    fault = Fault.CALLER
+    default_hint = (
+        "State one of the purposes that docs/permissions.md lists for the method in the metadata"
+        " fenhe-purpose, or none."
+    )
+
+
 class DiskFullError(NodeError):
     """Free space is below the profile's watermark."""
 
@@ -127,6 +139,7 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "INVALID_REQUEST": _INVALID,
         "NOT_FOUND": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "DENIED": _DENIED,
+        "PURPOSE_NOT_ALLOWED": _DENIED,
         "PEER_IDENTITY": _UNAUTHENTICATED,
         "SIGNATURE_INVALID": _UNAUTHENTICATED,
         "DISK_FULL": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
