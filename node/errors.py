@@ -161,6 +161,10 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "JOIN_WITHDRAWN": _DENIED,
         "MOVE_NOT_NEEDED": _PRECONDITION,
         "MOVE_REFUSED": _PRECONDITION,
+        "CONSENT_NOT_AT_HOME": _PRECONDITION,
+        "ACCESS_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
+        "ACCESS_NOT_AUTHOR": _PRECONDITION,
+        "BREAK_GLASS_NOBODY": _DENIED,
         "PROPOSAL_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
     }
 )

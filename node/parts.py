@@ -16,6 +16,7 @@ from functools import partial
 
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
+from node.consent.room import ConsentRoom
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
@@ -61,6 +62,7 @@ class Parts:
     residence: ResidenceRoom
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    consent: ConsentRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -152,6 +154,7 @@ class Assembly:
             residence,
             reconcile,
             joining,
+            ConsentRoom(store, disk_is_full=disk.is_full, notify=pump.notify),
             disk,
             threads,
             started_ms,
@@ -216,6 +219,7 @@ class Assembly:
             parts.transit.where,
             parts.reconcile,
             parts.joining,
+            parts.consent,
             lambda: utc_now(clock),
         )
 

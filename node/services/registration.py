@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from node.consent.room import ConsentRoom
 from node.joining.room import JoiningRoom
 from node.links import LinkHub
 from node.questions import Questions
@@ -18,6 +19,7 @@ from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
+from node.services.consent import AccessServicer, ConsentServicer
 from node.services.joining import InvitationServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
@@ -29,6 +31,7 @@ from node.services.residence import ResidenceServicer
 from node.services.status import NodeServicer
 from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.control.v1 import consent_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
@@ -46,6 +49,8 @@ __all__ = ["SERVICE_NAMES", "Servicers", "add_servicers"]
 
 SERVICE_NAMES: Final = (
     "fenhe.care.v1.RecordService",
+    "fenhe.control.v1.AccessService",
+    "fenhe.control.v1.ConsentService",
     "fenhe.empi.v1.ResidenceService",
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
@@ -76,6 +81,7 @@ class Servicers:
     where: Wherever
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    consent: ConsentRoom
     utc: Callable[[], datetime]
 
 
@@ -102,6 +108,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     joining_pb2_grpc.add_InvitationServiceServicer_to_server(
         InvitationServicer(servicers.joining.desk), server
     )
+    _add_consent(server, servicers.consent)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )
@@ -118,6 +125,12 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     for name in ("", *SERVICE_NAMES):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return health_servicer
+
+
+def _add_consent(server: grpc.aio.Server, room: ConsentRoom) -> None:
+    consents, access = ConsentServicer(room), AccessServicer(room)
+    consent_pb2_grpc.add_ConsentServiceServicer_to_server(consents, server)
+    consent_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
 
 
 def _answer_in_bytes(server: grpc.aio.Server, residents: ResidentServicer) -> None:

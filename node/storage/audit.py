@@ -60,6 +60,11 @@ class Action(StrEnum):
     WITHDRAW = "withdraw"
     JOIN = "join"
     LEND = "lend"
+    CONSENT = "consent"
+    RELATE = "relate"
+    BREAK_GLASS = "break_glass"
+    REVOKE = "revoke"
+    REVIEW = "review"
 
 
 class Outcome(StrEnum):

@@ -402,9 +402,7 @@ class _Planner:
         return PlannedRow(change, held.version if held else None)
 
 
-def _refuse_others(
-    caller: Caller, new: Sequence[NewRecord], held: Mapping[str, HeldRow]
-) -> None:
+def _refuse_others(caller: Caller, new: Sequence[NewRecord], held: Mapping[str, HeldRow]) -> None:
     """A member of staff amends what his organization wrote, and nobody else's."""
     if not form_of(caller).staff:
         return

@@ -56,6 +56,7 @@ __all__ = [
     "Scopes",
     "form_of",
     "has_place",
+    "is_forbidden",
     "placed",
     "seen_residents",
     "visible",
@@ -134,6 +135,12 @@ def seen_residents(
         return frozenset()
     wanted = {**scope, "ids": sorted(ids)}
     return frozenset(connection.execute(_SEEN[form_of(caller)], wanted).scalars())
+
+
+def is_forbidden(connection: Connection, scope: Mapping[str, Any], resident_id: str) -> bool:
+    """Whether a consent in force forbids the caller of `scope` a resident who is held here."""
+    found = connection.execute(_FORBIDDEN, {**scope, "id": resident_id})
+    return found.first() is not None
 
 
 class Scopes:
@@ -275,3 +282,4 @@ def _seen_query(form: ScopeForm) -> Any:
 
 # Built once: composing a statement costs more than running it on SQLite.
 _SEEN: Final = {form: _seen_query(form) for form in SCOPE_FORMS}
+_FORBIDDEN: Final = select(_R.c.row_id).where(_R.c.row_id == bindparam("id"), _forbidden(_R))
