@@ -154,7 +154,9 @@ class Assembly:
             residence,
             reconcile,
             joining,
-            ConsentRoom(store, disk_is_full=disk.is_full, notify=pump.notify),
+            ConsentRoom(
+                store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
+            ),
             disk,
             threads,
             started_ms,
@@ -285,13 +287,13 @@ class Assembly:
             storage,
             threads,
             self._clock,
-            partial(_refuses_writes, parts),
+            partial(_refuses_writes, parts.region, parts.disk),
             PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
             BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
 
 
-def _refuses_writes(parts: Parts) -> bool:
+def _refuses_writes(region: RegionRoom, disk: DiskGuard) -> bool:
     """Whether the disk is full. Raises RegionClosedError: the region has closed this node."""
-    parts.region.keeper.refuse_if_closed()
-    return parts.disk.is_full()
+    region.keeper.refuse_if_closed()
+    return disk.is_full()

@@ -65,10 +65,9 @@ class ReviewDesk:
 
     def waiting(self) -> int:
         """Broken glasses that nobody has looked at."""
+        here = {"here": self._store.node_id}
         return self._store.transactions.read(
-            lambda connection: connection.execute(
-                _WAITING, {"here": self._store.node_id}
-            ).scalar_one()
+            lambda connection: int(connection.execute(_WAITING, here).scalar_one())
         )
 
     def listed(self, caller: Caller, *, closed_too: bool, after: str, limit: int) -> list[Review]:
