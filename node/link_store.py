@@ -32,7 +32,7 @@ from replication.core.effects import LogPart
 from replication.core.greeting import RECOVERING
 from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, Mark, Receipt
 
-__all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore", "PeerNow", "protocol_fact"]
+__all__ = ["LinkMemory", "NodeLinkStore", "PeerNow", "protocol_fact"]
 
 
 def protocol_fact(peer: str) -> str:
@@ -65,15 +65,6 @@ class PeerNow:
     def recovering(self) -> bool:
         """Whether it is getting back what it lost."""
         return RECOVERING in self.features
-
-
-@dataclass(frozen=True, slots=True)
-class LaneFigures:
-    """Log sequences: ours that the peer confirmed, the peer's applied here; entries still to go."""
-
-    delivered_to: int
-    applied_to: int
-    backlog: int
 
 
 class NodeLinkStore:
@@ -142,6 +133,11 @@ class NodeLinkStore:
     def met(self, peer: str) -> PeerNow | None:
         """What is known of a peer since this process has met it."""
         return self._met.get(peer)
+
+    def is_recovering(self, peer: str) -> bool:
+        """Whether a peer said so when its link came up."""
+        met = self._met.get(peer)
+        return met is not None and met.recovering
 
     def load(self, peer: str) -> LinkMemory:
         """Cursors and the peer's last known epoch."""
@@ -238,21 +234,3 @@ class NodeLinkStore:
         if not self._storage.recovery.active:
             homes[self._node_id] = now_ms
         return Mark(homes, self._number())
-
-    def lanes(self, peer: str, live: Mapping[Lane, int]) -> dict[Lane, LaneFigures]:
-        """Figures of each lane, for status and metrics.
-
-        `live` is what the stream knows, if there is one: it has passed entries for others that no
-        receipt speaks of, and the place is not written down for each of them.
-        """
-        with read_transaction(self._engine) as connection:
-            inbound = self._links.load_inbound(connection, peer)
-            outbound = self._links.load_outbound(connection, peer)
-            figures = {}
-            for lane in Lane:
-                saved = outbound[lane].covers_to if lane in outbound else 0
-                delivered = max(saved, live.get(lane, 0))
-                applied = inbound[lane].covers_to if lane in inbound else 0
-                backlog = self._log.backlog(connection, lane, delivered)
-                figures[lane] = LaneFigures(delivered, applied, backlog)
-            return figures

@@ -83,6 +83,16 @@ class Audience(IntEnum):
     ABOVE = 3
     """The parent too, never a child: a child gave it back."""
 
+    @property
+    def has_parent(self) -> bool:
+        """Whether the parent is one of them."""
+        return self in {Audience.EVERYBODY, Audience.ABOVE}
+
+    @property
+    def has_children(self) -> bool:
+        """Whether children are among them."""
+        return self in {Audience.EVERYBODY, Audience.BELOW}
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
