@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import Connection, Engine
 
@@ -33,6 +34,9 @@ from replication.core.greeting import RECOVERING
 from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, Mark, Receipt
 
 __all__ = ["LinkMemory", "NodeLinkStore", "PeerNow", "protocol_fact"]
+
+_STEERING_BYTES_MAX: Final = 16 << 10
+"""Of a batch in the control lane that is taken although the disk is below its watermark."""
 
 
 def protocol_fact(peer: str) -> str:
@@ -182,9 +186,10 @@ class NodeLinkStore:
 
         Raises:
             DiskFullError: Below the watermark; the peer backs off and sends the batch again. What
-                steers the network is little and passes.
+                steers the network is little, and passes as long as it is.
         """
-        if batch.lane is not Lane.CONTROL and self._disk_is_full():
+        steers = batch.lane is Lane.CONTROL and batch.body_bytes <= _STEERING_BYTES_MAX
+        if not steers and self._disk_is_full():
             raise DiskFullError("free space is below this node's watermark; nothing was applied")
         self._storage.apply_batch(NodeId(peer), self.role(peer), batch, cursor)
         self._notify()

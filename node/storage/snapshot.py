@@ -39,8 +39,9 @@ __all__ = ["Entitled", "SnapshotPart", "SnapshotReader"]
 
 _ROW_BYTES: Final = 240
 """About what a row takes in an entry beside its own text."""
-_ROWS_A_QUERY: Final = 2000
-_QUERIES_A_PART: Final = 4
+_NUMBER_BYTES: Final = 32
+_ROWS_A_QUERY: Final = 500
+_QUERIES_A_PART: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class SnapshotReader:
             limit = max(16, min(_ROWS_A_QUERY, left // _ROW_BYTES + 1))
             rows = self._rows(connection, entitled, place, limit)
             for row in rows:
-                place = replace(place, row_id=str(row["row_id"]))
+                before, place = place, replace(place, row_id=str(row["row_id"]))
                 held = (row["author_node"], row["home_node"], row["form"])
                 is_owned = entitled.is_owned(place.table, *held)
                 if place.kind is not Kind.OWNED and entitled.by_routing(*held):
@@ -161,13 +162,26 @@ class SnapshotReader:
                 change = change_or_aside(self._store, place.table, row)
                 if change is None:
                     continue
+                size = _ROW_BYTES + _text_bytes(change)
+                if size > left and (routed or owned):
+                    return self._part(routed, owned, lane, entitled, before)
                 chosen.append(change)
-                left -= _ROW_BYTES + _text_bytes(change)
+                left -= size
                 if left <= 0:
                     break
             else:
                 if len(rows) < limit:
                     place = _next_table(place, lane)
+        return self._part(routed, owned, lane, entitled, place)
+
+    def _part(
+        self,
+        routed: Sequence[RowChange],
+        owned: Sequence[RowChange],
+        lane: Lane,
+        entitled: Entitled,
+        place: Place,
+    ) -> SnapshotPart:
         return SnapshotPart(
             self._entries(routed, lane, entitled, place.kind),
             self._entries(owned, lane, entitled, place.kind),
@@ -288,4 +302,8 @@ def _policy_table(name: str) -> str:
 
 
 def _text_bytes(change: RowChange) -> int:
-    return sum(3 * len(value) for value in change.values.values() if isinstance(value, str))
+    """About what its columns take in an entry; a newer peer's row may have thousands of them."""
+    return sum(
+        len(name) + (3 * len(value) if isinstance(value, str) else _NUMBER_BYTES)
+        for name, value in change.values.items()
+    )

@@ -42,6 +42,8 @@ MB = 1 << 20
         ([LogReader("parent", 50), LogReader("backup", 9_000)], 5 * MB, 4_758, ("parent",)),
         ([LogReader("parent", 10)], 100 * MB, 100, ("parent",)),
         ([], 100 * MB, 9_500, ()),
+        ([LogReader("old", 3_000, takes_log_only=True)], 2 * MB, 3_000, ()),
+        ([LogReader("old", 200, takes_log_only=True)], 2 * MB, 1_612, ("old",)),
     ],
 )
 def test_the_last_reader_holds_the_log_up_to_its_limit(
