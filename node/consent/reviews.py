@@ -126,7 +126,7 @@ class ReviewDesk:
             )
             self._store.auditor.write(connection, caller, deed)
             if held is None:
-                # It may have been closed and lost: no version of an id is used twice.
+                # It may have been closed, and that be lost.
                 self._store.recovery.refuse()
                 values = {
                     "finding": finding,

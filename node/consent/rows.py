@@ -29,11 +29,12 @@ from replication.core.model import (
     RowChange,
     Value,
     Version,
+    next_version,
 )
 
 __all__ = ["AccessRows", "HomeOf"]
 
-_FIRST: Final = Version(1, 1)
+_NONE_YET: Final = Version(1, 0)
 _R: Final = REPLICATED[RESIDENTS.name]
 _I: Final = REPLICATED[IDENTIFIERS.name]
 
@@ -131,10 +132,9 @@ class AccessRows:
         """
         if not request_id:
             raise InvalidRequestError("request_id is required")
-        if self._store.recovery.active:
-            # The row may have been written and lost: no version of an id is used twice.
-            return self._store.ids.mint()
-        said = f"{spec.name}|{caller.principal}|{request_id}"
+        # Of this life of the store: what a former one wrote and lost is not written twice.
+        life = self._store.changelog.store_epoch
+        said = f"{spec.name}|{caller.principal}|{request_id}|{life}"
         digest = self._store.blind_index.index("fenhe.access.request", said)
         # UUID version 8 (RFC 9562): of this program's own making.
         return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
@@ -219,7 +219,7 @@ class AccessRows:
             table=spec.name,
             row_id=row_id,
             resident_id=home.resident_id,
-            version=_FIRST,
+            version=next_version(_NONE_YET, self._store.changelog.store_epoch),
             operation=Operation.PUT,
             author_node=self._store.node_id,
             home_node=home.node,
@@ -241,7 +241,7 @@ class AccessRows:
             RecoveringError: A newer version may have been lost.
         """
         self._store.recovery.refuse()
-        version = Version(held.version.author_epoch, held.version.number + 1)
+        version = next_version(held.version, self._store.changelog.store_epoch)
         change = replace(held, version=version, values=_given({**held.values, **values}))
         self._write(connection, change)
         return change
