@@ -80,9 +80,15 @@ def desks(world: World) -> Desks:
     return Desks(world)
 
 
-def _relate(desks: Desks, asker: Caller = REGISTRAR, **more: str) -> str:
-    wanted = Wanted(**{"request_id": "r", "resident_id": HIS, "what": "contract", **more})
-    return desks.access.relate(asker, wanted).relation_id
+def _relate(
+    desks: Desks,
+    asker: Caller = REGISTRAR,
+    *,
+    name: str = "r",
+    kind: str = "contract",
+    to: str = "",
+) -> str:
+    return desks.access.relate(asker, Wanted(name, HIS, kind, to)).relation_id
 
 
 # -- consents -----------------------------------------------------------------------------------
@@ -189,7 +195,7 @@ def test_a_relation_opens_a_resident_to_the_organization_that_cares(desks: Desks
 
 def test_a_relation_ends_by_itself(desks: Desks) -> None:
     """An encounter after thirty days."""
-    _relate(desks, what="encounter")
+    _relate(desks, kind="encounter")
     desks.world.clock.ms += 30 * 24 * 60 * MINUTE_MS
     assert desks.sees(DOCTOR)
     desks.world.clock.ms += 24 * 60 * MINUTE_MS
@@ -210,12 +216,12 @@ def test_a_relation_is_opened_by_the_card_that_he_shows(desks: Desks) -> None:
 def test_staff_open_and_end_relations_of_their_own(desks: Desks) -> None:
     """A clinic's system says which organization it means."""
     with pytest.raises(DeniedError):
-        _relate(desks, whom=OTHER)
+        _relate(desks, to=OTHER)
     with pytest.raises(DeniedError):
         _relate(desks, caller(CallerKind.STAFF, staff_id="x", role=Role.REGISTRAR))
     with pytest.raises(InvalidRequestError):
         _relate(desks, CLIENT)
-    others = _relate(desks, CLIENT, whom=OTHER)
+    others = _relate(desks, CLIENT, to=OTHER)
     assert desks.sees(OTHER_DOCTOR)
     with pytest.raises(AccessUnknownError):
         desks.access.end_relation(REGISTRAR, others)
@@ -333,7 +339,7 @@ def test_a_list_comes_in_pages(desks: Desks) -> None:
     """By id, from where the page before ended."""
     for number in range(3):
         desks.consents.put(CLIENT, Wanted(f"q{number}", HIS, "permit", "everyone", "any"))
-        _relate(desks, request_id=f"r{number}")
+        _relate(desks, name=f"r{number}")
     ids = [each.consent_id for each in _listed(desks)]
     assert ids == sorted(ids)
     rest = desks.consents.listed(CLIENT, HIS, after=ids[0], limit=1)
