@@ -41,6 +41,7 @@ class AlarmKind(StrEnum):
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
     ITEMS_ASIDE = "ITEMS_ASIDE"
+    GLASS_BROKEN = "GLASS_BROKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class Look:
     """What was seen at one moment.
 
     `disk_room`: free space over the watermark below which writes are refused; 1.0 is at it.
-    `aside`: how many items cannot be read or handled, by kind.
+    `aside`: how many items cannot be read or handled, by kind. `glasses`: broken over residents of
+    this home, and not reviewed.
     """
 
     now_ms: int
@@ -69,6 +71,7 @@ class Look:
     certificate_ends: datetime
     letters: Sequence[Unanswered] = ()
     aside: Mapping[str, int] = field(default_factory=dict)
+    glasses: int = 0
 
 
 @dataclass(slots=True)
@@ -125,6 +128,7 @@ class AlarmBook:
         yield from _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
+        yield from _glasses(look)
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]
@@ -248,6 +252,19 @@ def _aside(look: Look) -> Iterator[Alarm]:
         "each item (set aside), and a backup has what no neighbour holds.",
         look.now_ms,
     )
+
+
+def _glasses(look: Look) -> Iterator[Alarm]:
+    if look.glasses:
+        yield Alarm(
+            AlarmKind.GLASS_BROKEN,
+            "",
+            f"{look.glasses} time(s) somebody saw a resident of this node against the rules, in an "
+            "emergency that nobody has reviewed.",
+            "`fenhe access review list` names each; `fenhe access review close` says what was "
+            "found.",
+            look.now_ms,
+        )
 
 
 def _letters(look: Look) -> Iterator[Alarm]:

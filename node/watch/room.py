@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from node.clock import Clock
+from node.consent.reviews import glasses_waiting
 from node.foundations import Foundations
 from node.guards import DiskGuard
 from node.links import LinkHub
@@ -113,6 +114,9 @@ class WatchRoom:
         causes = self.desk.by_cause()
         look_again(self._storage.context)
         aside = self._storage.context.aside.counts()
+        glasses = self._storage.transactions.read(
+            lambda connection: glasses_waiting(connection, self.node_id)
+        )
         self.book.look(
             Look(
                 self._clock.now_ms(),
@@ -122,6 +126,7 @@ class WatchRoom:
                 self._certificate_ends(),
                 letters,
                 aside,
+                glasses,
             )
         )
         return Seen(links, causes, letters, aside)
