@@ -1,8 +1,8 @@
 """The queue in which a resident's home looks at every glass that was broken over him.
 
 A broken glass is a grant like any other, which travels to the home as every row about him does.
-That it waits there is an alarm (node/watch/alarms.py); what was found of it is a row of the home's, under the grant's id,
-which rises as policy says, so that whoever broke the glass learns it.
+That it waits there is an alarm (node/watch/alarms.py). What was found of it is a row of the home's,
+under the grant's id, which rises as policy says, so that whoever broke the glass learns it.
 """
 
 from __future__ import annotations

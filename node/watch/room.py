@@ -111,12 +111,10 @@ class WatchRoom:
         links = self.figures.links()
         with read_transaction(self._engine) as connection:
             letters = self._outbox.unanswered(connection)
+            glasses = glasses_waiting(connection, self.node_id)
         causes = self.desk.by_cause()
         look_again(self._storage.context)
         aside = self._storage.context.aside.counts()
-        glasses = self._storage.transactions.read(
-            lambda connection: glasses_waiting(connection, self.node_id)
-        )
         self.book.look(
             Look(
                 self._clock.now_ms(),
