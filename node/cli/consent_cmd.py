@@ -164,7 +164,7 @@ def grant(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let somebody see a resident for a while, whom you see yourself."""
+    """Let somebody see whom you see, for a while."""
     request = pb.CreateGrantRequest(
         request_id=str(uuid.uuid4()), resident_id=resident, grantee=to, hours=hours, reason=reason
     )
@@ -176,7 +176,7 @@ def grant(
 def list_access(
     resident: Resident, credentials: CredentialsOption = None, as_json: AsJson = False
 ) -> None:
-    """A resident's care relations and grants, those that are over too."""
+    """A resident's care relations and grants."""
     found = pb.ListAccessResponse()
     request = pb.ListAccessRequest(resident_id=resident, page_size=_PAGE)
     while True:
@@ -219,7 +219,7 @@ def break_glass(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """See one resident for 30 minutes, whatever consents say; his home reviews it."""
+    """See one resident for 30 minutes; his home reviews it."""
     request = pb.BreakGlassRequest(
         request_id=str(uuid.uuid4()), resident_id=resident, reason=reason
     )
