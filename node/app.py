@@ -33,10 +33,11 @@ from node.logs import configure_logs, get_logger
 from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore
 from node.parts import Assembly, Parts
-from node.region import RegionGround, parent_names
+from node.region import parent_names
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.door_server import open_side_door
 from node.services.interceptor import GuardInterceptor
+from node.services.open_calls import OpenCalls
 from node.services.registration import Servicers, add_servicers
 from node.whereabouts import Whereabouts
 
@@ -90,7 +91,7 @@ class Node:
         # Before the server, so that it is stopped after it.
         await parts.questions.start()
         self._exit.push_async_callback(parts.questions.stop)
-        await self._serve(self._assembly.servicers(parts), metrics, parts.ground)
+        await self._serve(self._assembly.servicers(parts), metrics, parts)
         await self._open_door(parts.joining, metrics)
         self._exit.push_async_callback(parts.region.keeper.stop)
         for name, work in (
@@ -104,6 +105,7 @@ class Node:
             ("recovery", parts.seeding.recovery.run),
             ("pruning", parts.seeding.pruner.run),
             ("region", parts.region.run),
+            ("revocation", parts.revocation.run),
             ("letters", parts.transit.service.run),
             ("moves", parts.residence.run),
             ("comparison", partial(parts.reconcile.run, metrics)),
@@ -129,16 +131,17 @@ class Node:
         await self._exit.aclose()
         self._log.info("stopped", node=self._base.node_id)
 
-    async def _serve(
-        self, servicers: Servicers, metrics: NodeMetrics, ground: RegionGround
-    ) -> None:
+    async def _serve(self, servicers: Servicers, metrics: NodeMetrics, parts: Parts) -> None:
         base = self._base
+        calls = OpenCalls(parts.revocation.book)
+        parts.revocation.on_change(calls.look)
         guard = GuardInterceptor(
             base.node_id,
             base.hierarchy,
             lambda: secrets.token_hex(4),
             metrics.count_call,
-            ground.former,
+            parts.ground.former,
+            calls,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)

@@ -128,6 +128,7 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "NOT_FOUND": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "DENIED": _DENIED,
         "PEER_IDENTITY": _UNAUTHENTICATED,
+        "PEER_REVOKED": _DENIED,
         "SIGNATURE_INVALID": _UNAUTHENTICATED,
         "DISK_FULL": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         "RECOVERING": _UNAVAILABLE,

@@ -22,6 +22,8 @@ from node.clock import Clock, Ids, RandomBytes
 from node.errors import SettingsError
 from node.residence.making import residence_of
 from node.residence.residence import Residence
+from node.revocation.book import RevokedBook
+from node.revocation.store import load_entries
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.security.folders import NodeFolder
 from node.security.key_files import load_key
@@ -113,6 +115,8 @@ class OpenStore:
     """Letters to nodes that are not neighbours."""
     residence: Residence
     """Moves of residents."""
+    revoked: RevokedBook
+    """Keys that are not to be believed any more."""
 
     def lane_heads(self, up_to: int) -> dict[Lane, int]:
         """By lane, its greatest number at or below `up_to`."""
@@ -152,9 +156,15 @@ def open_store(
     keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock, suite_named(settings.suite))
     epoch, incarnation = _life(engine)
     numbered = NodeLog(engine, node_id=node_id, store_epoch=epoch, keys=keys)
-    log = numbered.log
+    log, revoked = numbered.log, RevokedBook(hierarchy, load_entries(engine))
     post = post_of(
-        NodeFolder(data_dir), node_id, hierarchy, changelog=log, sealer=keys, clock=clock
+        NodeFolder(data_dir),
+        node_id,
+        hierarchy,
+        changelog=log,
+        sealer=keys,
+        clock=clock,
+        revoked=revoked,
     )
     life = StoreLife(node_id, epoch, incarnation)
     cache = _cache(settings, profile, life, keys, clock)
@@ -184,7 +194,10 @@ def open_store(
         numbered.number,
         log.tail,
         post,
-        residence_of(NodeFolder(data_dir), storage, hierarchy, sealer=keys, clock=clock),
+        residence_of(
+            NodeFolder(data_dir), storage, hierarchy, sealer=keys, clock=clock, revoked=revoked
+        ),
+        revoked,
     )
 
 

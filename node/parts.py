@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from hierarchy_config import NodeId
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
 from node.foundations import Foundations, utc_now
@@ -29,6 +30,7 @@ from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.region import RegionGround, RegionRoom, lay_ground
 from node.residence.room import ResidenceRoom
+from node.revocation.room import RevocationRoom
 from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
 from node.services.operations import ReplicationServicer
@@ -40,6 +42,7 @@ from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
 from node.transit.room import TransitRoom
 from node.watch import WatchRoom
+from replication.core.model import Hello
 
 __all__ = ["Assembly", "Parts"]
 
@@ -61,6 +64,7 @@ class Parts:
     residence: ResidenceRoom
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    revocation: RevocationRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -126,10 +130,19 @@ class Assembly:
             clock=clock,
             restart=self._restart,
         )
-        joining = self._joining(store, hub, ground, threads)
-        hub.handlers = {**questions.handlers, **region.handlers, **joining.handlers}
-        hub.child_handlers = region.child_handlers
-        hub.met = region.met
+        revocation = RevocationRoom(
+            base, store, hub, ground.former.authority, threads=threads, clock=clock
+        )
+        region.admits(revocation.admit)
+        joining = self._joining(store, hub, ground, revocation, threads)
+        hub.handlers = {
+            **questions.handlers,
+            **region.handlers,
+            **joining.handlers,
+            **revocation.handlers,
+        }
+        hub.child_handlers = {**region.child_handlers, **revocation.child_handlers}
+        hub.met = partial(_met, (region.met, revocation.met))
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
@@ -152,13 +165,19 @@ class Assembly:
             residence,
             reconcile,
             joining,
+            revocation,
             disk,
             threads,
             started_ms,
         )
 
     def _joining(
-        self, store: OpenStore, hub: LinkHub, ground: RegionGround, threads: ThreadPoolExecutor
+        self,
+        store: OpenStore,
+        hub: LinkHub,
+        ground: RegionGround,
+        revocation: RevocationRoom,
+        threads: ThreadPoolExecutor,
     ) -> JoiningRoom:
         return JoiningRoom(
             self._base,
@@ -168,6 +187,7 @@ class Assembly:
             threads=threads,
             clock=self._clock,
             address=self._address,
+            admit=revocation.admit,
         )
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
@@ -216,6 +236,7 @@ class Assembly:
             parts.transit.where,
             parts.reconcile,
             parts.joining,
+            parts.revocation,
             lambda: utc_now(clock),
         )
 
@@ -245,6 +266,7 @@ class Assembly:
             clock=self._clock,
             utc=lambda: utc_now(self._clock),
             former=ground.former,
+            revoked=store.revoked,
         )
         return LinkHub(
             base.node_id,
@@ -285,6 +307,12 @@ class Assembly:
             PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
             BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
+
+
+def _met(listeners: Sequence[Callable[[NodeId, Hello], None]], peer: NodeId, hello: Hello) -> None:
+    """A link is up: tell each part that greets."""
+    for listener in listeners:
+        listener(peer, hello)
 
 
 def _refuses_writes(parts: Parts) -> bool:

@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config import NodeId, load_region, shipped_region
 from hierarchy_config.errors import Fault
-from node.cli import joining_cmd, recover_cmd
+from node.cli import joining_cmd, recover_cmd, revocation_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, format_bytes, out, print_json, print_table, printable
 from node.clock import SystemClock
@@ -28,6 +28,7 @@ __all__ = ["ConfirmationMissingError", "app"]
 app = typer.Typer(no_args_is_help=True)
 recover_cmd.add_to(app)
 joining_cmd.add_to(app)
+revocation_cmd.add_to(app)
 
 DataDir = Annotated[
     Path, typer.Option("--data", envvar="FENHE_DATA", help="The node's data folder.")

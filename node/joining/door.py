@@ -66,7 +66,8 @@ class DoorGround:
     `region`: text of the region file in force, and the root's statements about it if it was signed.
     `address`: what a child is told to dial unless its invitation says otherwise. `is_known`: if
     a child of that name has linked here before. `lend`: asks a county for its pseudonym key, sealed
-    to the holder of a chain. The first three block.
+    to the holder of a chain. `admit`: raises PeerRevokedError if a key asked for is revoked. The
+    first three and the last block.
     """
 
     data: Path
@@ -78,6 +79,7 @@ class DoorGround:
     is_known: Callable[[NodeId], bool]
     lend: Callable[[NodeId, NodeId, str], Awaitable[bytes]]
     utc: Callable[[], datetime]
+    admit: Callable[[JoinRequest], None] = lambda _request: None
 
 
 class Door:
@@ -211,6 +213,7 @@ class Door:
         authority = load_authority(ground.data)
         if authority_name(authority.certificate).dns_name != ground.hierarchy.dns_name(here):
             raise DoorBusyError(f"{here} waits for a certificate of its own new name")
+        ground.admit(request)
         return sign_node(authority, ground.root_pem, request, ground.hierarchy, ground.utc())
 
     def _written(self, invitation: Invitation, signed: SignedNode, letter: bytes) -> bytes:

@@ -22,6 +22,7 @@ from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.opening import OpenStore
 from node.region.store import EpochStore
+from node.security.authority import JoinRequest
 from node.storage.transactions import Transactions
 from node.whereabouts import public_address
 from replication.core.model import Request
@@ -44,8 +45,10 @@ class JoiningRoom:
         threads: Executor,
         clock: Clock,
         address: Callable[[], str],
+        admit: Callable[[JoinRequest], None],
     ) -> None:
-        """`address`: where this node serves, asked once it does."""
+        """`address`: where this node serves, asked once it does. `admit`: see DoorGround."""
+        self._admit = admit
         self._base = base
         self._hub = hub
         self._links = store.links
@@ -106,6 +109,7 @@ class JoiningRoom:
             self._is_known,
             self._lend,
             lambda: utc_now(self._clock),
+            self._admit,
         )
         return Door(
             ground,

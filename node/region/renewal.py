@@ -7,6 +7,7 @@ root's decision names. The child takes only chains, of its own authority too, th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,8 @@ class Renewal:
         self._clock = clock
         self._log = get_logger("region")
         self._told = ("", "")
+        self.admit: Callable[[JoinRequest], None] = lambda _request: None
+        """Refuses revoked keys, before anything is signed."""
 
     @property
     def is_due(self) -> bool:
@@ -78,6 +81,7 @@ class Renewal:
         pinned = self._c.former.pins.get(join.node_id)
         if pinned is not None and key_digest(requested_key(join.tls_request)) != pinned:
             raise AskRefusedError("KEY_NOT_PINNED", "the decision names another key of this node")
+        self.admit(join)
         return sign_node(
             authority, base.credentials.root_pem, join, base.hierarchy, utc_now(self._clock)
         )

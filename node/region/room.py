@@ -27,7 +27,7 @@ from node.region.keeper import Keeper
 from node.region.renewal import CERTIFICATE, Renewal
 from node.region.statements import Judge, read_decision
 from node.region.store import EpochStore
-from node.security.authority import load_authority
+from node.security.authority import JoinRequest, load_authority
 from node.security.former import FormerNames
 from replication.core.model import Hello
 
@@ -143,6 +143,10 @@ class RegionRoom:
             CERTIFICATE: self._renewal.on_certificate,
             INHERIT: self._inheriting.on_inherit,
         }
+
+    def admits(self, admit: Callable[[JoinRequest], None]) -> None:
+        """Ask this before certificates are signed for a child; it refuses revoked keys."""
+        self._renewal.admit = admit
 
     def met(self, peer: NodeId, hello: Hello) -> None:
         """A link is up."""

@@ -11,6 +11,7 @@ from node.residence.proposals import PayloadSealer
 from node.residence.residence import Residence
 from node.residence.seal import KeyedSeal
 from node.security.folders import NodeFolder
+from node.security.identity import KeyJudge
 from node.storage import Storage
 from node.storage.tables import RESIDENCE
 from node.transit import FolderKeys, NodeVerifier
@@ -25,13 +26,14 @@ def residence_of(
     *,
     sealer: PayloadSealer,
     clock: Clock,
+    revoked: KeyJudge | None = None,
 ) -> Residence:
     """A residence that signs with the node's own key; it is read when it is first needed."""
 
     def now() -> datetime:
         return datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
 
-    verifier = NodeVerifier(folder.tls.root.read_bytes, hierarchy, now)
+    verifier = NodeVerifier(folder.tls.root.read_bytes, hierarchy, now, revoked)
     return Residence(
         storage.context,
         RESIDENCE,

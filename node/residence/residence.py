@@ -244,7 +244,11 @@ class Residence:
         if not is_genuine(grant, grant.granted_by, self.path):
             raise GrantInvalidError(f"{grant.granted_by} may not grant this move")
         self._seal.prove(
-            signed.statement, signed.signature, signed.chain_pem, NodeId(grant.granted_by)
+            signed.statement,
+            signed.signature,
+            signed.chain_pem,
+            NodeId(grant.granted_by),
+            grant.granted_at_ms,
         )
 
     def learn(self, connection: Connection, signed: SignedGrant) -> None:

@@ -8,6 +8,7 @@ SecurityError
 │   ├── KeyFileExposedError   others on the machine can read it
 │   └── KeyFileExistsError    a key is never written over
 ├── PeerIdentityError         a certificate does not say who its holder is
+│   └── PeerRevokedError      it does, and a key in its chain is revoked
 ├── SignatureInvalidError     a detached signature, or its chain, does not hold
 └── CertificateUnusableError  this node's own certificate: another's, expired, not its key's
 """
@@ -24,6 +25,7 @@ __all__ = [
     "KeyFileExistsError",
     "KeyFileExposedError",
     "PeerIdentityError",
+    "PeerRevokedError",
     "SealBrokenError",
     "SecurityError",
     "SignatureInvalidError",
@@ -90,6 +92,17 @@ class PeerIdentityError(SecurityError):
     code = "PEER_IDENTITY"
     fault = Fault.PEER
     default_hint = "Let the node that issued the certificate issue a new one."
+
+
+class PeerRevokedError(PeerIdentityError):
+    """The key of the peer, or of an authority above it, is revoked."""
+
+    code = "PEER_REVOKED"
+    default_hint = (
+        "`fenhe node revoked` at the node above says when and why. A machine that is to be"
+        " trusted again joins anew with other keys: `fenhe node invite CODE`. A caller gets new"
+        " credentials, under another name if the name was revoked."
+    )
 
 
 class SignatureInvalidError(SecurityError):

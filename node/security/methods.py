@@ -99,6 +99,8 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.InvitationService/CreateInvitation": _OPERATOR,
         "/fenhe.node.v1.InvitationService/ListInvitations": _OPERATOR,
         "/fenhe.node.v1.InvitationService/WithdrawInvitation": _OPERATOR,
+        "/fenhe.node.v1.RevocationService/Revoke": _OPERATOR,
+        "/fenhe.node.v1.RevocationService/ListRevoked": _OPERATOR,
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,

@@ -27,8 +27,9 @@ from node.errors import public_status
 from node.logs import get_logger
 from node.records.faults import Fault
 from node.security.caller import Caller, caller_for
-from node.security.identity import NameJudge, PeerIdentity, identify_peer
+from node.security.identity import NameJudge, PeerIdentity, identify_peer, peer_chain
 from node.security.methods import authorize
+from node.services.open_calls import OpenCalls
 from node.services.wire import faults_out
 from node.storage.errors import BundleError
 
@@ -63,12 +64,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         incident: Callable[[], str],
         count: CallCounter,
         former: NameJudge | None = None,
+        calls: OpenCalls | None = None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
-        `former` decides over callers whose certificate is of a former name.
+        `former` decides over callers whose certificate is of a former name; `calls` over those
+        whose key is revoked, now or while their call lasts.
         """
         self._former = former
+        self._calls = calls
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._incident = incident
@@ -129,8 +133,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         try:
-            self._enter(method, context)
-            yield
+            with self._open(context):
+                self._enter(method, context)
+                yield
         except FenheError as error:
             self._count(method, error.code)
             await _abort(context, error)
@@ -146,6 +151,14 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             )
         else:
             self._count(method, "OK")
+
+    def _open(
+        self, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Keep an eye on the caller's keys for as long as the call lasts."""
+        if self._calls is None:
+            return contextlib.nullcontext()
+        return self._calls.watched(peer_chain(context.auth_context()))
 
     def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""

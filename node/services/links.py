@@ -39,3 +39,4 @@ class LinkServicer(replication_pb2_grpc.LinkServiceServicer):
 
 
 _ORDERLY = frozenset({"LINK_DOWN", "GOODBYE", "STOPPING", "REPLACED", "STREAM_AGE"})
+"""Ends of a stream that are no fault of the child's."""

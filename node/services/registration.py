@@ -16,6 +16,7 @@ from node.links import LinkHub
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
+from node.revocation.room import RevocationRoom
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.joining import InvitationServicer
@@ -26,6 +27,7 @@ from node.services.queries import ExecutorServicer, QueryServicer
 from node.services.recovery import RecoveryServicer
 from node.services.region import RegionServicer
 from node.services.residence import ResidenceServicer
+from node.services.revocation import RevocationServicer
 from node.services.status import NodeServicer
 from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
@@ -39,6 +41,7 @@ from protos.fenhe.node.v1 import (
     operations_pb2_grpc,
     recovery_pb2_grpc,
     region_pb2_grpc,
+    revocation_pb2_grpc,
 )
 from protos.fenhe.replication.v1 import replication_pb2_grpc
 
@@ -57,6 +60,7 @@ SERVICE_NAMES: Final = (
     "fenhe.node.v1.RecoveryService",
     "fenhe.node.v1.RegionService",
     "fenhe.node.v1.ReplicationService",
+    "fenhe.node.v1.RevocationService",
     "fenhe.replication.v1.LinkService",
 )
 
@@ -76,6 +80,7 @@ class Servicers:
     where: Wherever
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    revocation: RevocationRoom
     utc: Callable[[], datetime]
 
 
@@ -101,6 +106,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     )
     joining_pb2_grpc.add_InvitationServiceServicer_to_server(
         InvitationServicer(servicers.joining.desk), server
+    )
+    revocation_pb2_grpc.add_RevocationServiceServicer_to_server(
+        RevocationServicer(servicers.revocation.desk), server
     )
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server

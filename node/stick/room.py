@@ -55,7 +55,9 @@ class StickRoom:
         self._clock = clock
         self._utc = utc
         self._keys = FolderKeys(base.credentials.tls)
-        self._verifier = NodeVerifier(lambda: base.credentials.root_pem, base.hierarchy, utc)
+        self._verifier = NodeVerifier(
+            lambda: base.credentials.root_pem, base.hierarchy, utc, store.revoked
+        )
         self._exporter = Exporter(
             links, self._greet, store.number, batch_bytes=base.profile.batch_bytes_max
         )

@@ -60,6 +60,7 @@ class Action(StrEnum):
     WITHDRAW = "withdraw"
     JOIN = "join"
     LEND = "lend"
+    REVOKE = "revoke"
 
 
 class Outcome(StrEnum):

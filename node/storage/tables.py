@@ -28,6 +28,7 @@ from sqlalchemy.types import TypeEngine
 
 from node.joining.tables import define_joining
 from node.residence.tables import define_residence
+from node.revocation.tables import define_revocation
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
 from node.transit.tables import define_transit
 from replication.changelog.tables import ascii_text, blob, define_tables, row_number
@@ -43,6 +44,7 @@ __all__ = [
     "REGION_EPOCHS",
     "REPLICATED",
     "RESIDENCE",
+    "REVOCATION",
     "SCOPE_HOMES",
     "TRANSIT",
     "words",
@@ -221,6 +223,9 @@ TRANSIT: Final = define_transit(METADATA)
 
 RESIDENCE: Final = define_residence(METADATA)
 """Homes that moved: grants, each node's part in a move, hand-overs, proposals."""
+
+REVOCATION: Final = define_revocation(METADATA)
+"""Revoked keys, and the keys of nodes below (node/revocation)."""
 
 INVITATIONS: Final = define_joining(METADATA)
 """Who may join as a child of this node, with which code, and who has (node/joining)."""

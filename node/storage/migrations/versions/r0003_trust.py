@@ -17,6 +17,7 @@ depends_on: Final = None
 def upgrade() -> None:
     """Add to the schema; every row stays as it is."""
     _joining()
+    _revocation()
 
 
 def _joining() -> None:
@@ -46,6 +47,33 @@ def _joining() -> None:
     )
     op.create_index("uq_invitations_invitation_id", "invitations", ["invitation_id"], unique=True)
     op.create_index("ix_invitations_node_id", "invitations", ["node_id", "state"])
+
+
+def _revocation() -> None:
+    """Revoked keys, and the keys of nodes below."""
+    op.create_table(
+        "revocations",
+        sa.Column("digest", _ascii(64), primary_key=True),
+        sa.Column("signer", _ascii(16), nullable=False),
+        sa.Column("number", sa.BigInteger, nullable=False),
+        sa.Column("entry", _blob(), nullable=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+        sa.Column("source", _ascii(16), nullable=False),
+        **_utf8_options(),
+    )
+    op.create_index("ix_revocations_signer", "revocations", ["signer", "number"])
+    op.create_table(
+        "node_keys",
+        sa.Column("node_id", _ascii(16), primary_key=True),
+        sa.Column("digest", _ascii(64), primary_key=True),
+        sa.Column("role", _ascii(16), nullable=False),
+        sa.Column("first_seen_at", sa.BigInteger, nullable=False),
+        **_utf8_options(),
+    )
+
+
+def _blob() -> sa.types.TypeEngine[bytes]:
+    return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
 def _ascii(length: int) -> sa.types.TypeEngine[str]:
