@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -27,6 +28,7 @@ from node.clock import Clock, SystemClock
 from node.foundations import Foundations, read_foundations
 from node.guards import bound_port_is_free, folder_locked
 from node.joining.room import JoiningRoom
+from node.joining.wire import open_door
 from node.lasting import lasting
 from node.links import ParentLink
 from node.logs import configure_logs, get_logger
@@ -34,6 +36,9 @@ from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore
 from node.parts import Assembly, Parts
 from node.region import parent_names
+from node.renewing.child import Asker
+from node.renewing.standin import serving_files
+from node.renewing.watch import RenewalWatch
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.door_server import open_side_door
 from node.services.interceptor import GuardInterceptor
@@ -145,7 +150,10 @@ class Node:
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)
-        certificates = ServerCertificates(base.credentials.tls)
+        files = await asyncio.get_running_loop().run_in_executor(
+            parts.threads, serving_files, base, self._clock
+        )
+        certificates = ServerCertificates(files)
         metrics.certificate(lambda: certificates.not_after, lambda: certificates.failures)
         port = server.add_secure_port(base.listen, certificates.credentials())
         host = base.listen.rpartition(":")[0]
@@ -183,7 +191,9 @@ class Node:
         """
         base = self._base
         parent = base.hierarchy.parent(base.node_id)
-        if parent is None:
+        self._run(lasting("renewal", self._renewal(parts, places).run))
+        if parent is None or base.credentials.limited is not None:
+            # A limited node opens no link: it asks at the parent's door.
             return
         if not places.has_directory and not await parts.region.keeper.is_switch_due():
             await places.parent_endpoint(parent)
@@ -194,6 +204,33 @@ class Node:
             return open_channel(endpoint, next(names), base.credentials.tls, base.limits)
 
         self._run(parts.hub.dial_parent(ParentLink(parent, channel)))
+
+    def _renewal(self, parts: Parts, places: Whereabouts) -> RenewalWatch:
+        base = self._base
+        parent = base.hierarchy.parent(base.node_id)
+        asker = None
+        if parent is not None:
+            asker = Asker(
+                base.paths.data,
+                base.node_id,
+                parent,
+                base.hierarchy,
+                self._clock,
+                os.urandom,
+                open_door,
+                parts.ground.former,
+                parts.revocation.book,
+            )
+        return RenewalWatch(
+            base,
+            parts.hub,
+            asker,
+            endpoint=places.parent_endpoint,
+            restart=self.restarting.set,
+            threads=parts.threads,
+            clock=self._clock,
+            jitter=random.SystemRandom().random,
+        )
 
     def _announce(self) -> None:
         """Say that the node serves: in the log, and in run.json for whoever started it."""

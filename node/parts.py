@@ -183,7 +183,7 @@ class Assembly:
             self._base,
             store,
             hub,
-            ground.epochs,
+            ground,
             threads=threads,
             clock=self._clock,
             address=self._address,

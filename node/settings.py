@@ -41,6 +41,11 @@ class NodeSettings(BaseModel):
     door_listen: Annotated[str, Field(pattern=_DOOR)] | None = None
     """Address of the side door of a node with children, host:port, or off; absent: the host of
     listen, and the port after its port."""
+    parent_door: Annotated[str, Field(pattern=_ADDRESS)] | None = None
+    """Address of the parent's side door, host:port; absent: the host where the parent is dialled,
+    and the port after its port."""
+    renewal_grace_days: Annotated[int, Field(ge=0, le=3_650)] = 365
+    """Days after the end of a child's certificate for which it is renewed at the door."""
     database: str = "sqlite:///store.db"
     """SQLAlchemy URL; a relative SQLite path lies in the data folder."""
     parent_endpoint: Annotated[str, Field(pattern=_ADDRESS)] | None = None

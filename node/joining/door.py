@@ -43,6 +43,9 @@ from node.joining.proof import (
     parent_proof,
 )
 from node.logs import get_logger
+from node.renewing.errors import RenewalRefusedError
+from node.renewing.parent import Renewer
+from node.renewing.proof import RenewAsked, Renewed, transcript
 from node.security.authority import JoinRequest, SignedNode, load_authority, sign_node
 from node.security.certificates import authority_name, requested_key
 from node.security.errors import CertificateUnusableError
@@ -80,6 +83,7 @@ class DoorGround:
     lend: Callable[[NodeId, NodeId, str], Awaitable[bytes]]
     utc: Callable[[], datetime]
     admit: Callable[[JoinRequest], None] = lambda _request: None
+    renewer: Renewer | None = None
 
 
 class Door:
@@ -170,6 +174,22 @@ class Door:
         await self._blocking(self._invitations.bind, invitation.invitation_id, keys)
         self._log.info("a node has joined", peer=invitation.node_id, address=address)
         return Joined(answer, parent_proof(key, said, answer))
+
+    async def renew(self, asked: RenewAsked) -> Renewed:
+        """Renew the certificates of a child whose own have ended, or tell it the time.
+
+        Raises:
+            DoorBusyError: The conversation is not known.
+            RenewalRefusedError, PeerRevokedError: As Renewer.renew.
+        """
+        opened = self._conversations.take(
+            asked.node_id, asked.parent_nonce, self._clock.monotonic_ms()
+        )
+        renewer = self._ground.renewer
+        if renewer is None:
+            raise RenewalRefusedError("nothing is renewed at this door")
+        said = transcript(asked, opened.child_nonce, self._certificate)
+        return await self._blocking(renewer.renew, asked, said)
 
     def _said(self, opened: Opened, asked: JoinAsked) -> tuple[bytes, JoinKeys]:
         """T as this end saw it, and the digests of the keys asked for."""

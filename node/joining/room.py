@@ -21,7 +21,8 @@ from node.joining.lending import LEND, Lender, question
 from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.opening import OpenStore
-from node.region.store import EpochStore
+from node.region import RegionGround
+from node.renewing.parent import RenewalGround, Renewer
 from node.security.authority import JoinRequest
 from node.storage.transactions import Transactions
 from node.whereabouts import public_address
@@ -40,7 +41,7 @@ class JoiningRoom:
         base: Foundations,
         store: OpenStore,
         hub: LinkHub,
-        epochs: EpochStore,
+        ground: RegionGround,
         *,
         threads: Executor,
         clock: Clock,
@@ -52,7 +53,9 @@ class JoiningRoom:
         self._base = base
         self._hub = hub
         self._links = store.links
-        self._epochs = epochs
+        self._epochs = ground.epochs
+        self._former = ground.former
+        self._revoked = store.revoked
         self._threads = threads
         self._clock = clock
         self._address = address
@@ -110,6 +113,7 @@ class JoiningRoom:
             self._lend,
             lambda: utc_now(self._clock),
             self._admit,
+            self._renewer(),
         )
         return Door(
             ground,
@@ -119,6 +123,21 @@ class JoiningRoom:
             random_bytes=os.urandom,
             threads=self._threads,
         )
+
+    def _renewer(self) -> Renewer:
+        base = self._base
+        ground = RenewalGround(
+            base.paths.data,
+            base.node_id,
+            base.hierarchy,
+            base.credentials,
+            base.settings.renewal_grace_days,
+            self._revoked,
+            self._former,
+            self._admit,
+            self._clock,
+        )
+        return Renewer(ground)
 
     def _door(self) -> str:
         if not self.door_address:

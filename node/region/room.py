@@ -159,7 +159,7 @@ class RegionRoom:
         while True:
             while await self.context.blocking(self._jobs.step):
                 pass
-            if self._renewal.is_due and await self._renewal.ask():
+            if self._renewal.is_due and await self._renewal.ask() and not self._renewal.take_up():
                 self.context.restart()
                 return
             await self._inheriting.take()

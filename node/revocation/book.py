@@ -22,9 +22,10 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import format_ms
 from node.revocation.entries import Entry, Target
-from node.revocation.facts import CertificateFacts, facts_of, is_signed_by
+from node.revocation.facts import CertificateFacts, facts_of
 from node.security.certificates import PublicKey
 from node.security.errors import PeerRevokedError
+from node.security.former import is_signed_by
 
 __all__ = ["RevokedBook"]
 

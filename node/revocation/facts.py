@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from node.security.caller import CallerKind
-from node.security.certificates import ISSUED_EARLIER, PublicKey
+from node.security.certificates import ISSUED_EARLIER
 from node.security.errors import PeerIdentityError
 from node.security.principal import parse_principal
 
-__all__ = ["CertificateFacts", "facts_of", "is_signed_by"]
+__all__ = ["CertificateFacts", "facts_of"]
 
 _UNREADABLE: Final = (
     x509.DuplicateExtension,
@@ -82,15 +81,3 @@ def _named(certificate: x509.Certificate) -> tuple[str, str, bool]:
         numbers = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
         return (str(numbers[0].value) if len(numbers) == 1 else ""), "", False
     return said.node_id, said.spiffe_id, said.kind is not CallerKind.NODE
-
-
-def is_signed_by(certificate: x509.Certificate, key: PublicKey) -> bool:
-    """Whether the holder of a key signed a certificate."""
-    algorithm = certificate.signature_hash_algorithm
-    if algorithm is None:
-        return False
-    try:
-        key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(algorithm))
-    except InvalidSignature:
-        return False
-    return True

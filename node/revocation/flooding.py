@@ -101,6 +101,11 @@ class Flooding:
             if state.connected and state.peer != source:
                 self._spawn(self._compare(state.peer))
 
+    async def idle(self) -> None:
+        """Wait until nothing that this end began is under way."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def _compare(self, peer: NodeId) -> None:
         try:
             asked = {"heads": dict(self._g.book.heads), "authority": self._g.authority()}

@@ -17,7 +17,6 @@ from node.logs import get_logger
 from node.opening import OpenStore
 from node.revocation.desk import RevokeDesk
 from node.revocation.entries import Entry
-from node.revocation.facts import is_signed_by
 from node.revocation.flooding import Flooding, Ground
 from node.revocation.store import KeyRole, RevocationStore, SeenKey
 from node.security.authority import JoinRequest
@@ -29,7 +28,7 @@ from node.security.certificates import (
 )
 from node.security.errors import PeerRevokedError
 from node.security.folders import NodeFolder
-from node.security.former import key_digest
+from node.security.former import is_signed_by, key_digest
 from replication.core.model import Hello
 
 __all__ = ["RevocationRoom"]

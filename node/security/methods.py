@@ -111,6 +111,7 @@ DOOR_METHODS: Final[frozenset[str]] = frozenset(
     {
         "/fenhe.node.v1.DoorService/Begin",
         "/fenhe.node.v1.DoorService/Join",
+        "/fenhe.node.v1.DoorService/Renew",
     }
 )
 """Methods of the side door alone: open to machines without a certificate, and proven by what they

@@ -14,6 +14,7 @@ import grpc
 
 import protos.fenhe.care.v1.care_pb2 as care
 from hierarchy_config import NodeId
+from node.clock import Clock
 from node.demo.place import DemoPlace
 from node.demo.processes import Fleet
 from node.mariadb_server import PrivateMariaDB
@@ -50,10 +51,19 @@ def nodes(*codes: str) -> tuple[NodeId, ...]:
 class Region:
     """Some nodes of Linfen. Made once; processes start and stop as a test says."""
 
-    def __init__(self, root: Path, codes: tuple[NodeId, ...], database: str = "sqlite") -> None:
-        """Make the data folders, and with "mysql" one server; start no node yet."""
+    def __init__(
+        self,
+        root: Path,
+        codes: tuple[NodeId, ...],
+        database: str = "sqlite",
+        made_by: Clock = CLOCK,
+    ) -> None:
+        """Make the data folders, and with "mysql" one server; start no node yet.
+
+        `made_by`: the clock by which certificates are made.
+        """
         self._exit = ExitStack()
-        self.place, _ = DemoPlace.open(root, database, CLOCK, codes)
+        self.place, _ = DemoPlace.open(root, database, made_by, codes)
         self.place.complete()
         self.fleet = Fleet(self.place, CLOCK)
         if database == "mysql":
