@@ -77,14 +77,17 @@ class RenewalWatch:
         if limited is not None:
             self._say(_words(limited))
         while True:
-            if self._has_turned():
-                self._log.info("the certificate's standing has changed")
-                self._restart()
-                return
-            if await self._is_renewed(limited):
+            if await self.step():
                 self._restart()
                 return
             await asyncio.sleep(LOOK_S)
+
+    async def step(self) -> bool:
+        """Look once, and ask if it is time to; whether another life is to begin."""
+        if self._has_turned():
+            self._log.info("the certificate's standing has changed")
+            return True
+        return await self._is_renewed(self._base.credentials.limited)
 
     async def _is_renewed(self, limited: Limited | None) -> bool:
         """Ask if it is time to; whether there is a certificate for another life."""

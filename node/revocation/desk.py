@@ -15,7 +15,7 @@ from node.errors import InvalidRequestError
 from node.links.hub import LinkHub, RequestHandler
 from node.logs import get_logger
 from node.revocation.book import RevokedBook
-from node.revocation.entries import Entry, Target, Word, sign_entry
+from node.revocation.entries import KEYS_MAX, Entry, Target, Word, sign_entry
 from node.revocation.errors import RevokeNotBelowError
 from node.revocation.flooding import parse_body, to_body
 from node.revocation.store import KeyRole, RevocationStore, SeenKey
@@ -135,13 +135,13 @@ class RevokeDesk:
             return Revoked(before[-1], repeated=True)
         # What its authority has signed is as stolen as its own key; if nobody knows the authority's
         # key, everything that was issued to the node until now is.
-        is_known = any(each.role is KeyRole.AUTHORITY for each in keys)
+        is_known = any(each.role is KeyRole.AUTHORITY for each in keys) and len(fresh) <= KEYS_MAX
         now_ms = self._clock.now_ms()
         word = self._word(caller, Target.NODE, node_id, reason, now_ms)
         return await self._signed(
             caller,
             word,
-            keys=tuple(each.digest for each in fresh),
+            keys=tuple(each.digest for each in fresh[:KEYS_MAX]),
             issued_before_ms=0 if is_known else now_ms,
         )
 
@@ -210,7 +210,7 @@ class RevokeDesk:
             except FenheError as error:
                 # Then what was issued until now is revoked, whatever its keys are.
                 self._log.info("its parent does not say its keys", peer=parent, code=error.code)
-        return list(known.values())[:16]
+        return list(known.values())
 
     async def _on_keys(self, _peer: NodeId, request: Request) -> bytes:
         asked = parse_body(request.body).get("node")

@@ -35,6 +35,7 @@ from node.security.signatures import Signer, chain_end, verify_chain
 
 __all__ = [
     "ENTRY_BYTES_MAX",
+    "KEYS_MAX",
     "Entry",
     "Target",
     "Word",
@@ -46,7 +47,7 @@ __all__ = [
 ENTRY_BYTES_MAX: Final = 16_384
 _TAG: Final = b"fenhe-revocation-1\0"
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
-_KEYS_MAX: Final = 16
+KEYS_MAX: Final = 16
 _PRINCIPALS_MAX: Final = 8
 _TEXT_MAX: Final = 200
 _NUMBER_MAX: Final = 2**53
@@ -186,7 +187,7 @@ def _word(body: Mapping[str, Any]) -> Word:
         _number(body.get("number")),
         _target(body.get("target")),
         NodeId(_text(body.get("node"))),
-        _texts(body.get("keys"), _KEYS_MAX),
+        _texts(body.get("keys"), KEYS_MAX),
         _texts(body.get("principals"), _PRINCIPALS_MAX),
         _number(body.get("issued_before_ms")),
         _text(body.get("reason")),

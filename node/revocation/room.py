@@ -17,6 +17,7 @@ from node.logs import get_logger
 from node.opening import OpenStore
 from node.revocation.desk import RevokeDesk
 from node.revocation.entries import Entry
+from node.revocation.errors import RevocationFullError
 from node.revocation.flooding import Flooding, Ground
 from node.revocation.store import KeyRole, RevocationStore, SeenKey
 from node.security.authority import JoinRequest
@@ -113,6 +114,7 @@ class RevocationRoom:
 
         Raises:
             PeerRevokedError: One of the keys is revoked.
+            RevocationFullError: The node asks for more and more keys.
         """
         pairs = (
             (KeyRole.TLS, key_digest(requested_key(request.tls_request))),
@@ -123,7 +125,13 @@ class RevocationRoom:
             # A certificate that is revoked from the start by a clock ahead of ours helps nobody.
             if self.book.is_revoked(digest, request.node_id, now_ms):
                 raise PeerRevokedError(f"a key of {request.node_id} is revoked")
-        self._store.note_keys([SeenKey(request.node_id, digest, role) for role, digest in pairs])
+        seen = [SeenKey(request.node_id, digest, role) for role, digest in pairs]
+        if not self._store.note_keys(seen):
+            # What is signed and not noted could not be revoked by its key.
+            raise RevocationFullError(
+                f"{request.node_id} has had more keys than any node needs",
+                hint="Find out who asks for certificates in its name; then revoke it.",
+            )
 
     def _signed_here(self, entries: Sequence[Entry]) -> None:
         self._learnt(entries)

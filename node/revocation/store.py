@@ -109,26 +109,30 @@ class RevocationStore:
 
         return self._transactions.write(work)
 
-    def note_keys(self, keys: Sequence[SeenKey]) -> None:
-        """Remember keys of nodes below; the same again changes nothing."""
+    def note_keys(self, keys: Sequence[SeenKey]) -> bool:
+        """Remember keys of nodes below; False: a node has had more than any needs."""
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
             for key in keys:
                 held = connection.execute(
                     select(_K.c.digest).where(_K.c.node_id == key.node_id)
                 ).scalars()
                 known = set(held)
-                if key.digest not in known and len(known) < _KEYS_A_NODE:
-                    connection.execute(
-                        insert(_K).values(
-                            node_id=key.node_id,
-                            digest=key.digest,
-                            role=key.role.value,
-                            first_seen_at=self._now_ms(),
-                        )
+                if key.digest in known:
+                    continue
+                if len(known) >= _KEYS_A_NODE:
+                    return False
+                connection.execute(
+                    insert(_K).values(
+                        node_id=key.node_id,
+                        digest=key.digest,
+                        role=key.role.value,
+                        first_seen_at=self._now_ms(),
                     )
+                )
+            return True
 
-        self._transactions.write(work)
+        return self._transactions.write(work)
 
     def keys_of(self, node_id: NodeId) -> tuple[SeenKey, ...]:
         """The keys that a node has had, as far as this node has seen them."""

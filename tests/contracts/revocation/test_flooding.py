@@ -335,3 +335,21 @@ def test_a_neighbour_of_an_older_release_is_no_trouble(place: Place) -> None:
         assert TOWNSHIP in place.knowing()
 
     place.run(works)
+
+
+def test_a_place_with_more_keys_than_an_entry_holds_is_revoked_by_time(place: Place) -> None:
+    """Whoever asked for key after key: whatever was issued to him until now counts no more."""
+
+    async def works() -> None:
+        store = place.members[TOWNSHIP].store
+        first = place.keys(VILLAGE)[0]
+        many = [replace(first, digest=f"{number:064x}") for number in range(20)]
+        assert store.note_keys([*place.keys(VILLAGE), *many])
+        made = await place.revoke(TOWNSHIP, VILLAGE)
+        assert made.entry.word.issued_before_ms == place.clock.now_ms()
+        place.members[CITY].book.refuse(place.chain(COUNTY))
+        with pytest.raises(PeerRevokedError):
+            place.members[CITY].book.refuse(place.chain(VILLAGE))
+        assert not store.note_keys([replace(first, digest=f"{n:064x}") for n in range(100)])
+
+    place.run(works)
