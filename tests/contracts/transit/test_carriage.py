@@ -259,6 +259,7 @@ def served(region: KeyedRegion, threads: ThreadPoolExecutor, *nodes: NodeId) -> 
             notify=lambda: None,
             head=node.number,
             aside=node.storage.context.aside,
+            delivered=lambda _connection, _lane: 0,
         )
     return wires
 
