@@ -227,7 +227,7 @@ class Node:
             asker,
             endpoint=places.parent_endpoint,
             restart=self.restarting.set,
-            threads=parts.threads,
+            threads=self._assembly.threads("renewal", 1),
             clock=self._clock,
             jitter=random.SystemRandom().random,
         )

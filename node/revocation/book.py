@@ -30,6 +30,7 @@ from node.security.former import is_signed_by
 __all__ = ["RevokedBook"]
 
 _JUDGED_KEPT: Final = 1024
+_UNJUDGED: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class RevokedBook:
         self._entries: dict[str, Entry] = {}
         self._index = _Index()
         self._heads: Mapping[str, str] = MappingProxyType({})
-        self._judged: dict[bytes, Entry | None] = {}
+        self._judged: dict[bytes, object] = {}
         self.add(entries)
 
     @property
@@ -111,12 +112,15 @@ class RevokedBook:
             return None
         named = b"".join(each.public_bytes(Encoding.DER) for each in chain)
         key = hashlib.sha256(b"%d|%s" % (-1 if made_ms is None else made_ms, named)).digest()
+        # Another thread may put another dictionary in its place; what is found here holds for now.
         judged = self._judged
-        if key not in judged:
+        found = judged.get(key, _UNJUDGED)
+        if found is _UNJUDGED:
+            found = self._find(chain, made_ms)
             if len(judged) >= _JUDGED_KEPT:
                 judged.clear()
-            judged[key] = self._find(chain, made_ms)
-        return judged.get(key)
+            judged[key] = found
+        return found if isinstance(found, Entry) else None
 
     def refuse(self, chain: Sequence[x509.Certificate], made_ms: int | None = None) -> None:
         """See KeyJudge."""

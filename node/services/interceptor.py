@@ -27,7 +27,7 @@ from node.errors import public_status
 from node.logs import get_logger
 from node.records.faults import Fault
 from node.security.caller import Caller, caller_for
-from node.security.identity import NameJudge, PeerIdentity, identify_peer, peer_chain
+from node.security.identity import NameJudge, PeerIdentity, identify_peer
 from node.security.methods import authorize
 from node.services.open_calls import OpenCalls
 from node.services.wire import faults_out
@@ -158,7 +158,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         """Keep an eye on the caller's keys for as long as the call lasts."""
         if self._calls is None:
             return contextlib.nullcontext()
-        return self._calls.watched(peer_chain(context.auth_context()))
+        return self._calls.watched(self._calls.chain_of(context.auth_context()))
 
     def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""

@@ -7,16 +7,21 @@ and again whenever keys are revoked. Lives on the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 
 from node.security.errors import PeerRevokedError
-from node.security.identity import KeyJudge
+from node.security.identity import KeyJudge, peer_chain
 
 __all__ = ["OpenCalls"]
+
+Chain = tuple[x509.Certificate, ...]
+
+_CHAINS_KEPT: Final = 512
 
 
 @dataclass(slots=True)
@@ -24,7 +29,7 @@ class _OpenCall:
     """One call that is being handled. `ended`: why it is cancelled."""
 
     task: asyncio.Task[object]
-    chain: tuple[x509.Certificate, ...]
+    chain: Chain
     ended: PeerRevokedError | None = None
 
 
@@ -35,6 +40,23 @@ class OpenCalls:
         self._judge = judge
         self._open: dict[int, _OpenCall] = {}
         self._next = 0
+        self._chains: dict[bytes, Chain] = {}
+
+    def chain_of(self, auth_context: Mapping[str, Iterable[bytes]]) -> Chain:
+        """What the peer of a call has shown; read once for the calls of one connection.
+
+        Raises:
+            PeerIdentityError: It cannot be read.
+        """
+        shown = auth_context.get("x509_pem_cert", ()), auth_context.get("x509_pem_cert_chain", ())
+        key = b"|".join(b"".join(each) for each in shown)
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = peer_chain(auth_context)
+            if len(self._chains) >= _CHAINS_KEPT:
+                self._chains.clear()
+            self._chains[key] = chain
+        return chain
 
     @contextmanager
     def watched(self, chain: Sequence[x509.Certificate]) -> Iterator[None]:
