@@ -152,8 +152,8 @@ def _show_code(made: pb.CreateInvitationResponse, *, as_json: bool) -> None:
     if made.known_before:
         errors.print(
             f"{invitation.node_id} was linked here before. The new machine begins empty and gets "
-            "back what its neighbours hold; the certificate of the old one goes on being taken unless "
-            f"it is revoked: `fenhe node revoke {invitation.node_id} --reason TEXT`."
+            "back what its neighbours hold; the certificate of the old one goes on being taken "
+            f"unless it is revoked: `fenhe node revoke {invitation.node_id} --reason TEXT`."
         )
 
 
