@@ -131,19 +131,11 @@ class Assembly:
             clock=clock,
             restart=self._restart,
         )
-        revocation = RevocationRoom(
-            base, store, hub, ground.former.authority, threads=threads, clock=clock
-        )
-        region.admits(revocation.admit)
+        revocation = self._revocation(store, hub, ground, region, threads)
         joining = self._joining(store, hub, ground, revocation, threads)
-        hub.handlers = {
-            **questions.handlers,
-            **region.handlers,
-            **joining.handlers,
-            **revocation.handlers,
-        }
+        asked = (questions.handlers, region.handlers, joining.handlers, revocation.handlers)
+        hub.handlers = {name: handler for each in asked for name, handler in each.items()}
         hub.child_handlers = {**region.child_handlers, **revocation.child_handlers}
-        hub.met = partial(_met, (region.met, revocation.met))
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
@@ -173,6 +165,21 @@ class Assembly:
             threads,
             started_ms,
         )
+
+    def _revocation(
+        self,
+        store: OpenStore,
+        hub: LinkHub,
+        ground: RegionGround,
+        region: RegionRoom,
+        threads: ThreadPoolExecutor,
+    ) -> RevocationRoom:
+        room = RevocationRoom(
+            self._base, store, hub, ground.former.authority, threads=threads, clock=self._clock
+        )
+        region.admits(room.admit)
+        hub.met = partial(_met, (region.met, room.met))
+        return room
 
     def _joining(
         self,

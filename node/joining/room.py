@@ -84,7 +84,7 @@ class JoiningRoom:
             lambda: utc_now(clock),
             context.ids,
         )
-        ground = DeskGround(
+        desk_ground = DeskGround(
             base.node_id,
             base.hierarchy,
             base.credentials.root_pem,
@@ -92,7 +92,7 @@ class JoiningRoom:
             self._told_address,
             self._is_known,
         )
-        self.desk = InviteDesk(ground, self._invitations, os.urandom, clock)
+        self.desk = InviteDesk(desk_ground, self._invitations, os.urandom, clock)
 
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:

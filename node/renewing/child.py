@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -99,7 +99,7 @@ class Asker:
         asked, nonce = self._asked(), self.random_bytes(_NONCE_BYTES)
         with self.open_door(door) as calls:
             begun = calls.begin(self.node_id, nonce)
-            asked = self._with(asked, begun.nonce)
+            asked = replace(asked, parent_nonce=begun.nonce)
             said = transcript(asked, nonce, calls.certificate)
             renewed = calls.renew(self._signed(asked, said))
         answer = self._believed(renewed, said)
@@ -110,27 +110,16 @@ class Asker:
 
     def _asked(self) -> RenewAsked:
         folder = NodeFolder(self.data)
-        requests = [
+        tls, authority = (
             certificate_request(private_key_from_pem(read_secret(path)))
             for path in (folder.tls.private_key, folder.authority_key)
-        ]
-        chains = folder.tls.chain.read_bytes(), folder.authority_chain.read_bytes()
-        return RenewAsked(self.node_id, b"", *requests, *chains)
-
-    def _with(self, asked: RenewAsked, nonce: bytes, signature: bytes = b"") -> RenewAsked:
-        return RenewAsked(
-            asked.node_id,
-            nonce,
-            asked.tls_request,
-            asked.authority_request,
-            asked.tls_chain,
-            asked.authority_chain,
-            signature,
         )
+        chain, authority_chain = folder.tls.chain.read_bytes(), folder.authority_chain.read_bytes()
+        return RenewAsked(self.node_id, b"", tls, authority, chain, authority_chain)
 
     def _signed(self, asked: RenewAsked, said: bytes) -> RenewAsked:
         key = private_key_from_pem(read_secret(NodeFolder(self.data).tls.private_key))
-        return self._with(asked, asked.parent_nonce, key.sign(child_words(said), _ALGORITHM))
+        return replace(asked, signature=key.sign(child_words(said), _ALGORITHM))
 
     def _believed(self, renewed: Renewed, said: bytes) -> RenewAnswer:
         """The answer, proven to be the parent's, to this question."""

@@ -86,8 +86,8 @@ class Renewer:
         """
         g = self._g
         now = utc_now(g.clock)
-        own = g.credentials.limited
-        if own is not None:
+        own = certificates_from_pem(g.credentials.signer.chain_pem)
+        if outside_validity(own, now) is not None:
             raise RenewalRefusedError(
                 f"{g.node_id} waits for a certificate of its own", hint="It is asked again later."
             )

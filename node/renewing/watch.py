@@ -68,8 +68,7 @@ class RenewalWatch:
         self._log = get_logger("renewing")
         self._told = ""
         self._pause_s = PAUSE_S_MIN
-        self._next_ms = 0
-        self._down_since_ms = clock.monotonic_ms()
+        self._next_ms = self._down_since_ms = clock.monotonic_ms()
 
     async def run(self) -> None:
         """Until the data folder says something new, or cancelled."""
@@ -148,7 +147,7 @@ class RenewalWatch:
     def _is_long_down(self, now_ms: int) -> bool:
         states = [each for each in self._hub.states.values() if each.role == "parent"]
         if any(each.connected for each in states):
-            self._down_since_ms, self._pause_s, self._next_ms = now_ms, DOWN_MS / 1000, 0
+            self._down_since_ms, self._pause_s, self._next_ms = now_ms, DOWN_MS / 1000, now_ms
             return False
         return now_ms - self._down_since_ms >= DOWN_MS
 

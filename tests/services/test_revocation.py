@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import protos.fenhe.node.v1.node_pb2 as node_pb
 from hierarchy_config import NodeId
@@ -164,7 +165,8 @@ def test_a_revoked_village_is_cut_off_and_a_new_machine_takes_its_place(
 def test_a_caller_is_revoked_by_name_with_his_call_open(region: Region) -> None:
     """His open stream ends, and his next call is denied; others of the village work on."""
     with region.open_channel(VILLAGE, "client") as channel:
-        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=CALL_S)
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=CALL_S)
         next(iter(watch))
         revoke(region, VILLAGE, "--caller", "client/demo")
         with pytest.raises(grpc.RpcError) as ended:

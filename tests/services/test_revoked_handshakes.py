@@ -81,7 +81,7 @@ def entry(region: Region, by: NodeId, about: NodeId, *keys: Any, **more: Any) ->
     """What a node says about another; `signed_with` instead of a key of its own made now."""
     held = more.pop("signed_with", None) or region.node(by)
     digests = tuple(key_digest(key.public_key()) for key in keys)
-    said = {
+    said: dict[str, Any] = {
         "signer": by,
         "number": 1,
         "target": Target.NODE,

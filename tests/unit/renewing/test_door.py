@@ -55,6 +55,7 @@ from tests.unit.security.region import CITY, COUNTY, SIBLING, TOWNSHIP, VILLAGE
 
 CERTIFICATE = b"the certificate of the door"
 AWAY_MS = 400 * DAY_MS
+SINCE_MS = 90 * DAY_MS
 NONCE = b"n" * 32
 
 
@@ -231,7 +232,9 @@ CLOCKS = [
 @pytest.mark.parametrize("clocks", CLOCKS, ids=lambda each: each.title)
 def test_a_wrong_clock_is_named_with_both_times(place: Place, clocks: Clocks) -> None:
     """Nothing is installed by it; when it is set, the same question is answered."""
-    place.away(clocks.away * DAY_MS)
+    place.away(clocks.away * DAY_MS - SINCE_MS)
+    place.clock.ms += SINCE_MS
+    place.parent_clock.ms += SINCE_MS
     before = place.ends()
     place.clock.ms += clocks.child * DAY_MS
     place.parent_clock.ms += clocks.parent * DAY_MS
@@ -347,9 +350,9 @@ def asked_by(
 
 def test_somebody_else_who_signs_properly_is_refused(place: Place, tmp_path: Path) -> None:
     """A thief without the key, a cousin, a parent, staff, another region: none is renewed here."""
-    place.away()
     foreign = create_region(tmp_path / "foreign", HIERARCHY, at(START_MS))
     staff_key, staff = staff_chain(place)
+    place.away()
     thief = new_private_key()
     foreign_key = private_key_from_pem(read_secret(NodeFolder(foreign[VILLAGE]).tls.private_key))
     questions = {
@@ -407,7 +410,6 @@ def test_a_parent_whose_own_certificate_has_ended_signs_nothing(place: Place) ->
     ms = 366 * DAY_MS
     place.parent_clock.ms += ms
     place.clock.ms += ms
-    place._open()  # noqa: SLF001 -- another life of the township
     with pytest.raises(RenewalRefusedError, match="waits"):
         place.ask()
 

@@ -26,6 +26,7 @@ from node.transit.envelope import Header, prove, read_envelope, write_open
 from node.transit.errors import LetterSignatureError
 from node.transit.keys import FolderKeys, NodeVerifier
 from node.transit.model import CODEC_OPEN
+from replication.core.model import Lane
 from tests.contracts.joining.place import HIERARCHY, START_MS
 from tests.unit.security.region import CITY, COUNTY, SIBLING, TOWNSHIP, VILLAGE
 
@@ -124,7 +125,7 @@ def test_a_letter_counts_by_its_date(folders: Folders, later_ms: int, counts: bo
         VILLAGE,
         TOWNSHIP,
         "test",
-        0,
+        Lane.CONTROL.value,
         format_ms(START_MS + later_ms),
         0,
     )
