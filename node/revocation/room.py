@@ -143,7 +143,7 @@ class RevocationRoom:
         for state in self._hub.states.values():
             path = set(self._base.hierarchy.path_to_root(state.peer))
             if state.runner is not None and path & concerned:
-                state.runner.end("PEER_REVOKED", f"a key of {state.peer} was revoked")
+                state.runner.end("PEER_REVOKED", "keys on this branch are revoked; greet again")
         for listener in self._listeners:
             listener()
 
