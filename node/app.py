@@ -49,6 +49,7 @@ from node.whereabouts import Whereabouts
 __all__ = ["Node", "run_node"]
 
 STOP_GRACE_S: Final = 3.0
+CANCEL_AGAIN_S: Final = 2.0
 WATCH_S: Final = 5.0
 AUDIT_CHAIN_S: Final = 5.0
 
@@ -116,7 +117,7 @@ class Node:
             ("comparison", partial(parts.reconcile.run, metrics)),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
-            self._run(lasting(name, work))
+            self._run(lasting(name, work), name)
         places = Whereabouts(base, self._assembly.threads("directory", 1))
         self._exit.push_async_callback(places.stop)
         self._run(places.run(self.address))
@@ -130,9 +131,14 @@ class Node:
 
     async def stop(self) -> None:
         """Finish what is under way and give everything back."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        waiting: set[asyncio.Task[None]] = set(self._tasks)
+        while waiting:
+            # Again and again: asyncio.wait_for forgets a cancellation that meets its own end.
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
+            for task in waiting:
+                self._log.warning("still at work", task=task.get_name())
         await self._exit.aclose()
         self._log.info("stopped", node=self._base.node_id)
 
@@ -278,8 +284,8 @@ class Node:
             metrics.cache(available=store.cache.is_available, kept=counts.kept, read=counts.read)
             await asyncio.sleep(WATCH_S)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _run(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
