@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,13 +18,14 @@ from sqlalchemy import Connection, bindparam, select
 from hierarchy_config.model import CopyForm, NodeId
 from node.storage.causes import Misfit, retry_at
 from node.storage.context import StoreContext
+from node.storage.entry_work import EntryWork, read_entry
 from node.storage.errors import BatchOrderError
-from node.storage.letters import LetterDesk, ReadLetter
+from node.storage.letters import LetterDesk
 from node.storage.model import ApplyOutcome
 from node.storage.moved import MovedHomes, taken_by_home
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
-from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
+from node.storage.shapes import fits_schema, has_ids
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
@@ -36,12 +37,11 @@ from replication.changelog import (
     Together,
 )
 from replication.core.admission import AdmissionContext, Cause, Decision, Held, judge
-from replication.core.codec import CODEC_JSON, decode_changes
+from replication.core.codec import CODEC_JSON
 from replication.core.config import PeerRole
 from replication.core.model import Audience, Batch, Cursor, Form, Lane, LogEntry, RowChange
-from replication.errors import RemoteProtocolError
 
-__all__ = ["BatchApplier", "EntryWork", "read_entry"]
+__all__ = ["BatchApplier"]
 
 _R = REPLICATED[RESIDENTS.name]
 _HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
@@ -50,28 +50,6 @@ _HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
 _NO_OUTCOME: Final = ApplyOutcome(0, 0, 0)
 _NO_HOME: Final = ("", 0)
 _OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
-_ENTRY_BYTES_MAX: Final = 3 << 20
-"""A little below what one batch holds: what is taken in here must fit into a batch from here."""
-
-
-@dataclass(slots=True)
-class EntryWork:
-    """An entry, its rows, and what became of them.
-
-    `unreadable`: the cause for which the whole entry waits in the quarantine; it has no rows then.
-    `letter`: the entry is one, and has none either; `logged` is what it leaves for the log.
-    `is_known`: the log may hold another entry under its number, which is then withheld.
-    """
-
-    entry: LogEntry
-    rows: list[RowChange]
-    unreadable: str = ""
-    letter: ReadLetter | None = None
-    is_known: bool = False
-    logged: list[NewEntry] = field(default_factory=list)
-    admitted: list[RowChange] = field(default_factory=list)
-    stale: int = 0
-    rejected: list[tuple[RowChange, str]] = field(default_factory=list)
 
 
 class BatchApplier:
@@ -430,23 +408,6 @@ class _Judgement:
             and author.succeeds == held.author_node
             and change.version.author_epoch > held.version.author_epoch
         )
-
-
-def read_entry(entry: LogEntry) -> EntryWork:
-    """The entry with its rows, or with the cause for which nobody here can read them.
-
-    A lane must not stand still for ever behind what this release cannot read: the entry waits, the
-    lane goes on, and the home is not covered.
-    """
-    if len(entry.rows) > _ENTRY_BYTES_MAX:
-        return EntryWork(entry, [], Misfit.ENTRY_TOO_LARGE)
-    try:
-        rows = decode_changes(entry.codec, entry.rows)
-        for change in rows:
-            refuse_unspeakable(change)
-    except RemoteProtocolError:
-        return EntryWork(entry, [], Misfit.ENTRY_UNREADABLE)
-    return EntryWork(entry, rows)
 
 
 def _held_by_table(

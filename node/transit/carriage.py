@@ -104,7 +104,10 @@ class Carriage:
         hierarchy: Hierarchy,
         changelog: ChangeLog,
         clock: Clock,
+        remembered_max: int = _ON_WAY_MAX,
     ) -> None:
+        """Looks at nothing yet. `remembered_max`: letters; beyond, only what was handed on."""
+        self._remembered_max = remembered_max
         self._engine = engine
         self._post = post
         self._here = post.node_id
@@ -244,7 +247,7 @@ class Carriage:
         if self._scanned is None:
             self._saved = int(facts.get(_ERASED_TO, "0"))
             self._scanned = max(self._saved, self._changelog.pruned_to(connection))
-        while self._scanned < head and len(self._on_way) < _ON_WAY_MAX:
+        while self._scanned < head and len(self._on_way) < self._remembered_max:
             up_to = min(head, self._scanned + _SLICE)
             for letter in self._letters.waiting(connection, self._scanned, up_to):
                 self._on_way[letter.sequence] = letter
@@ -256,7 +259,7 @@ class Carriage:
         peers = [*tree.children(here), *([parent] if parent else [])]
         wanted = {next_hop(tree, here, NodeId(each.home_node)) for each in self._on_way.values()}
         # There may be more letters than are remembered.
-        all_of_them = len(self._on_way) >= _ON_WAY_MAX
+        all_of_them = len(self._on_way) >= self._remembered_max
         chosen = [peer for peer in peers if all_of_them or peer in wanted]
         return _Hops(
             {
@@ -293,7 +296,7 @@ class Carriage:
                 entries = [_again(entry) for entry in found if entry is not None and entry.rows]
                 self._changelog.append(connection, entries)
             self._forget(some)
-        if len(self._on_way) >= _ON_WAY_MAX:
+        if len(self._on_way) >= self._remembered_max:
             # There may be more of them behind; until they are seen, they are kept.
             return
         with write_transaction(self._engine) as connection:

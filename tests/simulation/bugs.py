@@ -259,6 +259,14 @@ PLANTED_BUGS = (
         faults="delay",
         caught_by="I3 I9",
     ),
+    _bug(
+        "amends_under_used_versions",
+        broken="amends_under_used_versions",
+        faults="restore",
+        writes=90,
+        away=0.7,
+        caught_by="I2 I3",
+    ),
     _bug("letter_kept_by_relay", broken="letters_kept", faults="delay", caught_by="I8 I9"),
     _bug(
         "letter_dropped_for_older_peer",
