@@ -22,6 +22,7 @@ from node.security.caller import CallerKind
 from node.security.certificates import (
     PrivateKey,
     PublicKey,
+    certificates_from_pem,
     private_key_from_pem,
 )
 from node.security.errors import PeerIdentityError, SignatureInvalidError
