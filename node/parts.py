@@ -19,6 +19,7 @@ from node.clock import Clock
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
+from node.keys.room import KeysRoom
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
@@ -61,6 +62,7 @@ class Parts:
     residence: ResidenceRoom
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    keys: KeysRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -127,8 +129,14 @@ class Assembly:
             restart=self._restart,
         )
         joining = self._joining(store, hub, ground, threads)
-        hub.handlers = {**questions.handlers, **region.handlers, **joining.handlers}
-        hub.child_handlers = region.child_handlers
+        keys = self._keys(store, hub, disk)
+        hub.handlers = {
+            **questions.handlers,
+            **region.handlers,
+            **joining.handlers,
+            **keys.handlers,
+        }
+        hub.child_handlers = {**region.child_handlers, **keys.child_handlers}
         hub.met = region.met
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
@@ -152,6 +160,7 @@ class Assembly:
             residence,
             reconcile,
             joining,
+            keys,
             disk,
             threads,
             started_ms,
@@ -168,6 +177,16 @@ class Assembly:
             threads=threads,
             clock=self._clock,
             address=self._address,
+        )
+
+    def _keys(self, store: OpenStore, hub: LinkHub, disk: DiskGuard) -> KeysRoom:
+        return KeysRoom(
+            self._base,
+            store,
+            hub,
+            thread=self.threads("keys", 1),
+            clock=self._clock,
+            disk_is_full=disk.is_full,
         )
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
@@ -216,6 +235,7 @@ class Assembly:
             parts.transit.where,
             parts.reconcile,
             parts.joining,
+            parts.keys,
             lambda: utc_now(clock),
         )
 

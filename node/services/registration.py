@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from node.joining.room import JoiningRoom
+from node.keys.room import KeysRoom
 from node.links import LinkHub
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
@@ -19,6 +20,7 @@ from node.recovery import SeedingRoom
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.joining import InvitationServicer
+from node.services.keys import KeysServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
 from node.services.operations import ReplicationServicer
@@ -34,6 +36,7 @@ from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     bundles_pb2_grpc,
     joining_pb2_grpc,
+    keys_pb2_grpc,
     maintenance_pb2_grpc,
     node_pb2_grpc,
     operations_pb2_grpc,
@@ -50,6 +53,7 @@ SERVICE_NAMES: Final = (
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
+    "fenhe.node.v1.KeysService",
     "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.BundleService",
     "fenhe.node.v1.InvitationService",
@@ -76,6 +80,7 @@ class Servicers:
     where: Wherever
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    keys: KeysRoom
     utc: Callable[[], datetime]
 
 
@@ -102,6 +107,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     joining_pb2_grpc.add_InvitationServiceServicer_to_server(
         InvitationServicer(servicers.joining.desk), server
     )
+    keys_pb2_grpc.add_KeysServiceServicer_to_server(KeysServicer(servicers.keys), server)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )

@@ -60,6 +60,11 @@ class Action(StrEnum):
     WITHDRAW = "withdraw"
     JOIN = "join"
     LEND = "lend"
+    ROTATE = "rotate"
+    DESTROY = "destroy"
+    DEPOSIT = "deposit"
+    APPROVE = "approve"
+    RECOVER = "recover"
 
 
 class Outcome(StrEnum):
