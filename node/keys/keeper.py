@@ -16,13 +16,14 @@ from typing import Final
 from sqlalchemy import Connection
 
 from node.clock import Clock, RandomBytes, parse_ms
-from node.keys.errors import KeyPurposeError, KeysBusyError
+from node.keys.errors import KeyPurposeError
 from node.keys.node_key import exchange, find_node_key, settled_node_key, wrapped_anew
 from node.keys.places import PLACES, PURPOSES, SealedPlace
 from node.keys.resealing import Resealer, count_rows, naming
 from node.keys.service import KeyService
 from node.keys.work import ResealState, ResealWork, Work
 from node.security.caller import Caller
+from node.security.errors import KeyFileError
 from node.security.folders import NodeFolder
 from node.security.sealing import GENERAL, DataKeys, new_data_key, unwrap_key
 from node.security.suites import suite_named
@@ -181,7 +182,7 @@ class KeyKeeper:
             try:
                 exchange(g.folder, g.service, g.random_bytes, store)
             except OSError as error:
-                raise KeysBusyError(
+                raise KeyFileError(
                     f"the new key file cannot be written: {error.strerror}",
                     hint="Free space in keys/ and run the same command again; the node goes on.",
                 ) from error

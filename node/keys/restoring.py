@@ -9,7 +9,7 @@ from typing import Final
 
 from node.clock import Clock
 from node.guards import folder_locked
-from node.keys.errors import EscrowInvalidError, KeysBusyError, KeyServiceError, RecoveryFileError
+from node.keys.errors import EscrowInvalidError, KeyServiceError, RecoveryFileError
 from node.keys.escrow import parse_keys
 from node.keys.node_key import exchange, find_node_key, wrapped_anew
 from node.keys.service import KeyService, service_of
@@ -81,7 +81,10 @@ def _restored(
     try:
         exchange(folder, service, os.urandom, store)
     except OSError as error:
-        raise KeysBusyError(f"keys/ cannot be written: {error.strerror}") from error
+        raise KeyFileError(
+            f"keys/ cannot be written: {error.strerror}",
+            hint="Free space on its disk and run the same command again.",
+        ) from error
     return len(held)
 
 

@@ -251,16 +251,17 @@ class KeysRoom:
         """Until cancelled: re-seal at the profile's rate; once a minute, what is due."""
         loop = asyncio.get_running_loop()
         rows = max(1, self.rows_a_second // _STEPS_A_SECOND)
-        tended, turn = float("-inf"), 0
+        tended, turn, was_busy = float("-inf"), 0, False
         while True:
             if loop.time() - tended >= _TEND_S:
                 tended = loop.time()
                 await self._tend(scan=turn % _SCAN_EVERY == 0)
                 turn += 1
             done = None if self._disk_is_full() else await self._blocking(self.keeper.step, rows)
-            if done == 0:
-                # A table may have come to its end: look for keys that may go.
-                turn = 0
+            if done is None and was_busy:
+                # All is re-sealed: look at once for keys that may go.
+                tended, turn = float("-inf"), 0
+            was_busy = done is not None
             await asyncio.sleep(1.0 if done is None else 1 / _STEPS_A_SECOND)
 
     async def run_escrow(self) -> None:
