@@ -90,6 +90,9 @@ def rotate(
     node: Annotated[
         bool, typer.Option("--node", help="Wrap all data keys under a new node key instead.")
     ] = False,
+    to_file: Annotated[
+        bool, typer.Option("--to-file", help="With --node: leave the outside key service.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Seal under new keys from now on, and re-seal what is stored."""
@@ -98,7 +101,11 @@ def rotate(
             "--node wraps every data key, and --table names one",
             hint="Give the one or the other.",
         )
-    request = pb.RotateKeysRequest(tables=table or (), node=node, request_id=uuid.uuid4().hex)
+    if to_file and not node:
+        raise InvalidRequestError("--to-file is about the node's key", hint="Give --node too.")
+    request = pb.RotateKeysRequest(
+        tables=table or (), node=node, request_id=uuid.uuid4().hex, to_file=to_file
+    )
     with _stub(credentials) as stub:
         said = stub.Rotate(request, timeout=_CALL_S)
     if as_json:

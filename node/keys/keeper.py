@@ -150,8 +150,10 @@ class KeyKeeper:
         is_old = limits.days > 0 and self._age_days(key) >= limits.days
         return is_old or key.seals >= limits.seals
 
-    def rotate_node_key(self, caller: Caller) -> int:
+    def rotate_node_key(self, caller: Caller, *, to_file: bool = False) -> int:
         """Wrap all data keys under a new node key; how many. No backup may be under way.
+
+        `to_file`: the new key is kept as it is, so that the outside service can be left.
 
         A death at any line leaves a folder that opens (node_key.py).
 
@@ -180,7 +182,7 @@ class KeyKeeper:
                 g.transactions.write(write)
 
             try:
-                exchange(g.folder, g.service, g.random_bytes, store)
+                exchange(g.folder, None if to_file else g.service, g.random_bytes, store)
             except OSError as error:
                 raise KeyFileError(
                     f"the new key file cannot be written: {error.strerror}",

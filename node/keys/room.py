@@ -153,12 +153,12 @@ class KeysRoom:
         asked = (caller.principal, request_id, *tables)
         return await self._once(asked, lambda: self.keeper.rotate(caller, tables))
 
-    async def rotate_node_key(self, caller: Caller, request_id: str) -> int:
+    async def rotate_node_key(self, caller: Caller, request_id: str, *, to_file: bool) -> int:
         """A new node key. Raises KeysBusyError: a backup is being made."""
 
         def work() -> int:
             with self._no_backup():
-                return self.keeper.rotate_node_key(caller)
+                return self.keeper.rotate_node_key(caller, to_file=to_file)
 
         return await self._once((caller.principal, request_id, "--node"), work)
 

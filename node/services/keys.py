@@ -43,7 +43,9 @@ class KeysServicer(keys_pb2_grpc.KeysServiceServicer):
         """New keys now; the rest follows by itself."""
         caller = current_call().caller
         if request.node:
-            wrapped = await self._room.rotate_node_key(caller, request.request_id)
+            wrapped = await self._room.rotate_node_key(
+                caller, request.request_id, to_file=request.to_file
+            )
             return pb.RotateKeysResponse(wrapped=wrapped)
         made = await self._room.rotate(caller, list(request.tables), request.request_id)
         return pb.RotateKeysResponse(key_ids=made)

@@ -176,6 +176,10 @@ def test_a_service_wraps_the_node_key(node: KeyedNode, command: tuple[str, ...])
     save_settings(node.folder, settings.model_copy(update={"key_command": command}))
     node.restart()
     assert set(node.clear()) == set(clear)
+    node.keeper.rotate_node_key(node.caller, to_file=True)
+    save_settings(node.folder, settings)
+    node.restart()
+    assert set(node.clear()) == set(clear)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/node/v1/keys.proto\x12\rfenhe.node.v1\"\x13\n\x11KeysStatusRequest\"\x89\x01\n\x07\x44\x61taKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05suite\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x12\n\ncreated_at\x18\x05 \x01(\t\x12\x10\n\x08\x61ge_days\x18\x06 \x01(\r\x12\r\n\x05seals\x18\x07 \x01(\x04\x12\x0c\n\x04rows\x18\x08 \x01(\x04\"v\n\x07KeyWork\x12\r\n\x05table\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08resealed\x18\x03 \x01(\x04\x12\x12\n\nunreadable\x18\x04 \x01(\x04\x12\x12\n\nstarted_at\x18\x05 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x06 \x01(\t\"w\n\x12KeysStatusResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.fenhe.node.v1.DataKey\x12$\n\x04work\x18\x02 \x03(\x0b\x32\x16.fenhe.node.v1.KeyWork\x12\x15\n\rrows_a_second\x18\x03 \x01(\r\"E\n\x11RotateKeysRequest\x12\x0e\n\x06tables\x18\x01 \x03(\t\x12\x0c\n\x04node\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"6\n\x12RotateKeysResponse\x12\x0f\n\x07key_ids\x18\x01 \x03(\t\x12\x0f\n\x07wrapped\x18\x02 \x01(\r\"\x15\n\x13\x45scrowStatusRequest\"C\n\nHeldEscrow\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0breceived_at\x18\x02 \x01(\t\x12\x0f\n\x07key_set\x18\x03 \x01(\t\"\x84\x01\n\x14\x45scrowStatusResponse\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65posited_at\x18\x03 \x01(\t\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\'\n\x04held\x18\x05 \x03(\x0b\x32\x19.fenhe.node.v1.HeldEscrow\";\n\x12RecoverKeysRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61pprove_only\x18\x02 \x01(\x08\"H\n\x13RecoverKeysResponse\x12\x13\n\x0b\x61pproved_by\x18\x01 \x03(\t\x12\x0e\n\x06needed\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x32\xd6\x02\n\x0bKeysService\x12M\n\x06Status\x12 .fenhe.node.v1.KeysStatusRequest\x1a!.fenhe.node.v1.KeysStatusResponse\x12M\n\x06Rotate\x12 .fenhe.node.v1.RotateKeysRequest\x1a!.fenhe.node.v1.RotateKeysResponse\x12W\n\x0c\x45scrowStatus\x12\".fenhe.node.v1.EscrowStatusRequest\x1a#.fenhe.node.v1.EscrowStatusResponse\x12P\n\x07Recover\x12!.fenhe.node.v1.RecoverKeysRequest\x1a\".fenhe.node.v1.RecoverKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/node/v1/keys.proto\x12\rfenhe.node.v1\"\x13\n\x11KeysStatusRequest\"\x89\x01\n\x07\x44\x61taKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05suite\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x12\n\ncreated_at\x18\x05 \x01(\t\x12\x10\n\x08\x61ge_days\x18\x06 \x01(\r\x12\r\n\x05seals\x18\x07 \x01(\x04\x12\x0c\n\x04rows\x18\x08 \x01(\x04\"v\n\x07KeyWork\x12\r\n\x05table\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08resealed\x18\x03 \x01(\x04\x12\x12\n\nunreadable\x18\x04 \x01(\x04\x12\x12\n\nstarted_at\x18\x05 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x06 \x01(\t\"w\n\x12KeysStatusResponse\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.fenhe.node.v1.DataKey\x12$\n\x04work\x18\x02 \x03(\x0b\x32\x16.fenhe.node.v1.KeyWork\x12\x15\n\rrows_a_second\x18\x03 \x01(\r\"V\n\x11RotateKeysRequest\x12\x0e\n\x06tables\x18\x01 \x03(\t\x12\x0c\n\x04node\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07to_file\x18\x04 \x01(\x08\"6\n\x12RotateKeysResponse\x12\x0f\n\x07key_ids\x18\x01 \x03(\t\x12\x0f\n\x07wrapped\x18\x02 \x01(\r\"\x15\n\x13\x45scrowStatusRequest\"C\n\nHeldEscrow\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0breceived_at\x18\x02 \x01(\t\x12\x0f\n\x07key_set\x18\x03 \x01(\t\"\x84\x01\n\x14\x45scrowStatusResponse\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65posited_at\x18\x03 \x01(\t\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\'\n\x04held\x18\x05 \x03(\x0b\x32\x19.fenhe.node.v1.HeldEscrow\";\n\x12RecoverKeysRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61pprove_only\x18\x02 \x01(\x08\"H\n\x13RecoverKeysResponse\x12\x13\n\x0b\x61pproved_by\x18\x01 \x03(\t\x12\x0e\n\x06needed\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x32\xd6\x02\n\x0bKeysService\x12M\n\x06Status\x12 .fenhe.node.v1.KeysStatusRequest\x1a!.fenhe.node.v1.KeysStatusResponse\x12M\n\x06Rotate\x12 .fenhe.node.v1.RotateKeysRequest\x1a!.fenhe.node.v1.RotateKeysResponse\x12W\n\x0c\x45scrowStatus\x12\".fenhe.node.v1.EscrowStatusRequest\x1a#.fenhe.node.v1.EscrowStatusResponse\x12P\n\x07Recover\x12!.fenhe.node.v1.RecoverKeysRequest\x1a\".fenhe.node.v1.RecoverKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,19 +40,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSSTATUSRESPONSE']._serialized_start=331
   _globals['_KEYSSTATUSRESPONSE']._serialized_end=450
   _globals['_ROTATEKEYSREQUEST']._serialized_start=452
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=521
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=523
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=577
-  _globals['_ESCROWSTATUSREQUEST']._serialized_start=579
-  _globals['_ESCROWSTATUSREQUEST']._serialized_end=600
-  _globals['_HELDESCROW']._serialized_start=602
-  _globals['_HELDESCROW']._serialized_end=669
-  _globals['_ESCROWSTATUSRESPONSE']._serialized_start=672
-  _globals['_ESCROWSTATUSRESPONSE']._serialized_end=804
-  _globals['_RECOVERKEYSREQUEST']._serialized_start=806
-  _globals['_RECOVERKEYSREQUEST']._serialized_end=865
-  _globals['_RECOVERKEYSRESPONSE']._serialized_start=867
-  _globals['_RECOVERKEYSRESPONSE']._serialized_end=939
-  _globals['_KEYSSERVICE']._serialized_start=942
-  _globals['_KEYSSERVICE']._serialized_end=1284
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=538
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=540
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=594
+  _globals['_ESCROWSTATUSREQUEST']._serialized_start=596
+  _globals['_ESCROWSTATUSREQUEST']._serialized_end=617
+  _globals['_HELDESCROW']._serialized_start=619
+  _globals['_HELDESCROW']._serialized_end=686
+  _globals['_ESCROWSTATUSRESPONSE']._serialized_start=689
+  _globals['_ESCROWSTATUSRESPONSE']._serialized_end=821
+  _globals['_RECOVERKEYSREQUEST']._serialized_start=823
+  _globals['_RECOVERKEYSREQUEST']._serialized_end=882
+  _globals['_RECOVERKEYSRESPONSE']._serialized_start=884
+  _globals['_RECOVERKEYSRESPONSE']._serialized_end=956
+  _globals['_KEYSSERVICE']._serialized_start=959
+  _globals['_KEYSSERVICE']._serialized_end=1301
 # @@protoc_insertion_point(module_scope)

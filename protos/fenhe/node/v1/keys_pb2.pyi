@@ -170,12 +170,15 @@ class RotateKeysRequest(_message.Message):
     TABLES_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TO_FILE_FIELD_NUMBER: _builtins.int
     node: _builtins.bool
     """Instead, wrap all data keys under a new node key. `tables` is not looked at."""
     request_id: _builtins.str
     """Opaque, chosen by the caller; the same again within ten minutes, and in one life of the node,
     rotates nothing more. Empty: every request rotates.
     """
+    to_file: _builtins.bool
+    """With `node`: keep the new node key in its file, although node.yaml names a key service."""
     @_builtins.property
     def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tables, or "general"; none: everything."""
@@ -186,10 +189,11 @@ class RotateKeysRequest(_message.Message):
         tables: _abc.Iterable[_builtins.str] | None = ...,
         node: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        to_file: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "request_id", b"request_id", "tables", b"tables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "request_id", b"request_id", "tables", b"tables", "to_file", b"to_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
