@@ -79,6 +79,8 @@ class HardwareProfile(_Model):
 
     verify_rows_s: Annotated[int, _whole(0, 1_000_000)] = 200
 
+    reseal_rows_s: Annotated[int, _whole(1, 1_000_000)] = 200
+
     columnar_threads: Cores
     columnar_memory_mb: Annotated[int, _whole(32, 1 << 20)]
     columnar_segment_rows: Annotated[int, _whole(1000, 100_000_000)]

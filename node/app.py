@@ -115,6 +115,8 @@ class Node:
             ("letters", parts.transit.service.run),
             ("moves", parts.residence.run),
             ("comparison", partial(parts.reconcile.run, metrics)),
+            ("keys", parts.keys.run),
+            ("escrow", parts.keys.run_escrow),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work), name)

@@ -20,6 +20,7 @@ from node.clock import Clock
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
+from node.keys.room import KeysRoom
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
@@ -65,6 +66,7 @@ class Parts:
     reconcile: ReconcileRoom
     joining: JoiningRoom
     revocation: RevocationRoom
+    keys: KeysRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -136,6 +138,16 @@ class Assembly:
         asked = (questions.handlers, region.handlers, joining.handlers, revocation.handlers)
         hub.handlers = {name: handler for each in asked for name, handler in each.items()}
         hub.child_handlers = {**region.child_handlers, **revocation.child_handlers}
+        joining = self._joining(store, hub, ground, threads)
+        keys = self._keys(store, hub, disk)
+        hub.handlers = {
+            **questions.handlers,
+            **region.handlers,
+            **joining.handlers,
+            **keys.handlers,
+        }
+        hub.child_handlers = {**region.child_handlers, **keys.child_handlers}
+        hub.met = region.met
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
@@ -161,6 +173,7 @@ class Assembly:
             reconcile,
             joining,
             revocation,
+            keys,
             disk,
             threads,
             started_ms,
@@ -198,6 +211,16 @@ class Assembly:
             clock=self._clock,
             address=self._address,
             admit=revocation.admit,
+        )
+
+    def _keys(self, store: OpenStore, hub: LinkHub, disk: DiskGuard) -> KeysRoom:
+        return KeysRoom(
+            self._base,
+            store,
+            hub,
+            thread=self.threads("keys", 1),
+            clock=self._clock,
+            disk_is_full=disk.is_full,
         )
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
@@ -248,6 +271,7 @@ class Assembly:
             parts.reconcile,
             parts.joining,
             parts.revocation,
+            parts.keys,
             lambda: utc_now(clock),
         )
 

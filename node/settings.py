@@ -24,6 +24,8 @@ _DOOR = rf"{_ADDRESS}|^off$"
 _DIRECTORY = r"^(file:.+|consul://[A-Za-z0-9_.\-\[\]:]+:\d{1,5})$"
 _REDIS = r"^(rediss?|unix)://.+$"
 
+KeyWord = Annotated[str, Field(min_length=1, max_length=4096)]
+
 
 class NodeSettings(BaseModel):
     """The keys of node.yaml."""
@@ -56,6 +58,13 @@ class NodeSettings(BaseModel):
     """Redis server for kept answers, where the profile has one; absent: kept in the process."""
     suite: Annotated[str, Field(pattern="^(intl|gm)$")] = "intl"
     """Algorithms of what is stored: chosen before the first start, and fixed from then on."""
+    key_command: Annotated[tuple[KeyWord, ...], Field(min_length=1, max_length=32)] | None = None
+    """Program and arguments of an outside key service, which wraps the node's key; absent: the key
+    lies in keys/node.key."""
+    key_rotation_days: Annotated[int, Field(ge=0, le=36_500)] = 365
+    """Age in days at which a table's data key is replaced by itself; 0: never."""
+    key_rotation_seals: Annotated[int, Field(ge=1_000, le=1 << 32)] = 1 << 31
+    """Seals under one data key at which it is replaced by itself."""
     metrics_listen: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
     alarm_after_s: Annotated[int, Field(ge=3, le=86_400)] = 600

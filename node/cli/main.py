@@ -8,6 +8,7 @@ from node.cli import (
     backup_cmd,
     demo_cmd,
     hierarchy_cmd,
+    keys_cmd,
     node_cmd,
     profile_cmd,
     quarantine_cmd,
@@ -34,6 +35,7 @@ app.add_typer(replication_cmd.app, name="replication", help="How copies move bet
 app.add_typer(resident_cmd.app, name="resident", help="Where residents live, and their moves.")
 app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
+app.add_typer(keys_cmd.app, name="keys", help="What a node's store is sealed with.")
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)

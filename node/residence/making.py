@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 
 from hierarchy_config.hierarchy import Hierarchy
 from node.clock import Clock, Ids
-from node.residence.proposals import PayloadSealer
-from node.residence.residence import Residence
+from node.residence.residence import Residence, ResidenceSealers
 from node.residence.seal import KeyedSeal
 from node.security.folders import NodeFolder
+<<<<<<< HEAD
 from node.security.identity import KeyJudge
+=======
+from node.security.sealing import DataKeys
+>>>>>>> t-keys
 from node.storage import Storage
 from node.storage.tables import RESIDENCE
 from node.transit import FolderKeys, NodeVerifier
@@ -24,7 +27,7 @@ def residence_of(
     storage: Storage,
     hierarchy: Hierarchy,
     *,
-    sealer: PayloadSealer,
+    keys: DataKeys,
     clock: Clock,
     revoked: KeyJudge | None = None,
 ) -> Residence:
@@ -38,6 +41,6 @@ def residence_of(
         storage.context,
         RESIDENCE,
         seal=KeyedSeal(FolderKeys(folder.tls), verifier),
-        sealer=sealer,
+        sealers=ResidenceSealers(keys.of(RESIDENCE.proposals.name), keys.of(RESIDENCE.pieces.name)),
         ids=Ids(clock, os.urandom),
     )

@@ -6,6 +6,7 @@ SecurityError
 ├── SuiteUnknownError         no such suite of algorithms
 ├── KeyFileError
 │   ├── KeyFileExposedError   others on the machine can read it
+│   ├── KeyFileOwnerError     it is another user's, who can exchange it
 │   └── KeyFileExistsError    a key is never written over
 ├── PeerIdentityError         a certificate does not say who its holder is
 │   └── PeerRevokedError      it does, and a key in its chain is revoked
@@ -24,6 +25,7 @@ __all__ = [
     "KeyFileError",
     "KeyFileExistsError",
     "KeyFileExposedError",
+    "KeyFileOwnerError",
     "PeerIdentityError",
     "PeerRevokedError",
     "SealBrokenError",
@@ -77,6 +79,16 @@ class KeyFileExposedError(KeyFileError):
 
     code = "KEY_FILE_EXPOSED"
     default_hint = "Run `chmod 600` on the file, and replace the key if others had access."
+
+
+class KeyFileOwnerError(KeyFileError):
+    """A key file belongs to another user of the machine, who can read and exchange it."""
+
+    code = "KEY_FILE_OWNER"
+    default_hint = (
+        "Run the command as the user whom the data folder belongs to, or `chown` the file to the"
+        " user the node runs as; replace the key if others had access."
+    )
 
 
 class KeyFileExistsError(KeyFileError):

@@ -101,6 +101,11 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.InvitationService/WithdrawInvitation": _OPERATOR,
         "/fenhe.node.v1.RevocationService/Revoke": _OPERATOR,
         "/fenhe.node.v1.RevocationService/ListRevoked": _OPERATOR,
+        "/fenhe.node.v1.KeysService/Status": _OPERATOR,
+        "/fenhe.node.v1.KeysService/Rotate": _OPERATOR,
+        "/fenhe.node.v1.KeysService/EscrowStatus": _OPERATOR,
+        # Two operators have to ask (node/keys/recovery.py).
+        "/fenhe.node.v1.KeysService/Recover": _OPERATOR,
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,

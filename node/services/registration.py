@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from node.joining.room import JoiningRoom
+from node.keys.room import KeysRoom
 from node.links import LinkHub
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
@@ -20,6 +21,7 @@ from node.revocation.room import RevocationRoom
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.joining import InvitationServicer
+from node.services.keys import KeysServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
 from node.services.operations import ReplicationServicer
@@ -36,6 +38,7 @@ from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     bundles_pb2_grpc,
     joining_pb2_grpc,
+    keys_pb2_grpc,
     maintenance_pb2_grpc,
     node_pb2_grpc,
     operations_pb2_grpc,
@@ -53,6 +56,7 @@ SERVICE_NAMES: Final = (
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
+    "fenhe.node.v1.KeysService",
     "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.BundleService",
     "fenhe.node.v1.InvitationService",
@@ -81,6 +85,7 @@ class Servicers:
     reconcile: ReconcileRoom
     joining: JoiningRoom
     revocation: RevocationRoom
+    keys: KeysRoom
     utc: Callable[[], datetime]
 
 
@@ -110,6 +115,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     revocation_pb2_grpc.add_RevocationServiceServicer_to_server(
         RevocationServicer(servicers.revocation.desk), server
     )
+    keys_pb2_grpc.add_KeysServiceServicer_to_server(KeysServicer(servicers.keys), server)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )

@@ -61,6 +61,11 @@ class Action(StrEnum):
     JOIN = "join"
     LEND = "lend"
     REVOKE = "revoke"
+    ROTATE = "rotate"
+    DESTROY = "destroy"
+    DEPOSIT = "deposit"
+    APPROVE = "approve"
+    RECOVER = "recover"
 
 
 class Outcome(StrEnum):

@@ -158,10 +158,15 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A wrapped data key and whether it seals ("current") or only opens ("retired")."""
+    """A wrapped data key, what it is for, and if it seals ("current") or only opens ("retired").
+
+    `seals`: how often it has sealed, about.
+    """
 
     key_id: str
     suite: str
     wrapped: bytes
     created_at: str
     state: str
+    purpose: str = ""
+    seals: int = 0

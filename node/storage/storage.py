@@ -111,7 +111,10 @@ class Storage:
             blind_index=blind_index,
             changelog=changelog,
             quarantine=Quarantine(
-                CHANGELOG, node_id=node_id, sealer=sealer, random_bytes=random_bytes
+                CHANGELOG,
+                node_id=node_id,
+                sealer=sealer.of(CHANGELOG.quarantine.name),
+                random_bytes=random_bytes,
             ),
             links=LinkState(CHANGELOG),
             clock=clock,
@@ -124,7 +127,7 @@ class Storage:
                 node_id=node_id,
                 hierarchy=hierarchy,
                 changelog=changelog,
-                sealer=sealer,
+                sealer=sealer.of(TRANSIT.out.name),
                 clock=clock,
                 ids=ids,
             ),

@@ -27,6 +27,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 from node.joining.tables import define_joining
+from node.keys.tables import define_keys
 from node.residence.tables import define_residence
 from node.revocation.tables import define_revocation
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
@@ -40,6 +41,7 @@ __all__ = [
     "CHANGELOG",
     "DATA_KEYS",
     "INVITATIONS",
+    "KEYS",
     "METADATA",
     "REGION_EPOCHS",
     "REPLICATED",
@@ -188,6 +190,10 @@ DATA_KEYS: Final = _table(
     Column("wrapped", LargeBinary, nullable=False),
     Column("created_at", ascii_text(24), nullable=False),
     Column("state", ascii_text(16), nullable=False),
+    # The table it seals; empty: everything that has no key of its own.
+    Column("purpose", ascii_text(32), nullable=False, server_default=""),
+    # An estimate: what was sealed in the last minute before a crash is not in it.
+    Column("seals", BigInteger, nullable=False, server_default="0"),
 )
 
 SCOPE_HOMES: Final = _table(
@@ -229,3 +235,6 @@ REVOCATION: Final = define_revocation(METADATA)
 
 INVITATIONS: Final = define_joining(METADATA)
 """Who may join as a child of this node, with which code, and who has (node/joining)."""
+
+KEYS: Final = define_keys(METADATA)
+"""Re-sealing under way, and children's escrow (node/keys)."""

@@ -18,6 +18,7 @@ def upgrade() -> None:
     """Add to the schema; every row stays as it is."""
     _joining()
     _revocation()
+    _keys()
 
 
 def _joining() -> None:
@@ -70,6 +71,43 @@ def _revocation() -> None:
         sa.Column("first_seen_at", sa.BigInteger, nullable=False),
         **_utf8_options(),
     )
+def _keys() -> None:
+    """A data key a table, what is re-sealed under new ones, and the escrow of children's keys."""
+    purpose = sa.Column("purpose", _ascii(32), nullable=False, server_default="")
+    op.add_column("data_keys", purpose)
+    seals = sa.Column("seals", sa.BigInteger, nullable=False, server_default="0")
+    op.add_column("data_keys", seals)
+    op.create_table(
+        "key_work",
+        sa.Column("place", _ascii(32), primary_key=True),
+        sa.Column("state", _ascii(16), nullable=False),
+        sa.Column("position", _ascii(255), nullable=False),
+        sa.Column("resealed", sa.BigInteger, nullable=False),
+        sa.Column("unreadable", sa.BigInteger, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("finished_at", sa.BigInteger),
+        **_utf8_options(),
+    )
+    op.create_table(
+        "key_escrow",
+        sa.Column("node_id", _ascii(16), primary_key=True),
+        sa.Column("letter", _blob(), nullable=False),
+        sa.Column("key_set", _ascii(64), nullable=False),
+        sa.Column("sealed_to", _ascii(64), nullable=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+        **_utf8_options(),
+    )
+    op.create_table(
+        "key_recoveries",
+        sa.Column("number", _row_number(), primary_key=True, autoincrement=True),
+        sa.Column("node_id", _ascii(16), nullable=False),
+        sa.Column("principal", _ascii(200), nullable=False),
+        sa.Column("asked_at", sa.BigInteger, nullable=False),
+        sa.Column("used_at", sa.BigInteger),
+        sa.Column("told_at", sa.BigInteger),
+        **_utf8_options(),
+    )
+    op.create_index("ix_key_recoveries_node_id", "key_recoveries", ["node_id", "used_at"])
 
 
 def _blob() -> sa.types.TypeEngine[bytes]:
