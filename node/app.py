@@ -107,6 +107,8 @@ class Node:
             ("letters", parts.transit.service.run),
             ("moves", parts.residence.run),
             ("comparison", partial(parts.reconcile.run, metrics)),
+            ("audit anchors", parts.auditing.keeper.run),
+            ("audit figures", partial(parts.auditing.run, metrics)),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work))

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from node.auditing.room import AuditRoom
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
 from node.foundations import Foundations, utc_now
@@ -29,6 +30,7 @@ from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.region import RegionGround, RegionRoom, lay_ground
 from node.residence.room import ResidenceRoom
+from node.services.auditing import AuditServicer, standing_out
 from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
 from node.services.operations import ReplicationServicer
@@ -61,6 +63,7 @@ class Parts:
     residence: ResidenceRoom
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    auditing: AuditRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -138,6 +141,8 @@ class Assembly:
         reconcile = ReconcileRoom(
             base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
         )
+        auditing = await loop.run_in_executor(threads, self._auditing, store, hub, disk, ground)
+        watch.audit = auditing.alarms
         return Parts(
             store,
             pump,
@@ -152,6 +157,7 @@ class Assembly:
             residence,
             reconcile,
             joining,
+            auditing,
             disk,
             threads,
             started_ms,
@@ -169,6 +175,23 @@ class Assembly:
             clock=self._clock,
             address=self._address,
         )
+
+    def _auditing(
+        self, store: OpenStore, hub: LinkHub, disk: DiskGuard, ground: RegionGround
+    ) -> AuditRoom:
+        room = AuditRoom(
+            self._base,
+            store,
+            hub,
+            disk,
+            threads=self.threads("audit", 2),
+            clock=self._clock,
+            utc=lambda: utc_now(self._clock),
+            former=ground.former,
+        )
+        room.begin()
+        self._exit.push_async_callback(room.end)
+        return room
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(
@@ -203,6 +226,7 @@ class Assembly:
             parts.watch.book,
             lambda: parts.seeding.pruner.standing,
             parts.ground.epochs.decided_after,
+            lambda: standing_out(parts.auditing),
         )
         return Servicers(
             self._desk(parts),
@@ -216,6 +240,7 @@ class Assembly:
             parts.transit.where,
             parts.reconcile,
             parts.joining,
+            AuditServicer(parts.auditing),
             lambda: utc_now(clock),
         )
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from hierarchy_config import NodeId, load_region
 from node.backup.chains import Held, Shelf
 from node.backup.chunks import ChunkSeal, Step, encoded
 from node.backup.delta import Touched, changed_steps, marks_of, touched_rows, whole_steps
@@ -27,11 +28,13 @@ from node.clock import Clock, RandomBytes, format_ms
 from node.errors import DataFolderInUseError, SettingsError
 from node.guards import folder_locked
 from node.opening import database_url
+from node.security.caller import local_operator
 from node.security.folders import NodeFolder
 from node.security.key_files import load_key
 from node.security.sealing import DataKeys, WrappedKey
 from node.settings import NodeSettings, load_settings
 from node.storage import CHANGELOG, EngineLimits, open_engine
+from node.storage.audit import Action, Auditor, Deed, Outcome
 from node.storage.migrations import head_revision, revision_of
 from replication.changelog import ChangeLog, CounterSequencer, LogReaders, write_transaction
 
@@ -139,6 +142,8 @@ class _Making:
         held, _ = self._shelf.held(None)
         number = held[-1].manifest.number + 1 if held else 1
         revision = revision_of(self._engine)
+        if revision == head_revision():
+            self._audit(number)
         with consistent_view(self._engine) as connection:
             snapshot = Snapshot.of(connection)
             life = _life(snapshot)
@@ -181,6 +186,15 @@ class _Making:
             with write_transaction(self._engine) as connection:
                 LogReaders(CHANGELOG).save(connection, READER, life.head)
         return manifest
+
+    def _audit(self, number: int) -> None:
+        """Write down that everything is about to leave the node, sealed."""
+        node_id = NodeId(self._settings.node_id)
+        hierarchy = load_region(self._data_dir / self._settings.region)
+        caller = local_operator(node_id, hierarchy, "backup")
+        deed = Deed(Action.BACKUP, "store", Outcome.DONE, 0, object_id=str(number))
+        with write_transaction(self._engine) as connection:
+            Auditor(self._clock).write(connection, caller, deed)
 
     def _base(self, life: _Life, revision: str | None, full: bool) -> tuple[Held | None, str]:
         """What the new backup rests on; None with the reason: it is full."""

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
+from node.auditing.tables import define_auditing
 from node.joining.tables import define_joining
 from node.residence.tables import define_residence
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
@@ -35,6 +36,7 @@ from replication.changelog.tables import ascii_text, blob, define_tables, row_nu
 __all__ = [
     "APPLIED_REQUESTS",
     "AUDIT",
+    "AUDITING",
     "AUDIT_CHAIN",
     "CHANGELOG",
     "DATA_KEYS",
@@ -168,7 +170,11 @@ AUDIT: Final = _table(
     Column("prev_hash", ascii_text(64), nullable=True),
     Column("hash", ascii_text(64), nullable=True),
     Index("uq_audit_chain_position", "chain_position", unique=True),
-    Index("ix_audit_resident_id", "resident_id"),
+    # What is searched by, each with the time behind it: answers come newest first.
+    Index("ix_audit_at", "at"),
+    Index("ix_audit_resident_id", "resident_id", "at"),
+    Index("ix_audit_principal", "principal", "at"),
+    Index("ix_audit_action", "action", "at"),
 )
 
 AUDIT_CHAIN: Final = _table(
@@ -224,3 +230,6 @@ RESIDENCE: Final = define_residence(METADATA)
 
 INVITATIONS: Final = define_joining(METADATA)
 """Who may join as a child of this node, with which code, and who has (node/joining)."""
+
+AUDITING: Final = define_auditing(METADATA)
+"""Signed heads of the audit's chain, anchored here and elsewhere (node/auditing)."""
