@@ -142,8 +142,6 @@ class _Making:
         held, _ = self._shelf.held(None)
         number = held[-1].manifest.number + 1 if held else 1
         revision = revision_of(self._engine)
-        if revision == head_revision():
-            self._audit(number)
         with consistent_view(self._engine) as connection:
             snapshot = Snapshot.of(connection)
             life = _life(snapshot)
@@ -181,6 +179,8 @@ class _Making:
         place, top = self._shelf.place, f"{self._settings.node_id}/{folder}"
         if len(place.files(top)) != len(digests):
             raise BackupDamagedError(f"{top} was changed by another while it was written")
+        if revision == head_revision():
+            self._audit(number)
         place.write(f"{top}/{MANIFEST}", sealed(manifest, keys))
         if revision == head_revision():
             with write_transaction(self._engine) as connection:
@@ -188,7 +188,7 @@ class _Making:
         return manifest
 
     def _audit(self, number: int) -> None:
-        """Write down that everything is about to leave the node, sealed."""
+        """Write down that everything has left the node, sealed: without this it is not listed."""
         node_id = NodeId(self._settings.node_id)
         hierarchy = load_region(self._data_dir / self._settings.region)
         caller = local_operator(node_id, hierarchy, "backup")
