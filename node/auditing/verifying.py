@@ -8,7 +8,7 @@ anchor beyond that names entries that a restore left behind, which is said and i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -33,6 +33,7 @@ _ASK_MS: Final = 60_000
 _KEPT_LIMIT: Final = 4000
 _ANCHORS_MAX: Final = 500
 _TELL_EVERY: Final = 20_000
+_BREAKS_MAX: Final = 20
 _OBJECT: Final = "audit"
 
 Told = Callable[[int], Coroutine[Any, Any, None]]
@@ -97,6 +98,16 @@ class Report:
         return bool(self.compared) and not any(each.asked for each in self.compared)
 
 
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What the walk over the chain saw. `is_whole`: it came to the end, not to a break."""
+
+    hashes: Mapping[int, str]
+    end: int
+    is_whole: bool
+    lives: tuple[Life, ...]
+
+
 class AuditVerifier:
     """Verifies this node's audit."""
 
@@ -157,8 +168,9 @@ class AuditVerifier:
                 if each.store_epoch <= epoch
             )
             broken = self._g.auditor.verify(connection, seen)
+            walk = _Walk(hashes, last.position, broken is None, lives)
             for compared, given in by_holder.values():
-                self._judge(connection, compared, given, hashes, (last.position, lives))
+                self._judge(connection, compared, given, walk)
             covered = max((c.newest for c, _ in by_holder.values() if not c.breaks), default=0)
             return Report(
                 last.position,
@@ -175,13 +187,13 @@ class AuditVerifier:
         connection: Connection,
         compared: Compared,
         given: Sequence[KeptAnchor],
-        hashes: dict[int, str],
-        chain: tuple[int, tuple[Life, ...]],
+        walk: _Walk,
     ) -> None:
         """Compare with one holder's anchors, the earliest first."""
-        end, lives = chain
         sure, line = 0, max((kept.anchor.line for kept in given), default=1)
         for kept in sorted(given, key=lambda each: each.head.end.position):
+            if len(compared.breaks) >= _BREAKS_MAX:
+                return
             position = kept.head.end.position
             accepted = kept.anchor.line < line
             try:
@@ -194,17 +206,18 @@ class AuditVerifier:
                 compared.breaks.append(fault)
                 continue
             compared.anchors += 1
-            bound = bound_of(lives, kept.head.store_epoch)
-            if not _knows_lives(kept, lives):
+            bound = bound_of(walk.lives, kept.head.store_epoch)
+            if not _knows_lives(kept, walk.lives):
                 fault = AnchorBreak(AnchorFault.REWRITTEN, sure + 1, position, accepted)
                 compared.breaks.append(fault)
             elif bound is not None and position > bound:
                 compared.lost = max(compared.lost, position - bound)
-            elif hashes.get(position) == kept.head.end.hash:
+            elif walk.hashes.get(position) == kept.head.end.hash:
                 sure = position
                 compared.newest = max(compared.newest, position)
-            elif position > end:
-                compared.breaks.append(AnchorBreak(AnchorFault.CUT, end + 1, position, accepted))
+            elif position > walk.end and walk.is_whole:
+                fault = AnchorBreak(AnchorFault.CUT, walk.end + 1, position, accepted)
+                compared.breaks.append(fault)
             else:
                 fault = AnchorBreak(AnchorFault.REWRITTEN, sure + 1, position, accepted)
                 compared.breaks.append(fault)

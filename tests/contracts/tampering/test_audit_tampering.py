@@ -291,7 +291,7 @@ def test_no_kill_of_either_node_is_taken_for_a_change(place: Place) -> None:
         try:
             victim.restart(Dying(victim.engine, source, source.randint(1, 9)))
             for _ in range(source.randint(1, 3)):
-                place.village.read(*(str(uuid.uuid4()) for _ in range(source.randint(0, 4))))
+                place.village.read(*(str(uuid.uuid4()) for _ in range(source.randint(1, 4))))
                 place.village.anchor()
                 place.clock.pass_ms(source.choice((1_000, 60_000, 3_600_000)))
         except KilledError:
