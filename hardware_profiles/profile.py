@@ -96,6 +96,8 @@ class HardwareProfile(_Model):
     log_keep_mb: Megabytes = 1024
     log_keep_days: Annotated[int, _whole(1, 3650)] = 30
 
+    audit_unanchored_hours: Annotated[int, _whole(4, 87_600)] = 48
+
     mariadb: MariadbProfile
 
     @property

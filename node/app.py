@@ -117,6 +117,8 @@ class Node:
             ("comparison", partial(parts.reconcile.run, metrics)),
             ("keys", parts.keys.run),
             ("escrow", parts.keys.run_escrow),
+            ("audit anchors", parts.auditing.keeper.run),
+            ("audit figures", partial(parts.auditing.run, metrics)),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work), name)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hierarchy_config import NodeId
+from node.auditing.room import AuditRoom
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
 from node.foundations import Foundations, utc_now
@@ -32,6 +33,7 @@ from node.recovery import SeedingRoom
 from node.region import RegionGround, RegionRoom, lay_ground
 from node.residence.room import ResidenceRoom
 from node.revocation.room import RevocationRoom
+from node.services.auditing import AuditServicer, standing_out
 from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
 from node.services.operations import ReplicationServicer
@@ -67,6 +69,7 @@ class Parts:
     joining: JoiningRoom
     revocation: RevocationRoom
     keys: KeysRoom
+    auditing: AuditRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -158,6 +161,8 @@ class Assembly:
         reconcile = ReconcileRoom(
             base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
         )
+        auditing = await loop.run_in_executor(threads, self._auditing, store, hub, disk, ground)
+        watch.audit = auditing.alarms
         return Parts(
             store,
             pump,
@@ -174,6 +179,7 @@ class Assembly:
             joining,
             revocation,
             keys,
+            auditing,
             disk,
             threads,
             started_ms,
@@ -223,6 +229,23 @@ class Assembly:
             disk_is_full=disk.is_full,
         )
 
+    def _auditing(
+        self, store: OpenStore, hub: LinkHub, disk: DiskGuard, ground: RegionGround
+    ) -> AuditRoom:
+        room = AuditRoom(
+            self._base,
+            store,
+            hub,
+            disk,
+            threads=self.threads("audit", 2),
+            clock=self._clock,
+            utc=lambda: utc_now(self._clock),
+            former=ground.former,
+        )
+        room.begin()
+        self._exit.push_async_callback(room.end)
+        return room
+
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(
             store.engine,
@@ -257,6 +280,7 @@ class Assembly:
             parts.watch.book,
             lambda: parts.seeding.pruner.standing,
             parts.ground.epochs.decided_after,
+            lambda: standing_out(parts.auditing),
         )
         return Servicers(
             self._desk(parts),
@@ -272,6 +296,7 @@ class Assembly:
             parts.joining,
             parts.revocation,
             parts.keys,
+            AuditServicer(parts.auditing),
             lambda: utc_now(clock),
         )
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from hierarchy_config import NodeId, load_region
 from node.backup.chains import Held, Shelf
 from node.backup.chunks import ChunkSeal, Step, encoded
 from node.backup.delta import Touched, changed_steps, marks_of, touched_rows, whole_steps
@@ -30,10 +31,15 @@ from node.keys.node_key import find_node_key
 from node.keys.opening import keys_of
 from node.keys.service import service_of
 from node.opening import database_url
+from node.security.caller import local_operator
 from node.security.folders import NodeFolder
 from node.settings import NodeSettings, load_settings
 from node.storage import CHANGELOG, EngineLimits, open_engine
+<<<<<<< HEAD
 from node.storage.data_keys import StoredKeys, wrapped_of
+=======
+from node.storage.audit import Action, Auditor, Deed, Outcome
+>>>>>>> t-auditing
 from node.storage.migrations import head_revision, revision_of
 from replication.changelog import ChangeLog, CounterSequencer, LogReaders, write_transaction
 
@@ -179,11 +185,22 @@ class _Making:
         place, top = self._shelf.place, f"{self._settings.node_id}/{folder}"
         if len(place.files(top)) != len(digests):
             raise BackupDamagedError(f"{top} was changed by another while it was written")
+        if revision == head_revision():
+            self._audit(number)
         place.write(f"{top}/{MANIFEST}", sealed(manifest, keys))
         if revision == head_revision():
             with write_transaction(self._engine) as connection:
                 LogReaders(CHANGELOG).save(connection, READER, life.head)
         return manifest
+
+    def _audit(self, number: int) -> None:
+        """Write down that everything has left the node, sealed: without this it is not listed."""
+        node_id = NodeId(self._settings.node_id)
+        hierarchy = load_region(self._data_dir / self._settings.region)
+        caller = local_operator(node_id, hierarchy, "backup")
+        deed = Deed(Action.BACKUP, "store", Outcome.DONE, 0, object_id=str(number))
+        with write_transaction(self._engine) as connection:
+            Auditor(self._clock).write(connection, caller, deed)
 
     def _base(self, life: _Life, revision: str | None, full: bool) -> tuple[Held | None, str]:
         """What the new backup rests on; None with the reason: it is full."""

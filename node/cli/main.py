@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from node.cli import (
+    audit_cmd,
     backup_cmd,
     demo_cmd,
     hierarchy_cmd,
@@ -35,7 +36,11 @@ app.add_typer(replication_cmd.app, name="replication", help="How copies move bet
 app.add_typer(resident_cmd.app, name="resident", help="Where residents live, and their moves.")
 app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
+<<<<<<< HEAD
 app.add_typer(keys_cmd.app, name="keys", help="What a node's store is sealed with.")
+=======
+app.add_typer(audit_cmd.app, name="audit", help="Who did what to whose data, and its proof.")
+>>>>>>> t-auditing
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToDict
 
+import protos.fenhe.node.v1.auditing_pb2 as audit_pb
 import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config import NodeId, load_region, shipped_region
 from hierarchy_config.errors import Fault
@@ -29,6 +30,8 @@ app = typer.Typer(no_args_is_help=True)
 recover_cmd.add_to(app)
 joining_cmd.add_to(app)
 revocation_cmd.add_to(app)
+
+_HOUR_MS = 3_600_000
 
 DataDir = Annotated[
     Path, typer.Option("--data", envvar="FENHE_DATA", help="The node's data folder.")
@@ -239,8 +242,21 @@ def _show_state(response: pb.StatusResponse) -> None:
             f"Region epoch {response.config_epoch_decided} is decided and not in force here yet "
             "(fenhe hierarchy history, at the root)."
         )
+    _show_audit(response.audit)
     if response.recovering:
         errors.print("Recovering: amendments and retractions wait (fenhe node recover --status).")
+
+
+def _show_audit(audit: audit_pb.AuditStanding) -> None:
+    """How the audit stands, if the node says so."""
+    if not audit.state:
+        return
+    out.print(f"Audit at {audit.position}, {audit.state.replace('_', ' ')}.")
+    if audit.unanchored_ms >= _HOUR_MS:
+        errors.print(
+            f"No other node holds the audit's end, for {audit.unanchored_ms // _HOUR_MS} h "
+            "(docs/settings.md, audit_unanchored_hours)."
+        )
 
 
 def _show_links(response: pb.StatusResponse) -> None:

@@ -54,6 +54,7 @@ _QUESTIONS = _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.OPERATOR)
 _EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
 _STAFF = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
 _OPERATOR = _rule(Relation.HERE, CallerKind.OPERATOR)
+_AUDIT = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
 _REFLECTION = _rule(Relation.HERE, CallerKind.OPERATOR, CallerKind.STAFF)
 
 METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
@@ -77,6 +78,12 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.NodeService/Status": _rule(
             Relation.HERE, *(set(CallerKind) - {CallerKind.EXECUTOR})
         ),
+        # Of staff, only those in the role of auditor (node/services/auditing.py).
+        "/fenhe.node.v1.AuditService/SearchAudit": _AUDIT,
+        "/fenhe.node.v1.AuditService/AboutResident": _AUDIT,
+        "/fenhe.node.v1.AuditService/VerifyAudit": _AUDIT,
+        "/fenhe.node.v1.AuditService/ExportAudit": _AUDIT,
+        "/fenhe.node.v1.AuditService/AcceptAudit": _OPERATOR,
         "/fenhe.node.v1.MaintenanceService/Verify": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/Status": _CARE,
         "/fenhe.node.v1.ReplicationService/ListQuarantine": _OPERATOR,

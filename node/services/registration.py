@@ -18,6 +18,7 @@ from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.revocation.room import RevocationRoom
+from node.services.auditing import AuditServicer
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.joining import InvitationServicer
@@ -36,6 +37,7 @@ from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
+    auditing_pb2_grpc,
     bundles_pb2_grpc,
     joining_pb2_grpc,
     keys_pb2_grpc,
@@ -57,6 +59,7 @@ SERVICE_NAMES: Final = (
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
     "fenhe.node.v1.KeysService",
+    "fenhe.node.v1.AuditService",
     "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.BundleService",
     "fenhe.node.v1.InvitationService",
@@ -86,11 +89,13 @@ class Servicers:
     joining: JoiningRoom
     revocation: RevocationRoom
     keys: KeysRoom
+    auditing: AuditServicer
     utc: Callable[[], datetime]
 
 
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
     """Add every service; returns the health servicer, which is told about the shutdown."""
+    note = servicers.desk.storage.note
     records = RecordServicer(servicers.desk, servicers.where)
     care_pb2_grpc.add_RecordServiceServicer_to_server(records, server)
     residents = ResidentServicer(servicers.desk)
@@ -101,14 +106,15 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     region_pb2_grpc.add_RegionServiceServicer_to_server(servicers.region, server)
     residence_pb2_grpc.add_ResidenceServiceServicer_to_server(servicers.residence, server)
     bundles_pb2_grpc.add_BundleServiceServicer_to_server(
-        BundleServicer(servicers.seeding.stick), server
+        BundleServicer(servicers.seeding.stick, note), server
     )
     recovery_pb2_grpc.add_RecoveryServiceServicer_to_server(
-        RecoveryServicer(servicers.seeding), server
+        RecoveryServicer(servicers.seeding, note), server
     )
     maintenance_pb2_grpc.add_MaintenanceServiceServicer_to_server(
-        MaintenanceServicer(servicers.reconcile), server
+        MaintenanceServicer(servicers.reconcile, note), server
     )
+    auditing_pb2_grpc.add_AuditServiceServicer_to_server(servicers.auditing, server)
     joining_pb2_grpc.add_InvitationServiceServicer_to_server(
         InvitationServicer(servicers.joining.desk), server
     )

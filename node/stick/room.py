@@ -68,6 +68,13 @@ class StickRoom:
         """Where a file that is being imported may lie."""
         return self._base.paths.data
 
+    @property
+    def neighbours(self) -> frozenset[NodeId]:
+        """The parent and the children."""
+        hierarchy, here = self._base.hierarchy, self._base.node_id
+        parent = hierarchy.parent(here)
+        return frozenset((*hierarchy.children(here), *((parent,) if parent else ())))
+
     def export(self, peer: NodeId, bytes_max: int = 0) -> Iterator[bytes]:
         """The bundle for a neighbour, piece by piece.
 

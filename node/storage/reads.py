@@ -130,6 +130,8 @@ class Reader:
     def timeline(self, caller: Caller, resident_id: str, *, size: int, token: str) -> Page:
         """See Storage.timeline."""
         size = min(max(size, 1), _PAGE_MAX)
+        if token:
+            self._store.auditor.gate.refuse_bulk()
         scope = self._store.scopes.parameters(caller)
         named = named_id(resident_id)
         before = _decode_token(token, resident_id)

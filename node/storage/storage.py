@@ -237,6 +237,7 @@ class Storage:
 
         Raises:
             PageTokenError: The token is not of this resident's timeline.
+            AuditUnanchoredError: It is a further page, and the audit cannot be relied on now.
         """
         return self._reader.timeline(caller, resident_id, size=size, token=token)
 
@@ -403,9 +404,16 @@ class Storage:
             caller: Who asks, under which node's authority, and why.
             dataset: Of the dictionary of datasets.
             query_id: The asker's; kept if it is 16 hexadecimal digits, since it may come from afar.
+
+        Raises:
+            AuditUnanchoredError, AuditReadsStoppedError: The audit cannot be relied on now.
         """
+        self._store.auditor.gate.refuse_bulk()
         known = query_id if _QUERY_ID.fullmatch(query_id) else None
-        deed = Deed(Action.QUESTION, dataset, Outcome.DONE, 0, object_id=known)
+        self.note(caller, Deed(Action.QUESTION, dataset, Outcome.DONE, 0, object_id=known))
+
+    def note(self, caller: Caller, deed: Deed) -> None:
+        """Audit a deed before it is done. Durable on return."""
         self._store.transactions.write(
             lambda connection: self._store.auditor.write(connection, caller, deed)
         )

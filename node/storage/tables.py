@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
+from node.auditing.tables import define_auditing
 from node.joining.tables import define_joining
 from node.keys.tables import define_keys
 from node.residence.tables import define_residence
@@ -37,6 +38,7 @@ from replication.changelog.tables import ascii_text, blob, define_tables, row_nu
 __all__ = [
     "APPLIED_REQUESTS",
     "AUDIT",
+    "AUDITING",
     "AUDIT_CHAIN",
     "CHANGELOG",
     "DATA_KEYS",
@@ -172,7 +174,11 @@ AUDIT: Final = _table(
     Column("prev_hash", ascii_text(64), nullable=True),
     Column("hash", ascii_text(64), nullable=True),
     Index("uq_audit_chain_position", "chain_position", unique=True),
-    Index("ix_audit_resident_id", "resident_id"),
+    # What is searched by, each with the time behind it: answers come newest first.
+    Index("ix_audit_at", "at"),
+    Index("ix_audit_resident_id", "resident_id", "at"),
+    Index("ix_audit_principal", "principal", "at"),
+    Index("ix_audit_action", "action", "at"),
 )
 
 AUDIT_CHAIN: Final = _table(
@@ -238,3 +244,5 @@ INVITATIONS: Final = define_joining(METADATA)
 
 KEYS: Final = define_keys(METADATA)
 """Re-sealing under way, and children's escrow (node/keys)."""
+AUDITING: Final = define_auditing(METADATA)
+"""Signed heads of the audit's chain, anchored here and elsewhere (node/auditing)."""

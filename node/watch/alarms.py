@@ -41,6 +41,10 @@ class AlarmKind(StrEnum):
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
     ITEMS_ASIDE = "ITEMS_ASIDE"
+    AUDIT_UNANCHORED = "AUDIT_UNANCHORED"
+    AUDIT_CONTRADICTED = "AUDIT_CONTRADICTED"
+    AUDIT_LOST = "AUDIT_LOST"
+    AUDIT_RESERVE = "AUDIT_RESERVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Look:
     """What was seen at one moment.
 
     `disk_room`: free space over the watermark below which writes are refused; 1.0 is at it.
-    `aside`: how many items cannot be read or handled, by kind.
+    `aside`: how many items cannot be read or handled, by kind. `audit`: what node/auditing found.
     """
 
     now_ms: int
@@ -69,6 +73,7 @@ class Look:
     certificate_ends: datetime
     letters: Sequence[Unanswered] = ()
     aside: Mapping[str, int] = field(default_factory=dict)
+    audit: Sequence[Alarm] = ()
 
 
 @dataclass(slots=True)
@@ -125,6 +130,7 @@ class AlarmBook:
         yield from _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
+        yield from look.audit
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]

@@ -67,7 +67,13 @@ class WatchRoom:
         self._lock = threading.Lock()
         self._gauges: WatchGauges | None = None
         self.node_id = base.node_id
+<<<<<<< HEAD
         self.figures = figures
+=======
+        self.audit: Callable[[], Sequence[Alarm]] = tuple
+        """Asked at each look for what is wrong with the audit (node/auditing)."""
+        self.figures = Figures(base.node_id, base.hierarchy, store.engine, hub, clock)
+>>>>>>> t-auditing
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
         self.desk = store.storage.desk
         self.notify = notify
@@ -122,6 +128,7 @@ class WatchRoom:
                 self._certificate_ends(),
                 letters,
                 aside,
+                self.audit(),
             )
         )
         return Seen(links, causes, letters, aside)

@@ -19,6 +19,7 @@ def upgrade() -> None:
     _joining()
     _revocation()
     _keys()
+    _auditing()
 
 
 def _joining() -> None:
@@ -111,6 +112,75 @@ def _keys() -> None:
 
 
 def _blob() -> sa.types.TypeEngine[bytes]:
+def _auditing() -> None:
+    """Anchors of the audit, and indexes by which it is searched."""
+    op.create_table(
+        "audit_anchors",
+        sa.Column("node_id", _ascii(16), primary_key=True),
+        sa.Column("holder", _ascii(16), primary_key=True),
+        sa.Column("line", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("store_epoch", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("hash", _ascii(64), nullable=False),
+        sa.Column("head", sa.LargeBinary(1024), nullable=False),
+        sa.Column("head_signature", sa.LargeBinary(128), nullable=False),
+        sa.Column("head_key", _ascii(64), nullable=False),
+        sa.Column("anchor", sa.LargeBinary(1024), nullable=False),
+        sa.Column("anchor_signature", sa.LargeBinary(128), nullable=False),
+        sa.Column("anchor_key", _ascii(64), nullable=False),
+        sa.Column("anchored_at", sa.BigInteger, nullable=False),
+        sa.Column("grade", sa.Integer, nullable=False),
+        **_utf8_options(),
+    )
+    op.create_index("ix_audit_anchors_thin", "audit_anchors", ["grade", "anchored_at"])
+    op.create_table(
+        "audit_signers",
+        sa.Column("key_id", _ascii(64), primary_key=True),
+        sa.Column("node_id", _ascii(16), nullable=False),
+        sa.Column("chain", _long_bytes(), nullable=False),
+        **_utf8_options(),
+    )
+    op.create_table(
+        "audit_epochs",
+        sa.Column("store_epoch", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("hash", _ascii(64), nullable=False),
+        sa.Column("began_at", sa.BigInteger, nullable=False),
+        **_utf8_options(),
+    )
+    op.create_table(
+        "audit_findings",
+        sa.Column("number", _row_number(), primary_key=True, autoincrement=True),
+        sa.Column("node_id", _ascii(16), nullable=False),
+        sa.Column("kind", _ascii(16), nullable=False),
+        sa.Column("store_epoch", sa.BigInteger, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("entries", sa.BigInteger, nullable=False),
+        sa.Column("expected", _ascii(64), nullable=False),
+        sa.Column("found", _ascii(64), nullable=False),
+        sa.Column("head", sa.LargeBinary(1024), nullable=False),
+        sa.Column("head_signature", sa.LargeBinary(128), nullable=False),
+        sa.Column("head_key", _ascii(64), nullable=False),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("accepted_at", sa.BigInteger),
+        sa.Column("accepted_by", _ascii(200)),
+        sa.Column("reason", _audit_words(200)),
+        **_utf8_options(),
+    )
+    op.create_index("ix_audit_findings_node_id", "audit_findings", ["node_id", "accepted_at"])
+    # Each ends with the time, by which a search is ordered: no search reads the table.
+    op.drop_index("ix_audit_resident_id", "audit")
+    op.create_index("ix_audit_at", "audit", ["at"])
+    for name in ("resident_id", "principal", "action"):
+        op.create_index(f"ix_audit_{name}", "audit", [name, "at"])
+
+
+def _audit_words(length: int) -> sa.types.TypeEngine[str]:
+    wide = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return sa.String(length).with_variant(wide, "mysql", "mariadb")
+
+
+def _long_bytes() -> sa.types.TypeEngine[bytes]:
     return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
