@@ -28,6 +28,7 @@ from node.foundations import Foundations, read_foundations
 from node.guards import bound_port_is_free, folder_locked
 from node.joining.room import JoiningRoom
 from node.lasting import lasting
+from node.limits import CallGate, CallLimits, LimitGauges
 from node.links import ParentLink
 from node.logs import configure_logs, get_logger
 from node.metrics import NodeMetrics, serve_metrics
@@ -133,12 +134,16 @@ class Node:
         self, servicers: Servicers, metrics: NodeMetrics, ground: RegionGround
     ) -> None:
         base = self._base
+        gauges = LimitGauges(metrics.registry)
+        gate = CallGate(CallLimits.of(base.profile), self._clock, gauges.refused)
+        gauges.watch(gate)
         guard = GuardInterceptor(
             base.node_id,
             base.hierarchy,
             lambda: secrets.token_hex(4),
             metrics.count_call,
             ground.former,
+            gate=gate,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)

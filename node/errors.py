@@ -120,6 +120,7 @@ _PRECONDITION = PublicStatus(grpc.StatusCode.FAILED_PRECONDITION, 409)
 _UNAVAILABLE = PublicStatus(grpc.StatusCode.UNAVAILABLE, 503)
 _DENIED = PublicStatus(grpc.StatusCode.PERMISSION_DENIED, 403)
 _UNAUTHENTICATED = PublicStatus(grpc.StatusCode.UNAUTHENTICATED, 401)
+_TOO_MUCH = PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429)
 _INTERNAL = PublicStatus(grpc.StatusCode.INTERNAL, 500)
 
 STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
@@ -140,6 +141,10 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "UNKNOWN_RECORD": _PRECONDITION,
         "RESIDENT_MOVED": _PRECONDITION,
         "RESIDENT_IN_TRANSFER": _UNAVAILABLE,
+        "RATE_LIMITED": _TOO_MUCH,
+        "LOOKUPS_LIMITED": _TOO_MUCH,
+        "TOO_MANY_CALLS": _TOO_MUCH,
+        "OVERLOADED": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 503),
         "DOOR_BUSY": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         "JOIN_REFUSED": _DENIED,
         "JOIN_SPENT": _DENIED,

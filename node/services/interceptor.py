@@ -24,6 +24,8 @@ from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.errors import public_status
+from node.joining.knocks import address_of
+from node.limits import CallGate, LimitError
 from node.logs import get_logger
 from node.records.faults import Fault
 from node.security.caller import Caller, caller_for
@@ -63,11 +65,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         incident: Callable[[], str],
         count: CallCounter,
         former: NameJudge | None = None,
+        *,
+        gate: CallGate | None = None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
-        `former` decides over callers whose certificate is of a former name.
+        `former` decides over callers whose certificate is of a former name. `gate` bounds how much
+        is asked; None lets everything in.
         """
+        self._gate = gate
         self._former = former
         self._node_id = node_id
         self._hierarchy = hierarchy
@@ -130,7 +136,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     ) -> AsyncIterator[None]:
         try:
             self._enter(method, context)
-            yield
+            with self._passing(method, context):
+                yield
         except FenheError as error:
             self._count(method, error.code)
             await _abort(context, error)
@@ -146,6 +153,16 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             )
         else:
             self._count(method, "OK")
+
+    def _passing(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """A place among the calls under way, if the node has limits."""
+        if self._gate is None:
+            return contextlib.nullcontext()
+        identity = current_call().identity
+        address = address_of(context.peer())
+        return self._gate.passing(method, identity.kind, identity.principal, address)
 
     def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
@@ -172,6 +189,10 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError)
         # The reason is what errors.md lists and what clients may branch on.
         text = f"{error.code}: {error.refusal}: {error.message}"
         trailing += (("fenhe-refusal", error.refusal.value),)
+    if isinstance(error, LimitError):
+        # The second is what gRPC's own retries obey.
+        wait = str(error.wait_ms)
+        trailing += (("fenhe-retry-after-ms", wait), ("grpc-retry-pushback-ms", wait))
     if error.hint:
         text += f" Next: {error.hint}"
     details = getattr(error, "wire_details", None)
