@@ -97,6 +97,10 @@ def read_yaml(text: str, report: Report) -> Mapping[str, Any] | None:
     except yaml.YAMLError as error:
         report("(file)", str(error).splitlines()[0], "YAML")
         return None
+    except (ValueError, RecursionError):
+        # A date that no calendar has, a number of thousands of digits, lists in lists without end.
+        report("(file)", "a value that cannot be read", "YAML")
+        return None
     if not isinstance(document, dict):
         report("(file)", type(document).__name__, "a mapping of keys to values")
         return None

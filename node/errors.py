@@ -33,6 +33,7 @@ __all__ = [
     "PublicStatus",
     "SettingsError",
     "public_status",
+    "said_node",
 ]
 
 
@@ -166,6 +167,11 @@ _BY_FAULT = MappingProxyType(
         Fault.HERE: _INTERNAL,
     }
 )
+
+
+def said_node(text: str) -> str:
+    """A division code that a caller named, for a sentence; anything else he wrote stays out."""
+    return text if text.isdecimal() and text.isascii() and len(text) <= 16 else "what was named"
 
 
 def public_status(error: FenheError) -> PublicStatus:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from node.limits.gate import CallGate
+from node.limits.pools import Pool
 
 __all__ = ["LimitGauges"]
 
@@ -27,4 +30,8 @@ class LimitGauges:
     def watch(self, gate: CallGate) -> None:
         """Show the pools of a gate."""
         for name, pool in gate.pools.items():
-            self._under_way.labels(name).set_function(lambda pool=pool: pool.under_way)
+            self._under_way.labels(name).set_function(partial(_count, pool))
+
+
+def _count(pool: Pool) -> float:
+    return pool.under_way
