@@ -108,6 +108,7 @@ class Node:
             ("letters", parts.transit.service.run),
             ("moves", parts.residence.run),
             ("comparison", partial(parts.reconcile.run, metrics)),
+            ("checkup", parts.checkup.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work))

@@ -16,6 +16,7 @@ from functools import partial
 
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
+from node.doctor import CheckupRoom
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
@@ -61,6 +62,7 @@ class Parts:
     residence: ResidenceRoom
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    checkup: CheckupRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -138,6 +140,17 @@ class Assembly:
         reconcile = ReconcileRoom(
             base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
         )
+        checkup = CheckupRoom(
+            base,
+            store,
+            hub,
+            link_store,
+            watch,
+            joining=joining,
+            questions=questions,
+            threads=self.threads("checkup", 1),
+            clock=clock,
+        )
         return Parts(
             store,
             pump,
@@ -152,6 +165,7 @@ class Assembly:
             residence,
             reconcile,
             joining,
+            checkup,
             disk,
             threads,
             started_ms,
@@ -217,6 +231,7 @@ class Assembly:
             parts.reconcile,
             parts.joining,
             lambda: utc_now(clock),
+            parts.checkup,
         )
 
     def threads(self, name: str, count: int) -> ThreadPoolExecutor:

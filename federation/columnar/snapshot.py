@@ -154,6 +154,20 @@ class Snapshot:
         )
         return {str(home): int(count) for home, count in rows}
 
+    def residents_between(self, low: str, high: str) -> dict[str, tuple[str, ...]]:
+        """Ids of residents in [low, high) by the datasets that have rows of them."""
+        where = f"resident_id >= {literal(low)} AND resident_id < {literal(high)}"
+        found = {
+            dataset: tuple(
+                str(row[0])
+                for row in self.query(
+                    f"SELECT DISTINCT resident_id FROM ({self.select(dataset)}) WHERE {where}"
+                )
+            )
+            for dataset in COLUMN_TYPES
+        }
+        return {dataset: ids for dataset, ids in found.items() if ids}
+
     def row_count(self, dataset: str) -> int:
         """Live rows of a dataset."""
         return int(self.query(f"SELECT count(*) FROM ({self.select(dataset)})")[0][0])

@@ -6,6 +6,7 @@ import typer
 
 from node.cli import (
     backup_cmd,
+    checkup_cmd,
     demo_cmd,
     hierarchy_cmd,
     node_cmd,
@@ -37,6 +38,7 @@ app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)
+checkup_cmd.add_to(app)
 
 
 def main() -> None:

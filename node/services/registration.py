@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from node.doctor import CheckupRoom
 from node.joining.room import JoiningRoom
 from node.links import LinkHub
 from node.questions import Questions
@@ -18,6 +19,7 @@ from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
+from node.services.checkup import CheckupServicer
 from node.services.joining import InvitationServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
@@ -33,6 +35,7 @@ from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     bundles_pb2_grpc,
+    doctor_pb2_grpc,
     joining_pb2_grpc,
     maintenance_pb2_grpc,
     node_pb2_grpc,
@@ -52,6 +55,7 @@ SERVICE_NAMES: Final = (
     "fenhe.federation.v1.QueryService",
     "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.BundleService",
+    "fenhe.node.v1.DoctorService",
     "fenhe.node.v1.InvitationService",
     "fenhe.node.v1.NodeService",
     "fenhe.node.v1.RecoveryService",
@@ -77,6 +81,7 @@ class Servicers:
     reconcile: ReconcileRoom
     joining: JoiningRoom
     utc: Callable[[], datetime]
+    checkup: CheckupRoom
 
 
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
@@ -101,6 +106,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     )
     joining_pb2_grpc.add_InvitationServiceServicer_to_server(
         InvitationServicer(servicers.joining.desk), server
+    )
+    doctor_pb2_grpc.add_DoctorServiceServicer_to_server(
+        CheckupServicer(servicers.checkup, servicers.checkup.clock), server
     )
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server

@@ -41,6 +41,7 @@ class AlarmKind(StrEnum):
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
     ITEMS_ASIDE = "ITEMS_ASIDE"
+    CANARY_OUT_OF_PLACE = "CANARY_OUT_OF_PLACE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Look:
     certificate_ends: datetime
     letters: Sequence[Unanswered] = ()
     aside: Mapping[str, int] = field(default_factory=dict)
+    strays: Mapping[str, str] = field(default_factory=dict)
+    """Canaries where they must not be, in words, by who holds them; "": this node."""
 
 
 @dataclass(slots=True)
@@ -125,6 +128,7 @@ class AlarmBook:
         yield from _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
+        yield from _strays(look)
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]
@@ -247,6 +251,19 @@ def _aside(look: Look) -> Iterator[Alarm]:
         "each item (set aside), and a backup has what no neighbour holds.",
         look.now_ms,
     )
+
+
+def _strays(look: Look) -> Iterator[Alarm]:
+    for peer, places in look.strays.items():
+        where = f"{peer} holds" if peer else "This node holds"
+        yield Alarm(
+            AlarmKind.CANARY_OUT_OF_PLACE,
+            peer,
+            f"{where} canaries that must not be there: {places}.",
+            "Stop what copies data there and keep it as it is; `fenhe doctor canary look` there "
+            "says where. Data has crossed a border that it must not cross.",
+            look.now_ms,
+        )
 
 
 def _letters(look: Look) -> Iterator[Alarm]:

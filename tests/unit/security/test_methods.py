@@ -48,6 +48,7 @@ OPEN_TO = {
     "fenhe.node.v1.RecoveryService": {OPERATOR},
     "fenhe.node.v1.RegionService": {OPERATOR},
     "fenhe.node.v1.InvitationService": {OPERATOR},
+    "fenhe.node.v1.DoctorService": {OPERATOR},
     EPOCHS: {NODE},
     "fenhe.replication.v1.LinkService": set(),
     "grpc.health.v1.Health": set(CallerKind),
