@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from node.cli import (
@@ -42,5 +44,6 @@ checkup_cmd.add_to(app)
 
 
 def main() -> None:
-    """Entry point of the command `fenhe`."""
+    """Entry point of the command `fenhe`. What a command makes is its own user's alone."""
+    os.umask(0o077)
     app(prog_name="fenhe")

@@ -24,6 +24,8 @@ SKEW_MS_MAX: Final = 5 * 60_000
 SKEW_MS_WARN: Final = 30_000
 UNLINKED_MAX: Final = 10_000
 _DOOR_S: Final = 2.0
+ANY_ADDRESS: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104  # nosec B104
+"""Listened on, and no address to connect to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class RunningLooks:
                 yield Finding("DOOR", Severity.WARNING, said, step)
             return
         host, _, port = address.rpartition(":")
-        reached = host.strip("[]") if host not in {"0.0.0.0", "[::]"} else "localhost"  # noqa: S104
+        reached = "localhost" if host in ANY_ADDRESS else host.strip("[]")
         try:
             socket.create_connection((reached, int(port)), _DOOR_S).close()
         except OSError as error:
