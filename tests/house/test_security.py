@@ -1,4 +1,4 @@
-"""What we say of security can be checked: named tests exist, packages are pinned, findings judged."""
+"""What we say of security can be checked: tests exist, packages are pinned, findings judged."""
 
 from __future__ import annotations
 
