@@ -140,17 +140,7 @@ class Assembly:
         reconcile = ReconcileRoom(
             base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
         )
-        checkup = CheckupRoom(
-            base,
-            store,
-            hub,
-            link_store,
-            watch,
-            joining=joining,
-            questions=questions,
-            threads=self.threads("checkup", 1),
-            clock=clock,
-        )
+        checkup = self._checkup(store, hub, link_store, watch, joining, questions=questions)
         return Parts(
             store,
             pump,
@@ -182,6 +172,28 @@ class Assembly:
             threads=threads,
             clock=self._clock,
             address=self._address,
+        )
+
+    def _checkup(
+        self,
+        store: OpenStore,
+        hub: LinkHub,
+        link_store: NodeLinkStore,
+        watch: WatchRoom,
+        joining: JoiningRoom,
+        *,
+        questions: Questions,
+    ) -> CheckupRoom:
+        return CheckupRoom(
+            self._base,
+            store,
+            hub,
+            link_store,
+            watch,
+            joining=joining,
+            questions=questions,
+            threads=self.threads("checkup", 1),
+            clock=self._clock,
         )
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:

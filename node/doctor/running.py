@@ -24,7 +24,7 @@ SKEW_MS_MAX: Final = 5 * 60_000
 SKEW_MS_WARN: Final = 30_000
 UNLINKED_MAX: Final = 10_000
 _DOOR_S: Final = 2.0
-ANY_ADDRESS: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 - compared, not bound
+ANY_ADDRESS: Final = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 - compared, not bound  # nosec B104
 """Listened on, and no address to connect to."""
 
 

@@ -30,7 +30,7 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
         yield region
 
 
-def doctor(region: Region, node: NodeId, *words: str) -> tuple[int, Any]:
+def checkup(region: Region, node: NodeId, *words: str) -> tuple[int, Any]:
     """The exit code of `fenhe doctor …` and its JSON."""
     folder = region.place.credentials_dir(f"operator-{node}")
     done = fenhe("doctor", *words, "--as", str(folder), "--json")
@@ -55,7 +55,7 @@ def alarms(region: Region, node: NodeId) -> set[tuple[str, str]]:
 
 def test_a_healthy_node_is_told_so(region: Region) -> None:
     """Nothing is bad; what is left to do is to plant a canary."""
-    code, said = doctor(region, VILLAGE, "--whole-audit")
+    code, said = checkup(region, VILLAGE, "--whole-audit")
     found = findings(said)
     assert (code, found["bad"]) == (0, set()), said
     assert found["warning"] == {"CANARY"}
@@ -71,7 +71,7 @@ def test_a_cut_off_node_and_an_exposed_key_are_bad(region: Region) -> None:
     key.chmod(0o644)
     try:
         until("it knows", lambda: not region.fleet.is_connected(VILLAGE))
-        code, said = doctor(region, VILLAGE)
+        code, said = checkup(region, VILLAGE)
         assert code == 5
         assert findings(said)["bad"] >= {"LINK", "KEYS"}
 
@@ -90,30 +90,30 @@ def test_a_cut_off_node_and_an_exposed_key_are_bad(region: Region) -> None:
 
 def test_a_leak_between_siblings_is_an_alarm_here_and_above(region: Region) -> None:
     """A canary planted in one village, copied into the other's tables: found, told, and over."""
-    code, planted = doctor(region, VILLAGE, "canary", "plant")
+    code, planted = checkup(region, VILLAGE, "canary", "plant")
     assert (code, planted["planted"]) == (0, True)
-    assert doctor(region, VILLAGE, "canary", "plant")[1]["planted"] is False
+    assert checkup(region, VILLAGE, "canary", "plant")[1]["planted"] is False
     until("it is above", lambda: at_home(region, TOWNSHIP) == 1)
     assert region.rows(VILLAGE)["residents"] == 1
     for node in NODES:
-        assert doctor(region, node, "canary", "look")[0] == 0, node
+        assert checkup(region, node, "canary", "look")[0] == 0, node
 
     _copied(region.place.node_dir(VILLAGE), region.place.node_dir(SIBLING))
-    code, seen = doctor(region, SIBLING, "canary", "look")
+    code, seen = checkup(region, SIBLING, "canary", "look")
     assert code == 5
     assert {(each["place"], each["home_node"]) for each in seen["strays"]} == {("rows", VILLAGE)}
     until("it stands here", lambda: ("CANARY_OUT_OF_PLACE", "") in alarms(region, SIBLING))
     until("it stands above", lambda: ("CANARY_OUT_OF_PLACE", SIBLING) in alarms(region, TOWNSHIP))
-    assert "CANARY" in findings(doctor(region, TOWNSHIP)[1])["bad"]
+    assert "CANARY" in findings(checkup(region, TOWNSHIP)[1])["bad"]
 
     _removed(region.place.node_dir(SIBLING))
-    assert doctor(region, SIBLING, "canary", "look")[0] == 0
+    assert checkup(region, SIBLING, "canary", "look")[0] == 0
     until("it is over above", lambda: alarms(region, TOWNSHIP) == set())
 
 
 def at_home(region: Region, node: NodeId) -> int:
     """How many canaries a node holds where they may be."""
-    return int(doctor(region, node, "canary", "look")[1]["at_home"])
+    return int(checkup(region, node, "canary", "look")[1]["at_home"])
 
 
 def _copied(of: Path, to: Path) -> None:
