@@ -156,12 +156,14 @@ class Snapshot:
 
     def residents_between(self, low: str, high: str) -> dict[str, tuple[str, ...]]:
         """Ids of residents in [low, high) by the datasets that have rows of them."""
-        where = f"resident_id >= {literal(low)} AND resident_id < {literal(high)}"
+        # As text: the bounds are beginnings of ids, and a column may be of a narrower type.
+        word = "CAST(resident_id AS VARCHAR)"
+        where = f"{word} >= {literal(low)} AND {word} < {literal(high)}"
         found = {
             dataset: tuple(
                 str(row[0])
                 for row in self.query(
-                    f"SELECT DISTINCT resident_id FROM ({self.select(dataset)}) WHERE {where}"
+                    f"SELECT DISTINCT {word} FROM ({self.select(dataset)}) WHERE {where}"
                 )
             )
             for dataset in COLUMN_TYPES
