@@ -155,8 +155,9 @@ class CallGate:
             buckets = self._connects if method == CONNECT else self._callers
             _take(buckets, principal, now_ms, "this neighbour calls too often")
             return
-        _take(self._addresses, address, now_ms, "this address calls too often")
+        # The caller before the address: one who is refused takes nothing from those beside him.
         _take(self._callers, principal, now_ms, "this caller calls too often")
+        _take(self._addresses, address, now_ms, "this address calls too often")
         if method in LOOKUPS:
             self._take_lookup(principal, now_ms)
 

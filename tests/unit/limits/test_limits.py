@@ -145,6 +145,17 @@ class TestGate:
         clock.at += refused.value.wait_ms
         call(gate)
 
+    def test_a_caller_that_is_refused_takes_nothing_from_its_neighbours(
+        self, gate: CallGate
+    ) -> None:
+        """A flood of one program does not shut out the others at the same address."""
+        for _ in range(10 * BURST_S):
+            call(gate)
+        for _ in range(10_000):
+            with pytest.raises(RateLimitedError):
+                call(gate)
+        call(gate, who=OTHER)
+
     def test_refuses_an_address_that_makes_up_callers(self, gate: CallGate) -> None:
         """Four callers' worth, however many names are used."""
         for number in range(10 * BURST_S * ADDRESS_CALLERS):
