@@ -71,6 +71,9 @@ class HardwareProfile(_Model):
     grpc_workers: Workers
     database_pool: Workers
     rpc_max_bytes: Annotated[int, _whole(BUNDLE_BYTES_MAX + _FRAME_OVERHEAD_BYTES, 64 << 20)]
+    calls_per_s: Annotated[int, _whole(1, 1_000_000)] = 200
+    calls_at_once: Annotated[int, _whole(8, 100_000)] = 64
+    lookups_per_minute: Annotated[int, _whole(1, 100_000)] = 60
     cache_mb: Megabytes
     redis: StrictBool
 

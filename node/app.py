@@ -30,6 +30,7 @@ from node.guards import bound_port_is_free, folder_locked
 from node.joining.room import JoiningRoom
 from node.joining.wire import open_door
 from node.lasting import lasting
+from node.limits import CallGate, CallLimits, LimitGauges
 from node.links import ParentLink
 from node.logs import configure_logs, get_logger
 from node.metrics import NodeMetrics, serve_metrics
@@ -119,6 +120,7 @@ class Node:
             ("escrow", parts.keys.run_escrow),
             ("audit anchors", parts.auditing.keeper.run),
             ("audit figures", partial(parts.auditing.run, metrics)),
+            ("checkup", parts.checkup.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work), name)
@@ -150,6 +152,9 @@ class Node:
         base = self._base
         calls = OpenCalls(parts.revocation.book)
         parts.revocation.on_change(calls.look)
+        gauges = LimitGauges(metrics.registry)
+        gate = CallGate(CallLimits.of(base.profile), self._clock, gauges.refused)
+        gauges.watch(gate)
         guard = GuardInterceptor(
             base.node_id,
             base.hierarchy,
@@ -157,6 +162,8 @@ class Node:
             metrics.count_call,
             parts.ground.former,
             calls,
+            ground.former,
+            gate=gate,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)

@@ -33,6 +33,7 @@ __all__ = [
     "PublicStatus",
     "SettingsError",
     "public_status",
+    "said_node",
 ]
 
 
@@ -120,6 +121,7 @@ _PRECONDITION = PublicStatus(grpc.StatusCode.FAILED_PRECONDITION, 409)
 _UNAVAILABLE = PublicStatus(grpc.StatusCode.UNAVAILABLE, 503)
 _DENIED = PublicStatus(grpc.StatusCode.PERMISSION_DENIED, 403)
 _UNAUTHENTICATED = PublicStatus(grpc.StatusCode.UNAUTHENTICATED, 401)
+_TOO_MUCH = PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429)
 _INTERNAL = PublicStatus(grpc.StatusCode.INTERNAL, 500)
 
 STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
@@ -149,6 +151,10 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "AUDIT_READS_STOPPED": _UNAVAILABLE,
         "AUDIT_NO_ROOM": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         "AUDIT_FINDING_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
+        "RATE_LIMITED": _TOO_MUCH,
+        "LOOKUPS_LIMITED": _TOO_MUCH,
+        "TOO_MANY_CALLS": _TOO_MUCH,
+        "OVERLOADED": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 503),
         "DOOR_BUSY": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         "JOIN_REFUSED": _DENIED,
         "JOIN_SPENT": _DENIED,
@@ -170,6 +176,11 @@ _BY_FAULT = MappingProxyType(
         Fault.HERE: _INTERNAL,
     }
 )
+
+
+def said_node(text: str) -> str:
+    """A division code that a caller named, for a sentence; anything else he wrote stays out."""
+    return text if text.isdecimal() and text.isascii() and len(text) <= 16 else "what was named"
 
 
 def public_status(error: FenheError) -> PublicStatus:

@@ -18,6 +18,7 @@ from hierarchy_config import NodeId
 from node.auditing.room import AuditRoom
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
+from node.doctor import CheckupRoom
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
@@ -70,6 +71,7 @@ class Parts:
     revocation: RevocationRoom
     keys: KeysRoom
     auditing: AuditRoom
+    checkup: CheckupRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -163,6 +165,7 @@ class Assembly:
         )
         auditing = await loop.run_in_executor(threads, self._auditing, store, hub, disk, ground)
         watch.audit = auditing.alarms
+        checkup = self._checkup(store, hub, link_store, watch, joining, questions=questions)
         return Parts(
             store,
             pump,
@@ -180,6 +183,7 @@ class Assembly:
             revocation,
             keys,
             auditing,
+            checkup,
             disk,
             threads,
             started_ms,
@@ -246,6 +250,28 @@ class Assembly:
         self._exit.push_async_callback(room.end)
         return room
 
+    def _checkup(
+        self,
+        store: OpenStore,
+        hub: LinkHub,
+        link_store: NodeLinkStore,
+        watch: WatchRoom,
+        joining: JoiningRoom,
+        *,
+        questions: Questions,
+    ) -> CheckupRoom:
+        return CheckupRoom(
+            self._base,
+            store,
+            hub,
+            link_store,
+            watch,
+            joining=joining,
+            questions=questions,
+            threads=self.threads("checkup", 1),
+            clock=self._clock,
+        )
+
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(
             store.engine,
@@ -298,6 +324,7 @@ class Assembly:
             parts.keys,
             AuditServicer(parts.auditing),
             lambda: utc_now(clock),
+            parts.checkup,
         )
 
     def threads(self, name: str, count: int) -> ThreadPoolExecutor:

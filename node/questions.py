@@ -205,6 +205,13 @@ class Questions:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._replica.flush)
 
+    def columnar_residents(self, low: str, high: str) -> Mapping[str, tuple[str, ...]]:
+        """Ids in [low, high) that the replica holds, by dataset. Blocks; none without a replica."""
+        if self._replica is None:
+            return {}
+        with self._replica.snapshot() as snapshot:
+            return snapshot.residents_between(low, high)
+
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:
         """What this node answers over its links."""

@@ -119,4 +119,5 @@ def save_settings(data_dir: Path, settings: NodeSettings) -> None:
     """Write node.yaml, durably; keys that stand at their default are left out."""
     values = settings.model_dump(exclude_defaults=True)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_public(data_dir / SETTINGS_FILE, text.encode("utf-8"))
+    # A URL in it may hold a password.
+    write_public(data_dir / SETTINGS_FILE, text.encode("utf-8"), 0o600)

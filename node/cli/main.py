@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from node.cli import (
     audit_cmd,
     backup_cmd,
+    checkup_cmd,
     demo_cmd,
     hierarchy_cmd,
     keys_cmd,
@@ -44,8 +47,10 @@ app.add_typer(audit_cmd.app, name="audit", help="Who did what to whose data, and
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)
+checkup_cmd.add_to(app)
 
 
 def main() -> None:
-    """Entry point of the command `fenhe`."""
+    """Entry point of the command `fenhe`. What a command makes is its own user's alone."""
+    os.umask(0o077)
     app(prog_name="fenhe")

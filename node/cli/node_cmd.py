@@ -17,6 +17,7 @@ from hierarchy_config.errors import Fault
 from node.cli import joining_cmd, recover_cmd, revocation_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, format_bytes, out, print_json, print_table, printable
+from node.cli.secrets import database_of
 from node.clock import SystemClock
 from node.errors import NodeError
 from node.security.caller import CallerKind
@@ -63,7 +64,9 @@ def init(  # noqa: PLR0917 -- the options of a command
     listen: Annotated[str, typer.Option(help="host:port of its gRPC server.")] = "127.0.0.1:4510",
     region: Annotated[Path | None, typer.Option(help="Region file; default: Linfen.")] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile; default: its level's.")] = "",
-    database: Annotated[str, typer.Option(help="SQLAlchemy URL.")] = "sqlite:///store.db",
+    database: Annotated[
+        str, typer.Option(help="SQLAlchemy URL, or @FILE that holds it.")
+    ] = "sqlite:///store.db",
     parent_data: Annotated[
         Path | None, typer.Option(help="The parent's data folder: it signs this node.")
     ] = None,
@@ -96,7 +99,7 @@ def init(  # noqa: PLR0917 -- the options of a command
     new = NewNode(
         NodeId(node_id),
         listen,
-        database,
+        database_of(database),
         profile,
         parent_data,
         parent_endpoint,

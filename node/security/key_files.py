@@ -100,12 +100,12 @@ def _refuse_unfit(path: Path, state: os.stat_result) -> None:
         )
 
 
-def write_public(path: Path, data: bytes) -> None:
-    """Write or replace a file that is no secret, whole or not at all, and durably."""
+def write_public(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write or replace a file, whole or not at all, and durably; with that mode or a stricter."""
     waiting = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         waiting.unlink()
-    descriptor = os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         _write_durably(file.fileno(), data)
     waiting.replace(path)

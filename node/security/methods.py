@@ -113,6 +113,9 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.KeysService/EscrowStatus": _OPERATOR,
         # Two operators have to ask (node/keys/recovery.py).
         "/fenhe.node.v1.KeysService/Recover": _OPERATOR,
+        "/fenhe.node.v1.DoctorService/Examine": _OPERATOR,
+        "/fenhe.node.v1.DoctorService/PlantCanary": _OPERATOR,
+        "/fenhe.node.v1.DoctorService/FindCanaries": _OPERATOR,
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,

@@ -12,10 +12,11 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -23,7 +24,9 @@ from federation.errors import QueryRefusedError
 from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
-from node.errors import public_status
+from node.errors import InvalidRequestError, public_status
+from node.joining.knocks import address_of
+from node.limits import CallGate, LimitError
 from node.logs import get_logger
 from node.records.faults import Fault
 from node.security.caller import Caller, caller_for
@@ -36,7 +39,9 @@ from node.storage.errors import BundleError
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
 
-__all__ = ["CallContext", "GuardInterceptor", "current_call"]
+__all__ = ["CallContext", "GuardInterceptor", "current_call", "short_text"]
+
+_TEXT_BYTES_MAX: Final = 3_000
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
 
@@ -64,13 +69,24 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         incident: Callable[[], str],
         count: CallCounter,
         former: NameJudge | None = None,
+<<<<<<< HEAD
         calls: OpenCalls | None = None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
         `former` decides over callers whose certificate is of a former name; `calls` over those
         whose key is revoked, now or while their call lasts.
+=======
+        *,
+        gate: CallGate | None = None,
+    ) -> None:
+        """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
+
+        `former` decides over callers whose certificate is of a former name. `gate` bounds how much
+        is asked; None lets everything in.
+>>>>>>> t-limits
         """
+        self._gate = gate
         self._former = former
         self._calls = calls
         self._node_id = node_id
@@ -97,29 +113,32 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                 handler.request_deserializer,
                 handler.response_serializer,
             )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._plain(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
         if handler.stream_unary is not None:
             return grpc.stream_unary_rpc_method_handler(
                 self._plain(method, handler.stream_unary),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
+        # A single message is read inside the guard: gRPC itself calls one that cannot be read an
+        # INTERNAL error, and reads it before it is known whether the caller may send any.
+        decode = handler.request_deserializer
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._plain(method, handler.unary_stream, decode),
+                None,
+                handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
-            self._plain(method, handler.unary_unary),
-            handler.request_deserializer,
+            self._plain(method, handler.unary_unary, decode),
+            None,
             handler.response_serializer,
         )
 
-    def _plain(self, method: str, inner: Any) -> Any:
+    def _plain(self, method: str, inner: Any, read: Callable[[Any], Any] | None = None) -> Any:
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._guard(method, context):
                 # A stream is an async generator, or a coroutine that writes by itself (health).
-                result = inner(request, context)
+                result = inner(request if read is None else read(request), context)
                 if hasattr(result, "__aiter__"):
                     async for message in result:
                         await context.write(message)
@@ -133,14 +152,23 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         try:
+<<<<<<< HEAD
             with self._open(context):
                 self._enter(method, context)
+=======
+            self._enter(method, context)
+            with self._passing(method, context):
+>>>>>>> t-limits
                 yield
         except FenheError as error:
             self._count(method, error.code)
             await _abort(context, error)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
+        except DecodeError:
+            unread = InvalidRequestError("the message cannot be read as one of this method")
+            self._count(method, unread.code)
+            await _abort(context, unread)
         except Exception as error:
             incident = self._incident()
             self._count(method, "INTERNAL")
@@ -152,6 +180,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         else:
             self._count(method, "OK")
 
+<<<<<<< HEAD
     def _open(
         self, context: grpc.aio.ServicerContext[Any, Any]
     ) -> contextlib.AbstractContextManager[None]:
@@ -159,6 +188,17 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         if self._calls is None:
             return contextlib.nullcontext()
         return self._calls.watched(self._calls.chain_of(context.auth_context()))
+=======
+    def _passing(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """A place among the calls under way, if the node has limits."""
+        if self._gate is None:
+            return contextlib.nullcontext()
+        identity = current_call().identity
+        address = address_of(context.peer())
+        return self._gate.passing(method, identity.kind, identity.principal, address)
+>>>>>>> t-limits
 
     def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
@@ -176,6 +216,23 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 CallCounter = Callable[[str, str], None]
 
 
+def short_text(text: str) -> str:
+    """A sentence as it may leave.
+
+    What a caller wrote into it moves no cursor, and does not fill the trailer, which is bounded
+    (security/tls.py); a status is sent with every byte that is not plain ASCII as three.
+    """
+    kept: list[str] = []
+    size = 0
+    for each in text:
+        size += 1 if " " <= each <= "~" else 9
+        if size > _TEXT_BYTES_MAX:
+            kept.append("…")
+            break
+        kept.append(each if each.isprintable() or each == "\n" else "\ufffd")
+    return "".join(kept)
+
+
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError) -> None:
     """End the call with the error's status, its code and hint, and its details if it has any."""
     status = public_status(error).grpc
@@ -185,6 +242,11 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError)
         # The reason is what errors.md lists and what clients may branch on.
         text = f"{error.code}: {error.refusal}: {error.message}"
         trailing += (("fenhe-refusal", error.refusal.value),)
+    if isinstance(error, LimitError):
+        # The second is what gRPC's own retries obey.
+        wait = str(error.wait_ms)
+        trailing += (("fenhe-retry-after-ms", wait), ("grpc-retry-pushback-ms", wait))
+    text = short_text(text)
     if error.hint:
         text += f" Next: {error.hint}"
     details = getattr(error, "wire_details", None)

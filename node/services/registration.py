@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from node.doctor import CheckupRoom
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.links import LinkHub
@@ -21,6 +22,7 @@ from node.revocation.room import RevocationRoom
 from node.services.auditing import AuditServicer
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
+from node.services.checkup import CheckupServicer
 from node.services.joining import InvitationServicer
 from node.services.keys import KeysServicer
 from node.services.links import LinkServicer
@@ -39,6 +41,7 @@ from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     auditing_pb2_grpc,
     bundles_pb2_grpc,
+    doctor_pb2_grpc,
     joining_pb2_grpc,
     keys_pb2_grpc,
     maintenance_pb2_grpc,
@@ -62,6 +65,7 @@ SERVICE_NAMES: Final = (
     "fenhe.node.v1.AuditService",
     "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.BundleService",
+    "fenhe.node.v1.DoctorService",
     "fenhe.node.v1.InvitationService",
     "fenhe.node.v1.NodeService",
     "fenhe.node.v1.RecoveryService",
@@ -91,6 +95,7 @@ class Servicers:
     keys: KeysRoom
     auditing: AuditServicer
     utc: Callable[[], datetime]
+    checkup: CheckupRoom
 
 
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
@@ -122,6 +127,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
         RevocationServicer(servicers.revocation.desk), server
     )
     keys_pb2_grpc.add_KeysServiceServicer_to_server(KeysServicer(servicers.keys), server)
+    doctor_pb2_grpc.add_DoctorServiceServicer_to_server(
+        CheckupServicer(servicers.checkup, servicers.checkup.clock), server
+    )
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hierarchy_config import NodeId
 from node.clock import Clock, format_ms
-from node.errors import NotANeighbourError
+from node.errors import NotANeighbourError, said_node
 from node.foundations import Foundations
 from node.link_store import LinkMemory, NodeLinkStore
 from node.links.proof import ReceiptProof
@@ -115,7 +115,7 @@ class StickRoom:
     def _neighbour(self, peer: NodeId) -> NodeId:
         hierarchy, here = self._base.hierarchy, self._base.node_id
         if peer != hierarchy.parent(here) and peer not in hierarchy.children(here):
-            raise NotANeighbourError(f"{peer} is not the parent nor a child of {here}")
+            raise NotANeighbourError(f"{said_node(peer)} is not the parent nor a child of {here}")
         return peer
 
     def _key_of(self, peer: NodeId) -> PublicKey:

@@ -1,6 +1,7 @@
 """Which rows a caller may see, as part of the statement that reads them.
 
-A row is visible if its home is in the caller's scope or the caller's node wrote it. A few homes are
+A row is visible if its home is in the caller's scope or the caller's node wrote it, and it is of a
+person: canaries (node/records/canaries.py) are seen by nobody. A few homes are
 spelled out; larger sets are kept once in a table under their hash, because a county's scope has
 hundreds of homes and a statement should not.
 """
@@ -10,9 +11,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Table, bindparam, func, insert, or_, select
+from sqlalchemy import ColumnElement, Table, and_, bindparam, func, insert, or_, select
 
 from hierarchy_config.model import NodeId
+from node.records.canaries import are_people
 from node.security.caller import Caller
 from node.storage.tables import SCOPE_HOMES
 from node.storage.transactions import Transactions
@@ -37,7 +39,8 @@ def visible(table: Table, large: bool) -> ColumnElement[bool]:
         in_scope = table.c.home_node.in_(homes)
     else:
         in_scope = table.c.home_node.in_(bindparam("scope_homes", expanding=True))
-    return or_(table.c.author_node == bindparam("scope_author"), in_scope)
+    mine = table.c.author_node == bindparam("scope_author")
+    return and_(or_(mine, in_scope), are_people(table))
 
 
 def sees(caller: Caller, *, home_node: str, author_node: str) -> bool:

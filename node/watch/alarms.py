@@ -41,10 +41,14 @@ class AlarmKind(StrEnum):
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
     ITEMS_ASIDE = "ITEMS_ASIDE"
+<<<<<<< HEAD
     AUDIT_UNANCHORED = "AUDIT_UNANCHORED"
     AUDIT_CONTRADICTED = "AUDIT_CONTRADICTED"
     AUDIT_LOST = "AUDIT_LOST"
     AUDIT_RESERVE = "AUDIT_RESERVE"
+=======
+    CANARY_OUT_OF_PLACE = "CANARY_OUT_OF_PLACE"
+>>>>>>> t-limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,12 @@ class Look:
     certificate_ends: datetime
     letters: Sequence[Unanswered] = ()
     aside: Mapping[str, int] = field(default_factory=dict)
+<<<<<<< HEAD
     audit: Sequence[Alarm] = ()
+=======
+    strays: Mapping[str, str] = field(default_factory=dict)
+    """Canaries where they must not be, in words, by who holds them; "": this node."""
+>>>>>>> t-limits
 
 
 @dataclass(slots=True)
@@ -130,7 +139,11 @@ class AlarmBook:
         yield from _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
+<<<<<<< HEAD
         yield from look.audit
+=======
+        yield from _strays(look)
+>>>>>>> t-limits
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]
@@ -254,6 +267,19 @@ def _aside(look: Look) -> Iterator[Alarm]:
         "each item (set aside), and a backup has what no neighbour holds.",
         look.now_ms,
     )
+
+
+def _strays(look: Look) -> Iterator[Alarm]:
+    for peer, places in look.strays.items():
+        where = f"{peer} holds" if peer else "This node holds"
+        yield Alarm(
+            AlarmKind.CANARY_OUT_OF_PLACE,
+            peer,
+            f"{where} canaries that must not be there: {places}.",
+            "Stop what copies data there and keep it as it is; `fenhe doctor canary look` there "
+            "says where. Data has crossed a border that it must not cross.",
+            look.now_ms,
+        )
 
 
 def _letters(look: Look) -> Iterator[Alarm]:

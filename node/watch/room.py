@@ -77,6 +77,8 @@ class WatchRoom:
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
         self.desk = store.storage.desk
         self.notify = notify
+        self.strays: Callable[[], Mapping[str, str]] = dict
+        """Canaries where they must not be, by who holds them (node/doctor)."""
         self.keeper = QuarantineKeeper(
             base.node_id,
             base.hierarchy,
@@ -128,7 +130,11 @@ class WatchRoom:
                 self._certificate_ends(),
                 letters,
                 aside,
+<<<<<<< HEAD
                 self.audit(),
+=======
+                self.strays(),
+>>>>>>> t-limits
             )
         )
         return Seen(links, causes, letters, aside)

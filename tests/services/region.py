@@ -24,7 +24,7 @@ from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
 from tests.services.waiting import CLOCK, until
 
-__all__ = ["MARIADB", "Region", "nodes"]
+__all__ = ["MARIADB", "Region", "database_file", "nodes"]
 
 CALL_S = 20.0
 
@@ -41,6 +41,13 @@ performance_schema = OFF
 skip_log_bin
 """
 """Durable, small, and with room for the pools of every node of a region."""
+
+
+def database_file(path: Path, url: str) -> str:
+    """The word for --database of a URL with a password: a file of its owner's alone."""
+    path.write_text(url, encoding="utf-8")
+    path.chmod(0o600)
+    return f"@{path}"
 
 
 def nodes(*codes: str) -> tuple[NodeId, ...]:

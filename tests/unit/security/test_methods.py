@@ -50,6 +50,7 @@ OPEN_TO = {
     "fenhe.node.v1.InvitationService": {OPERATOR},
     "fenhe.node.v1.RevocationService": {OPERATOR},
     "fenhe.node.v1.KeysService": {OPERATOR},
+    "fenhe.node.v1.DoctorService": {OPERATOR},
     EPOCHS: {NODE},
     "fenhe.replication.v1.LinkService": set(),
     "grpc.health.v1.Health": set(CallerKind),
