@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hierarchy_config.errors import Fault, HierarchyError
-from hierarchy_config.model import CareLevel, CopyForm, CopyRule, NodeEntry, NodeId, Thresholds
+from hierarchy_config.model import (
+    FULL_ONLY_TABLES,
+    CareLevel,
+    CopyForm,
+    CopyRule,
+    NodeEntry,
+    NodeId,
+    Thresholds,
+)
 
 __all__ = [
     "DEFAULT_RULES",
@@ -172,7 +180,8 @@ class Hierarchy:
         """Return the forms in which `child` sends rows of `table` to its parent.
 
         Where a level is left out (a village directly under the city) the rules of every level
-        passed over hold one after the other, so that a shorter way never sends more.
+        passed over hold one after the other, so that a shorter way never sends more. Tables of
+        FULL_ONLY_TABLES go whole or not at all.
         """
         entry = self.entry(child)
         if entry.parent is None:
@@ -182,7 +191,7 @@ class Hierarchy:
         for level in sorted(CareLevel, key=lambda each: -each.depth):
             if top < level.depth <= entry.level.depth:
                 forms = _and_then(forms, self._rule(level, table))
-        return forms
+        return _NONE if table in FULL_ONLY_TABLES and forms != _FULL else forms
 
     def _rule(self, level: CareLevel, table: str) -> tuple[CopyForm, ...]:
         return self._forms.get((level, table)) or self._forms.get((level, "*"), _NONE)

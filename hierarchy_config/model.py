@@ -12,6 +12,7 @@ from typing import Final, NewType
 
 __all__ = [
     "CELL_COUNT_MIN_DEFAULT",
+    "FULL_ONLY_TABLES",
     "REPLICATED_TABLES",
     "CareLevel",
     "CopyForm",
@@ -41,7 +42,17 @@ REPLICATED_TABLES: Final = frozenset(
         "medications",
         "procedures",
         "immunizations",
+        "consents",
+        "care_relations",
+        "access_grants",
+        "access_reviews",
     }
+)
+
+# Who may read a person's rows: a reduced form of that would be of no use to anybody but one who
+# wants to know whose rows they are.
+FULL_ONLY_TABLES: Final = frozenset(
+    {"consents", "care_relations", "access_grants", "access_reviews"}
 )
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "NotFoundError",
     "PortInUseError",
     "PublicStatus",
+    "PurposeError",
     "SettingsError",
     "public_status",
     "said_node",
@@ -91,6 +92,17 @@ class DeniedError(NodeError):
     default_hint = "Use credentials of a kind that the method allows (docs/cli.md)."
 
 
+class PurposeError(NodeError):
+    """The purpose that a caller stated is none for which this method is called."""
+
+    code = "PURPOSE_NOT_ALLOWED"
+    fault = Fault.CALLER
+    default_hint = (
+        "State one of the purposes that docs/permissions.md lists for the method in the metadata"
+        " fenhe-purpose, or none."
+    )
+
+
 class DiskFullError(NodeError):
     """Free space is below the profile's watermark."""
 
@@ -129,6 +141,7 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "INVALID_REQUEST": _INVALID,
         "NOT_FOUND": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "DENIED": _DENIED,
+        "PURPOSE_NOT_ALLOWED": _DENIED,
         "PEER_IDENTITY": _UNAUTHENTICATED,
         "PEER_REVOKED": _DENIED,
         "SIGNATURE_INVALID": _UNAUTHENTICATED,
@@ -163,6 +176,10 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "JOIN_WITHDRAWN": _DENIED,
         "MOVE_NOT_NEEDED": _PRECONDITION,
         "MOVE_REFUSED": _PRECONDITION,
+        "CONSENT_NOT_AT_HOME": _PRECONDITION,
+        "ACCESS_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
+        "ACCESS_NOT_AUTHOR": _PRECONDITION,
+        "BREAK_GLASS_NOBODY": _DENIED,
         "PROPOSAL_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
     }
 )

@@ -19,6 +19,7 @@ from node.auditing.room import AuditRoom
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
 from node.doctor import CheckupRoom
+from node.consent.room import ConsentRoom
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
@@ -72,6 +73,7 @@ class Parts:
     keys: KeysRoom
     auditing: AuditRoom
     checkup: CheckupRoom
+    consent: ConsentRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -184,6 +186,9 @@ class Assembly:
             keys,
             auditing,
             checkup,
+            ConsentRoom(
+                store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
+            ),
             disk,
             threads,
             started_ms,
@@ -323,6 +328,7 @@ class Assembly:
             parts.revocation,
             parts.keys,
             AuditServicer(parts.auditing),
+            parts.consent,
             lambda: utc_now(clock),
             parts.checkup,
         )
@@ -390,7 +396,7 @@ class Assembly:
             storage,
             threads,
             self._clock,
-            partial(_refuses_writes, parts),
+            partial(_refuses_writes, parts.region, parts.disk),
             PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
             BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
@@ -403,6 +409,7 @@ def _met(listeners: Sequence[Callable[[NodeId, Hello], None]], peer: NodeId, hel
 
 
 def _refuses_writes(parts: Parts) -> bool:
+def _refuses_writes(region: RegionRoom, disk: DiskGuard) -> bool:
     """Whether the disk is full. Raises RegionClosedError: the region has closed this node."""
-    parts.region.keeper.refuse_if_closed()
-    return parts.disk.is_full()
+    region.keeper.refuse_if_closed()
+    return disk.is_full()

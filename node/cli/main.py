@@ -9,7 +9,11 @@ import typer
 from node.cli import (
     audit_cmd,
     backup_cmd,
+<<<<<<< HEAD
     checkup_cmd,
+=======
+    consent_cmd,
+>>>>>>> t-consent
     demo_cmd,
     hierarchy_cmd,
     keys_cmd,
@@ -38,6 +42,8 @@ app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its 
 app.add_typer(replication_cmd.app, name="replication", help="How copies move between nodes.")
 app.add_typer(resident_cmd.app, name="resident", help="Where residents live, and their moves.")
 app.add_typer(record_cmd.app, name="record", help="Where a record is.")
+app.add_typer(consent_cmd.consent_app, name="consent", help="What residents allow and forbid.")
+app.add_typer(consent_cmd.access_app, name="access", help="Who may see a resident, and why.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
 <<<<<<< HEAD
 app.add_typer(keys_cmd.app, name="keys", help="What a node's store is sealed with.")

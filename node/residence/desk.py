@@ -36,7 +36,7 @@ from node.security.caller import Caller, CallerKind, caller_for, local_operator
 from node.storage.audit import Action
 from node.storage.context import StoreContext
 from node.storage.moved import may_know
-from node.storage.scope import sees
+from node.storage.scope import has_place, seen_residents
 from node.storage.shapes import is_row_id
 from replication.channel import AskError, AskRefusedError
 from replication.core.model import Request as LinkRequest
@@ -163,18 +163,25 @@ class ResidenceDesk:
         """
         if not is_row_id(resident_id):
             raise InvalidRequestError("resident_id is not a UUID")
+        scope = await self._blocking(lambda: self._store.scopes.parameters(caller))
 
-        def work(connection: Connection) -> Knowledge:
+        def work(connection: Connection) -> tuple[Knowledge, bool]:
             self._residence.audit(connection, caller, Action.WHERE, resident_id)
-            return self._residence.knowledge(connection, resident_id)
+            known = self._residence.knowledge(connection, resident_id)
+            seen = not known.held or bool(seen_residents(connection, caller, scope, [resident_id]))
+            return known, seen
 
-        known = await self._write(work)
+        known, seen = await self._write(work)
         home = known.home
         newest = known.grants[-1].grant if known.grants else None
         asked = any(move.state is MoveState.REQUESTED for move in known.moves)
-        allowed = home is not None and (
-            sees(caller, home_node=home.home_node, author_node="")
-            or (newest is not None and may_know(caller, newest))
+        allowed = (
+            seen
+            and home is not None
+            and (
+                has_place(caller, home_node=home.home_node, author_node="")
+                or (newest is not None and may_know(caller, newest))
+            )
         )
         if not allowed and not asked:
             raise NotFoundError("no such resident is known here")

@@ -14,7 +14,16 @@ from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.purging import note_purged
 from node.storage.rows import RowMaker, chunks
-from node.storage.specs import IDENTIFIERS, RECORD_TABLES, RESIDENT_INDEX, RESIDENTS, TABLES
+from node.storage.specs import (
+    ACCESS_REVIEWS,
+    ACCESS_TABLES,
+    CONSENTS,
+    IDENTIFIERS,
+    RECORD_TABLES,
+    RESIDENT_INDEX,
+    RESIDENTS,
+    TABLES,
+)
 from node.storage.tables import CHANGELOG, REPLICATED
 from node.storage.upsert import guarded_upsert
 from node.storage.writes import log_entries
@@ -25,8 +34,11 @@ from replication.core.residence import Grant, KnownHome
 
 __all__ = ["IDENTITY_TABLES", "ResidentRows"]
 
-IDENTITY_TABLES: Final = frozenset({RESIDENTS.name, IDENTIFIERS.name})
-_TABLES: Final = (RESIDENTS, IDENTIFIERS, *RECORD_TABLES)
+IDENTITY_TABLES: Final = frozenset(
+    {RESIDENTS.name, IDENTIFIERS.name, CONSENTS.name, ACCESS_REVIEWS.name}
+)
+# Who may read him goes with him before what is to be read.
+_TABLES: Final = (RESIDENTS, IDENTIFIERS, *ACCESS_TABLES, *RECORD_TABLES)
 _R: Final = REPLICATED[RESIDENTS.name]
 _X: Final = REPLICATED[RESIDENT_INDEX.name]
 

@@ -28,7 +28,7 @@ PATIENCE_MS: Final = 10 * 60_000
 _SOON_MS: Final = 1_000
 _LATER_MS: Final = 30_000
 _ROWS_A_STEP: Final = 500
-_LANES: Final = (Lane.IDENTITY, Lane.BULK)
+_LANES: Final = (Lane.CARE, Lane.IDENTITY, Lane.BULK)
 
 
 class MoveSteps:

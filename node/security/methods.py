@@ -1,24 +1,40 @@
-"""The table of methods: who may call what. A method that is not in it is denied to everyone.
+"""The table of methods: who may call what, as whom, where, and for what purpose.
 
-Row scope is not decided here: the storage sees the Caller. This table decides whether the call
-reaches a handler at all.
+A method that is not in it is denied to everyone. Row scope is not decided here: the storage sees
+the Caller. This table decides whether the call reaches a handler at all. docs/permissions.md shows
+it; a test holds the two together, and another holds the table to expectations of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
 from hierarchy_config.hierarchy import Hierarchy
-from hierarchy_config.model import NodeId
-from node.errors import DeniedError
+from hierarchy_config.model import CareLevel, NodeId
+from node.errors import DeniedError, PurposeError
 from node.security.caller import CallerKind
 from node.security.identity import PeerIdentity
+from node.security.purposes import Purpose
+from node.security.roles import Role
 
-__all__ = ["DOOR_METHODS", "METHODS", "MethodRule", "Relation", "authorize", "rule_for"]
+__all__ = [
+    "DOOR_METHODS",
+    "METHODS",
+    "PURPOSE_HEADER",
+    "DataLevel",
+    "MethodRule",
+    "Relation",
+    "authorize",
+    "purpose_of",
+    "rule_for",
+]
+
+PURPOSE_HEADER: Final = "fenhe-purpose"
+"""The metadata in which a caller may state his purpose."""
 
 
 class Relation(StrEnum):
@@ -32,12 +48,35 @@ class Relation(StrEnum):
     """Any node of the region."""
 
 
+class DataLevel(IntEnum):
+    """The most sensitive data that a method gives or takes, by GB/T 39725-2020, 6.3."""
+
+    OPEN = 1
+    """May be published: no data of persons."""
+    REDUCED = 2
+    """De-identified, or figures about many."""
+    PARTLY = 3
+    """De-identified in part: of one person, who is not named."""
+    PERSONAL = 4
+    """Of a person who is named: for those who care for him."""
+    SPECIAL = 5
+    """Of named persons, and most harmful to them: for few, each for a reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class MethodRule:
-    """Who may call a method: kinds of callers, and where their node stands."""
+    """Who may call a method, and what passes through it.
+
+    `roles`: of a member of staff, one of them; none: none is asked. `levels`: of the called node.
+    `purposes`: the first stands if the caller states none.
+    """
 
     kinds: frozenset[CallerKind]
     relation: Relation
+    roles: frozenset[Role] = frozenset()
+    levels: frozenset[CareLevel] = frozenset(CareLevel)
+    data: DataLevel = DataLevel.OPEN
+    purposes: tuple[Purpose, ...] = (Purpose.OPERATION,)
 
     @property
     def child_only(self) -> bool:
@@ -49,31 +88,117 @@ def _rule(relation: Relation, *kinds: CallerKind) -> MethodRule:
     return MethodRule(frozenset(kinds), relation)
 
 
-_CARE = _rule(Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
-_QUESTIONS = _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.OPERATOR)
+def _care(
+    *roles: Role, of: MethodRule, data: DataLevel = DataLevel.PERSONAL, purposes: str = ""
+) -> MethodRule:
+    """A rule for those who care for residents; `purposes`: names, the first by default."""
+    stated = tuple(map(Purpose, purposes.split())) or _CARE.purposes
+    return replace(of, roles=frozenset(roles), data=data, purposes=stated)
+
+
+_CARE = replace(
+    _rule(Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR),
+    roles=frozenset({Role.DOCTOR, Role.NURSE}),
+    data=DataLevel.PERSONAL,
+    purposes=(Purpose.TREATMENT, Purpose.PUBLIC_HEALTH),
+)
+_QUESTIONS = replace(
+    _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.OPERATOR),
+    data=DataLevel.REDUCED,
+    purposes=(Purpose.STATISTICS, Purpose.RESEARCH, Purpose.PUBLIC_HEALTH),
+)
 _EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
 _STAFF = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
 _OPERATOR = _rule(Relation.HERE, CallerKind.OPERATOR)
 _AUDIT = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
 _REFLECTION = _rule(Relation.HERE, CallerKind.OPERATOR, CallerKind.STAFF)
+_INVITES = replace(_OPERATOR, levels=frozenset(CareLevel) - {CareLevel.VILLAGE})
+_QUARANTINE = replace(_OPERATOR, data=DataLevel.PARTLY)
+_STICK = replace(_OPERATOR, purposes=(Purpose.REPLICATION,))
+_ACCESS = replace(
+    _CARE,
+    kinds=frozenset({CallerKind.CLIENT, CallerKind.STAFF}),
+    # Above the counties nobody is held in full, so nobody's rows can be opened or closed.
+    levels=frozenset(CareLevel) - {CareLevel.CITY},
+    purposes=(Purpose.MANAGEMENT, Purpose.REGISTRATION, Purpose.TREATMENT),
+)
+_STAFF_ACCESS = replace(_ACCESS, kinds=frozenset({CallerKind.STAFF}))
+_REVIEW = replace(
+    _STAFF_ACCESS,
+    kinds=frozenset({CallerKind.STAFF, CallerKind.OPERATOR}),
+    roles=frozenset({Role.AUDITOR, Role.ADMINISTRATOR}),
+    purposes=(Purpose.AUDIT,),
+)
+_CARERS = (Role.DOCTOR, Role.NURSE, Role.REGISTRAR)
+_REGISTERS = "registration treatment public_health"
+_READS = "treatment registration public_health"
 
 METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
     {
-        "/fenhe.empi.v1.ResidentService/Register": _CARE,
-        "/fenhe.empi.v1.ResidentService/Get": _CARE,
-        "/fenhe.empi.v1.ResidentService/Find": _CARE,
-        "/fenhe.empi.v1.ResidenceService/Move": _STAFF,
-        "/fenhe.empi.v1.ResidenceService/Where": _CARE,
-        "/fenhe.empi.v1.ResidenceService/ListProposals": _STAFF,
-        "/fenhe.empi.v1.ResidenceService/DecideProposal": _STAFF,
+        "/fenhe.empi.v1.ResidentService/Register": _care(*_CARERS, of=_CARE, purposes=_REGISTERS),
+        "/fenhe.empi.v1.ResidentService/Get": _care(*_CARERS, of=_CARE, purposes=_READS),
+        "/fenhe.empi.v1.ResidentService/Find": _care(*_CARERS, of=_CARE, purposes=_READS),
+        "/fenhe.empi.v1.ResidenceService/Move": _care(
+            Role.REGISTRAR, Role.ADMINISTRATOR, of=_STAFF, purposes="registration"
+        ),
+        "/fenhe.empi.v1.ResidenceService/Where": _care(*_CARERS, of=_CARE, purposes=_REGISTERS),
+        "/fenhe.empi.v1.ResidenceService/ListProposals": _care(
+            Role.REGISTRAR, of=_STAFF, purposes="registration"
+        ),
+        "/fenhe.empi.v1.ResidenceService/DecideProposal": _care(
+            Role.REGISTRAR, of=_STAFF, purposes="registration"
+        ),
         "/fenhe.care.v1.RecordService/PutBundle": _CARE,
         "/fenhe.care.v1.RecordService/Get": _CARE,
         "/fenhe.care.v1.RecordService/Timeline": _CARE,
         "/fenhe.care.v1.RecordService/Where": _CARE,
+        "/fenhe.control.v1.ConsentService/PutConsent": _care(
+            *_CARERS, of=_ACCESS, purposes="registration"
+        ),
+        "/fenhe.control.v1.ConsentService/ListConsents": _care(
+            *_CARERS, Role.AUDITOR, of=_ACCESS, purposes="registration audit"
+        ),
+        "/fenhe.control.v1.ConsentService/RevokeConsent": _care(
+            *_CARERS, of=_ACCESS, purposes="registration"
+        ),
+        # Who opens a relation is not who reads by it: at the desk, or a clinic's system.
+        "/fenhe.control.v1.AccessService/PutRelation": _care(
+            Role.REGISTRAR, of=_ACCESS, purposes="registration"
+        ),
+        "/fenhe.control.v1.AccessService/EndRelation": _care(
+            Role.REGISTRAR, Role.ADMINISTRATOR, of=_ACCESS, purposes="registration"
+        ),
+        # Nobody grants what he does not see himself (node/consent/desk.py).
+        "/fenhe.control.v1.AccessService/CreateGrant": _care(
+            Role.DOCTOR, of=_STAFF_ACCESS, purposes="treatment"
+        ),
+        "/fenhe.control.v1.AccessService/RevokeGrant": _care(
+            Role.DOCTOR, Role.ADMINISTRATOR, of=_STAFF_ACCESS, purposes="treatment management"
+        ),
+        "/fenhe.control.v1.AccessService/ListAccess": _care(
+            *_CARERS,
+            Role.ADMINISTRATOR,
+            Role.AUDITOR,
+            of=_ACCESS,
+            purposes="management registration audit",
+        ),
+        "/fenhe.control.v1.AccessService/BreakGlass": _care(
+            Role.DOCTOR,
+            Role.NURSE,
+            of=_STAFF_ACCESS,
+            data=DataLevel.SPECIAL,
+            purposes="treatment",
+        ),
+        "/fenhe.control.v1.AccessService/ListReviews": _REVIEW,
+        "/fenhe.control.v1.AccessService/CloseReview": _REVIEW,
         "/fenhe.federation.v1.QueryService/Ask": _QUESTIONS,
         "/fenhe.federation.v1.QueryService/Explain": _QUESTIONS,
         # Only the executors that this node itself certified, over loopback.
-        "/fenhe.federation.v1.ExecutorService/AskSite": _rule(Relation.HERE, CallerKind.EXECUTOR),
+        "/fenhe.federation.v1.ExecutorService/AskSite": replace(
+            _rule(Relation.HERE, CallerKind.EXECUTOR),
+            data=DataLevel.REDUCED,
+            purposes=(Purpose.STATISTICS,),
+        ),
         # Counts of a sibling are nobody's business, so not from anywhere.
         "/fenhe.node.v1.NodeService/Status": _rule(
             Relation.HERE, *(set(CallerKind) - {CallerKind.EXECUTOR})
@@ -85,18 +210,25 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.AuditService/ExportAudit": _AUDIT,
         "/fenhe.node.v1.AuditService/AcceptAudit": _OPERATOR,
         "/fenhe.node.v1.MaintenanceService/Verify": _OPERATOR,
-        "/fenhe.node.v1.ReplicationService/Status": _CARE,
-        "/fenhe.node.v1.ReplicationService/ListQuarantine": _OPERATOR,
-        "/fenhe.node.v1.ReplicationService/ShowQuarantine": _OPERATOR,
-        "/fenhe.node.v1.ReplicationService/RetryQuarantine": _OPERATOR,
-        "/fenhe.node.v1.ReplicationService/SkipQuarantine": _OPERATOR,
-        "/fenhe.node.v1.ReplicationService/AskQuarantine": _OPERATOR,
-        "/fenhe.node.v1.BundleService/Export": _OPERATOR,
-        "/fenhe.node.v1.BundleService/Import": _OPERATOR,
+        "/fenhe.node.v1.ReplicationService/Status": _rule(
+            Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR
+        ),
+        "/fenhe.node.v1.ReplicationService/ListQuarantine": _QUARANTINE,
+        "/fenhe.node.v1.ReplicationService/ShowQuarantine": _QUARANTINE,
+        "/fenhe.node.v1.ReplicationService/RetryQuarantine": _QUARANTINE,
+        "/fenhe.node.v1.ReplicationService/SkipQuarantine": _QUARANTINE,
+        "/fenhe.node.v1.ReplicationService/AskQuarantine": _QUARANTINE,
+        "/fenhe.node.v1.BundleService/Export": _STICK,
+        "/fenhe.node.v1.BundleService/Import": _STICK,
         "/fenhe.node.v1.RecoveryService/Standing": _OPERATOR,
         "/fenhe.node.v1.RecoveryService/GiveUp": _OPERATOR,
         # A parent never dials, a sibling never links.
-        "/fenhe.replication.v1.LinkService/Connect": _rule(Relation.CHILD, CallerKind.NODE),
+        "/fenhe.replication.v1.LinkService/Connect": replace(
+            _rule(Relation.CHILD, CallerKind.NODE),
+            levels=frozenset(CareLevel) - {CareLevel.VILLAGE},
+            data=DataLevel.PERSONAL,
+            purposes=(Purpose.REPLICATION,),
+        ),
         "/fenhe.node.v1.RegionService/Plan": _OPERATOR,
         "/fenhe.node.v1.RegionService/Apply": _OPERATOR,
         "/fenhe.node.v1.RegionService/Rollback": _OPERATOR,
@@ -116,6 +248,9 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.DoctorService/Examine": _OPERATOR,
         "/fenhe.node.v1.DoctorService/PlantCanary": _OPERATOR,
         "/fenhe.node.v1.DoctorService/FindCanaries": _OPERATOR,
+        "/fenhe.node.v1.InvitationService/CreateInvitation": _INVITES,
+        "/fenhe.node.v1.InvitationService/ListInvitations": _INVITES,
+        "/fenhe.node.v1.InvitationService/WithdrawInvitation": _INVITES,
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,
@@ -149,7 +284,13 @@ def rule_for(method: str) -> MethodRule | None:
     return METHODS.get(method)
 
 
-def authorize(method: str, peer: PeerIdentity, here: NodeId, hierarchy: Hierarchy) -> None:
+def authorize(
+    method: str,
+    peer: PeerIdentity,
+    here: NodeId,
+    hierarchy: Hierarchy,
+    roles: Collection[Role] = (),
+) -> None:
     """Let a call through, or raise.
 
     Args:
@@ -157,10 +298,11 @@ def authorize(method: str, peer: PeerIdentity, here: NodeId, hierarchy: Hierarch
         peer: The identified caller.
         here: The node that is called.
         hierarchy: The epoch in force.
+        roles: Of a member of staff who has signed in; a certificate alone has none.
 
     Raises:
-        DeniedError: The method is not in the table, or not for this kind of caller, or not for
-            callers of that node.
+        DeniedError: The method is not in the table, or not for this kind of caller, his roles or
+            callers of that node, or not at a node of this level.
     """
     rule = rule_for(method)
     if rule is None or peer.kind not in rule.kinds:
@@ -170,6 +312,43 @@ def authorize(method: str, peer: PeerIdentity, here: NodeId, hierarchy: Hierarch
             f"{method} at node {here} is not open to callers of node {peer.node_id}",
             hint=_HINTS[rule.relation],
         )
+    level = hierarchy.entry(here).level
+    if level not in rule.levels:
+        raise DeniedError(
+            f"{method} is not open at a node of level {level}",
+            hint="Ask at a node below, as `fenhe hierarchy tree` lists them.",
+        )
+    if peer.kind is CallerKind.STAFF and rule.roles and rule.roles.isdisjoint(roles):
+        named = ", ".join(sorted(rule.roles))
+        raise DeniedError(
+            f"{method} is open to staff who have signed in as {named}",
+            hint="Sign in with an account that has one of these roles.",
+        )
+
+
+def purpose_of(method: str, kind: CallerKind, stated: str) -> Purpose:
+    """For what a call is made: as the caller states, if the method is for that; else its first.
+
+    An operator's purpose is operation, whatever he calls.
+
+    Raises:
+        PurposeError: The method is not for the purpose stated.
+        DeniedError: The method is in no table.
+    """
+    rule = rule_for(method)
+    if rule is None:
+        raise DeniedError(f"{method} is not open to callers of kind {kind}")
+    if kind is CallerKind.OPERATOR:
+        allowed: tuple[Purpose, ...] = (Purpose.OPERATION, *rule.purposes)
+    else:
+        allowed = rule.purposes
+    if not stated:
+        return allowed[0]
+    for purpose in allowed:
+        if purpose == stated:
+            return purpose
+    # Not what was typed: it may be anything.
+    raise PurposeError(f"{method} is called for {', '.join(allowed)}, and for nothing else")
 
 
 def _stands(relation: Relation, caller: NodeId, here: NodeId, hierarchy: Hierarchy) -> bool:

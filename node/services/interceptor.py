@@ -31,8 +31,12 @@ from node.logs import get_logger
 from node.records.faults import Fault
 from node.security.caller import Caller, caller_for
 from node.security.identity import NameJudge, PeerIdentity, identify_peer
+<<<<<<< HEAD
 from node.security.methods import authorize
 from node.services.open_calls import OpenCalls
+=======
+from node.security.methods import PURPOSE_HEADER, authorize, purpose_of
+>>>>>>> t-consent
 from node.services.wire import faults_out
 from node.storage.errors import BundleError
 
@@ -207,10 +211,19 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
         authorize(method, identity, self._node_id, self._hierarchy)
+        purpose = purpose_of(method, identity.kind, _stated_purpose(context))
         caller = caller_for(
-            identity.kind, identity.principal, identity.node_id, self._hierarchy, method
+            identity.kind, identity.principal, identity.node_id, self._hierarchy, purpose
         )
         return CallContext(caller, identity)
+
+
+def _stated_purpose(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """What the caller says the call is for; "" if he says nothing."""
+    for name, value in context.invocation_metadata() or ():
+        if name == PURPOSE_HEADER and isinstance(value, str):
+            return value
+    return ""
 
 
 CallCounter = Callable[[str, str], None]

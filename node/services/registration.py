@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from node.doctor import CheckupRoom
+from node.consent.room import ConsentRoom
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.links import LinkHub
@@ -23,6 +24,7 @@ from node.services.auditing import AuditServicer
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.checkup import CheckupServicer
+from node.services.consent import AccessServicer, ConsentServicer
 from node.services.joining import InvitationServicer
 from node.services.keys import KeysServicer
 from node.services.links import LinkServicer
@@ -36,6 +38,7 @@ from node.services.revocation import RevocationServicer
 from node.services.status import NodeServicer
 from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.control.v1 import consent_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
@@ -57,6 +60,8 @@ __all__ = ["SERVICE_NAMES", "Servicers", "add_servicers"]
 
 SERVICE_NAMES: Final = (
     "fenhe.care.v1.RecordService",
+    "fenhe.control.v1.AccessService",
+    "fenhe.control.v1.ConsentService",
     "fenhe.empi.v1.ResidenceService",
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
@@ -94,6 +99,7 @@ class Servicers:
     revocation: RevocationRoom
     keys: KeysRoom
     auditing: AuditServicer
+    consent: ConsentRoom
     utc: Callable[[], datetime]
     checkup: CheckupRoom
 
@@ -130,6 +136,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     doctor_pb2_grpc.add_DoctorServiceServicer_to_server(
         CheckupServicer(servicers.checkup, servicers.checkup.clock), server
     )
+    _add_consent(server, servicers.consent)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )
@@ -146,6 +153,12 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     for name in ("", *SERVICE_NAMES):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return health_servicer
+
+
+def _add_consent(server: grpc.aio.Server, room: ConsentRoom) -> None:
+    consents, access = ConsentServicer(room), AccessServicer(room)
+    consent_pb2_grpc.add_ConsentServiceServicer_to_server(consents, server)
+    consent_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
 
 
 def _answer_in_bytes(server: grpc.aio.Server, residents: ResidentServicer) -> None:

@@ -1,9 +1,9 @@
 """Point reads of residents, many in one transaction, with a cache of answers before the tables.
 
-A kept answer changes nothing but the cost: the caller's scope is checked against it here, the audit
-entry is written in the transaction that decides whether it still holds, and no answer is returned
-before that transaction is durable. Reads that come together share it: on a disk that takes
-milliseconds to synchronise, that is most of what a read costs.
+A kept answer changes nothing but the cost. The transaction that decides whether it still holds also
+asks the tables whether the caller sees the resident and writes the audit entry, and no answer is
+returned before it is durable. Reads that come together share it: on a disk that takes milliseconds
+to synchronise, that is most of what a read costs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from node.storage.context import StoreContext
 from node.storage.logged import read_log
 from node.storage.model import StoredResident
 from node.storage.reads import Reader, named_id, resident_read
-from node.storage.scope import sees
+from node.storage.scope import seen_residents
 from node.storage.specs import IDENTIFIERS, RESIDENTS
 from replication.core.codec import decode_changes
 from replication.core.model import Form, LogEntry
@@ -127,11 +127,12 @@ class ResidentAnswers:
         usable = {} if end.moved or held.position is None else held.answers
         work = _Work(head=end.head)
         deeds: dict[Caller, list[Deed]] = defaultdict(list)
+        seen = _seen(connection, batch, usable)
         for question, resident_id, scope in batch.parts:
             answer = None
             kept = None if resident_id is None else usable.get(resident_id)
             if kept is not None:
-                answer = _for_caller(kept, question.caller)
+                answer = kept.wire if resident_id in seen[question.caller] else None
                 work.kept += 1
             elif resident_id is not None:
                 wanted = {**scope, "id": resident_id}
@@ -158,6 +159,20 @@ def _changed(entries: Iterable[LogEntry]) -> frozenset[str]:
     )
 
 
-def _for_caller(kept: CachedAnswer, caller: Caller) -> bytes | None:
-    shown = sees(caller, home_node=kept.home_node, author_node=kept.author_node)
-    return kept.wire if shown else None
+def _seen(
+    connection: Connection, batch: _Batch, usable: Mapping[str, CachedAnswer]
+) -> dict[Caller, frozenset[str]]:
+    """Whom of those whose answers are kept each caller sees: asked as a read of the tables would.
+
+    Consents, relations and grants are rows of this transaction, so none is obeyed late.
+    """
+    wanted: dict[Caller, set[str]] = defaultdict(set)
+    scopes: dict[Caller, Mapping[str, Any]] = {}
+    for question, resident_id, scope in batch.parts:
+        if resident_id is not None and resident_id in usable:
+            wanted[question.caller].add(resident_id)
+            scopes[question.caller] = scope
+    return {
+        caller: seen_residents(connection, caller, scopes[caller], ids)
+        for caller, ids in wanted.items()
+    }

@@ -93,6 +93,11 @@ class Action(StrEnum):
     RENEW = "renew"
     BREAK_GLASS = "break_glass"
     DENY = "deny"
+    CONSENT = "consent"
+    RELATE = "relate"
+    BREAK_GLASS = "break_glass"
+    REVOKE = "revoke"
+    REVIEW = "review"
 
 
 class Outcome(StrEnum):

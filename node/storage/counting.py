@@ -12,7 +12,7 @@ from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.model import Counts
-from node.storage.scope import is_large, visible
+from node.storage.scope import form_of, placed
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS
 from node.storage.tables import REPLICATED, RESIDENCE
 from replication.core.model import Form
@@ -57,12 +57,14 @@ class Counter:
     def residents_by_home(self, caller: Caller) -> dict[str, int]:
         """See Storage.residents_by_home."""
         scope = self._store.scopes.parameters(caller)
-        large = is_large(caller)
+        large = form_of(caller).large
         known = union(
             select(_R.c.row_id, _R.c.home_node).where(
-                _R.c.form == Form.FULL.value, _R.c.deleted.is_(False), visible(_R, large)
+                _R.c.form == Form.FULL.value, _R.c.deleted.is_(False), placed(_R, large=large)
             ),
-            select(_X.c.row_id, _X.c.home_node).where(_X.c.deleted.is_(False), visible(_X, large)),
+            select(_X.c.row_id, _X.c.home_node).where(
+                _X.c.deleted.is_(False), placed(_X, large=large)
+            ),
         ).subquery("known")
         query = select(known.c.home_node, func.count()).group_by(known.c.home_node)
 

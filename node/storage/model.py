@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from node.records.model import Bundle, NewIdentifier
 from node.security.caller import Caller
+from node.storage.specs import RECORD_TABLES
 from replication.core.model import Value, Version
+
+_RECORDS: Final = frozenset(spec.name for spec in RECORD_TABLES)
 
 __all__ = [
     "ApplyOutcome",
@@ -64,6 +68,7 @@ class StoredResident:
     deceased_on: str | None
     identifiers: tuple[NewIdentifier, ...]
     deleted: bool = False
+    author_organization: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,7 @@ class Counts:
     @property
     def records(self) -> int:
         """Rows of the record tables together."""
-        return sum(
-            count
-            for table, count in self.rows.items()
-            if table not in {"residents", "identifiers", "resident_index"}
-        )
+        return sum(count for table, count in self.rows.items() if table in _RECORDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from node.residence.errors import ResidentInTransferError, ResidentMovedError
 from node.security.caller import Caller
 from node.storage.context import StoreContext
 from node.storage.rows import HeldRow
-from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, RESIDENTS
+from node.storage.specs import ACCESS_REVIEWS, CONSENTS, IDENTIFIERS, RESIDENT_INDEX, RESIDENTS
 from node.storage.tables import REPLICATED
 from replication.core.model import Form, RowChange
 from replication.core.residence import Grant, KnownHome, pseudonym_home
@@ -35,7 +35,9 @@ _R = REPLICATED[RESIDENTS.name]
 _HELD: Final = select(_R.c.home_node).where(
     _R.c.row_id == bindparam("id"), _R.c.form == Form.FULL.value
 )
-_IDENTITY: Final = frozenset({RESIDENTS.name, IDENTIFIERS.name, RESIDENT_INDEX.name})
+_IDENTITY: Final = frozenset(
+    {RESIDENTS.name, IDENTIFIERS.name, RESIDENT_INDEX.name, CONSENTS.name, ACCESS_REVIEWS.name}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,15 @@ from node.storage.errors import (
 from node.storage.lookups import Lookups
 from node.storage.moved import may_know, refuse_moved
 from node.storage.rows import HeldRow, chunks
-from node.storage.scope import sees
+from node.storage.scope import form_of, has_place, seen_residents
 from node.storage.shapes import is_row_id
-from node.storage.specs import IDENTIFIERS, IDENTITY_NUMBER, RECORD_TABLES, RESIDENTS
+from node.storage.specs import (
+    AUTHOR_ORGANIZATION,
+    IDENTIFIERS,
+    IDENTITY_NUMBER,
+    RECORD_TABLES,
+    RESIDENTS,
+)
 from node.storage.tables import REPLICATED
 from replication.core.model import (
     SCHEMA_VERSION,
@@ -47,7 +53,7 @@ from replication.core.model import (
 __all__ = ["BundlePlan", "PlannedRow", "plan_bundle"]
 
 _FIRST = Version(1, 1)
-_RECORD_COLUMNS: Mapping[str, frozenset[str]] = {spec.name: spec.names for spec in RECORD_TABLES}
+_RECORD_COLUMNS: Mapping[str, frozenset[str]] = {spec.name: spec.given for spec in RECORD_TABLES}
 
 
 _I = REPLICATED[IDENTIFIERS.name]
@@ -101,7 +107,7 @@ def plan_bundle(
     if store.recovery.active:
         _refuse_known_ids(store, bundle)
     planner = _Planner(store, lookups, format_ms(now_ms))
-    residents = planner.residents(bundle.residents)
+    residents = planner.residents(caller, bundle.residents)
     identifiers = planner.identifiers(bundle.residents, residents)
     homes = {
         row.change.row_id: _Home(row.change.home_node, row.change.home_epoch) for row in residents
@@ -134,7 +140,7 @@ class _Planner:
         self._connection = lookups.connection
         self._recorded_at = recorded_at
 
-    def residents(self, new: Sequence[NewResident]) -> list[PlannedRow]:
+    def residents(self, caller: Caller, new: Sequence[NewResident]) -> list[PlannedRow]:
         here = self._store.node_id
         elsewhere = [i for i, each in enumerate(new) if each.home_node not in (None, "", here)]
         if elsewhere:
@@ -160,9 +166,26 @@ class _Planner:
         )
         if foreign:
             raise NotAuthorError("residents were registered by another node", foreign)
-        return [self._resident(each, held.get(each.resident_id or "")) for each in new]
+        self._refuse_unseen(caller, new, held)
+        return [self._resident(caller, each, held.get(each.resident_id or "")) for each in new]
 
-    def _resident(self, new: NewResident, held: HeldRow | None) -> PlannedRow:
+    def _refuse_unseen(
+        self, caller: Caller, new: Sequence[NewResident], held: Mapping[str, HeldRow]
+    ) -> None:
+        """A member of staff amends whom he sees: what he writes replaces what he did not read."""
+        if not held or not form_of(caller).staff:
+            return
+        scope = self._store.scopes.parameters(caller)
+        seen = seen_residents(self._connection, caller, scope, held.keys())
+        unseen = [
+            f"residents[{i}].resident_id"
+            for i, each in enumerate(new)
+            if each.resident_id in held and each.resident_id not in seen
+        ]
+        if unseen:
+            raise NotAuthorError("residents are not in this organization's care", unseen)
+
+    def _resident(self, caller: Caller, new: NewResident, held: HeldRow | None) -> PlannedRow:
         row_id = new.resident_id or self._store.ids.mint_timeless()
         values: dict[str, Value] = {
             "name": new.name,
@@ -172,6 +195,7 @@ class _Planner:
             "phone": new.phone,
             "address": new.address,
             "deceased_on": new.deceased_on,
+            AUTHOR_ORGANIZATION: _organization(caller, held),
         }
         home = _Home(self._store.node_id, held.home_epoch if held else 1)
         return self._row(RESIDENTS.name, row_id, row_id, values, home=home, held=held)
@@ -233,6 +257,7 @@ class _Planner:
         self._refuse_unknown_columns(new)
         known = {**self._homes_of(caller, {each.resident_id for each in new} - set(homes)), **homes}
         held = self._held_records(new)
+        _refuse_others(caller, new, held)
         known |= self._homes_elsewhere(new, known, held)
         rows: list[PlannedRow] = []
         for each in new:
@@ -242,7 +267,7 @@ class _Planner:
                     row.table if row and each.retracted else each.table,
                     each.record_id or self._store.ids.mint(),
                     each.resident_id,
-                    each.values,
+                    _of_organization(each, caller, row),
                     home=known[each.resident_id],
                     held=row,
                     operation=Operation.DELETE if each.retracted else Operation.PUT,
@@ -300,7 +325,7 @@ class _Planner:
         homes = {
             row_id: _Home(held.home_node, held.home_epoch)
             for row_id, held in self._lookups.homes(resident_ids).items()
-            if sees(caller, home_node=held.home_node, author_node=held.author_node)
+            if has_place(caller, home_node=held.home_node, author_node=held.author_node)
         }
         for row_id, grant in self._store.homes.newest(self._connection, resident_ids).items():
             known = homes.get(row_id)
@@ -377,3 +402,29 @@ class _Planner:
             values={name: value for name, value in values.items() if value is not None},
         )
         return PlannedRow(change, held.version if held else None)
+
+
+def _refuse_others(caller: Caller, new: Sequence[NewRecord], held: Mapping[str, HeldRow]) -> None:
+    """A member of staff amends what his organization wrote, and nobody else's."""
+    if not form_of(caller).staff:
+        return
+    positions = [
+        f"records[{i}].record_id"
+        for i, each in enumerate(new)
+        if (row := held.get(each.record_id or ""))
+        and (not row.organization or row.organization != caller.organization_id)
+    ]
+    if positions:
+        raise NotAuthorError("records were written for another organization", positions)
+
+
+def _organization(caller: Caller, held: HeldRow | None) -> str | None:
+    """Whose row it is: the first writer's, whoever amends it."""
+    return (held.organization if held else caller.organization_id) or None
+
+
+def _of_organization(new: NewRecord, caller: Caller, held: HeldRow | None) -> Mapping[str, Value]:
+    """A record's values with the organization they were written for; a tombstone has none."""
+    if new.retracted:
+        return new.values
+    return {**new.values, AUTHOR_ORGANIZATION: _organization(caller, held)}

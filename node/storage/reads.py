@@ -33,7 +33,7 @@ from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.errors import PageTokenError
 from node.storage.model import Page, StoredRecord, StoredResident
-from node.storage.scope import is_large, visible
+from node.storage.scope import SCOPE_FORMS, ScopeForm, form_of, visible
 from node.storage.shapes import is_row_id
 from node.storage.specs import IDENTIFIERS, RECORD_TABLES, RESIDENTS, TABLES, TableSpec
 from node.storage.tables import REPLICATED
@@ -55,10 +55,10 @@ class Reader:
     def __init__(self, store: StoreContext) -> None:
         self._store = store
         # Built once: composing a statement costs more than a point read on SQLite.
-        self._residents = _two(_resident_query)
-        self._finds = _two(_find_query)
-        self._records = {spec.name: _two(_record_query, spec) for spec in RECORD_TABLES}
-        self._timelines = {spec.name: _two(_timeline_query, spec) for spec in RECORD_TABLES}
+        self._residents = _built(_resident_query)
+        self._finds = _built(_find_query)
+        self._records = {spec.name: _built(_record_query, spec) for spec in RECORD_TABLES}
+        self._timelines = {spec.name: _built(_timeline_query, spec) for spec in RECORD_TABLES}
         self._tables_of = _tables_of_id()
         self._identifiers = (
             select(_I.c.row_id, _I.c.system, _I.c.value)
@@ -83,7 +83,7 @@ class Reader:
         self, connection: Connection, caller: Caller, wanted: Mapping[str, Any]
     ) -> StoredResident | None:
         """A resident in the caller's transaction, who owes the audit; `wanted`: scope and id."""
-        row = connection.execute(self._residents[is_large(caller)], wanted).mappings().first()
+        row = connection.execute(self._residents[form_of(caller)], wanted).mappings().first()
         return None if row is None else self._resident(connection, row)
 
     def find_resident(self, caller: Caller, system: str, value: str) -> StoredResident | None:
@@ -96,7 +96,7 @@ class Reader:
         }
 
         def work(connection: Connection) -> StoredResident | None:
-            query = self._finds[is_large(caller)]
+            query = self._finds[form_of(caller)]
             row = connection.execute(query, wanted).mappings().first()
             found = None if row is None else self._resident(connection, row)
             # The value itself is never written down; that somebody looked is.
@@ -159,11 +159,11 @@ class Reader:
     def _timeline(
         self, connection: Connection, caller: Caller, wanted: Mapping[str, Any], count: int
     ) -> list[tuple[str, str, TableSpec, RowMapping]]:
-        large = is_large(caller)
+        form = form_of(caller)
         rows = [
             (str(row["sorted_by"]), str(row["row_id"]), spec, row)
             for spec in RECORD_TABLES
-            for row in connection.execute(self._timelines[spec.name][large], wanted).mappings()
+            for row in connection.execute(self._timelines[spec.name][form], wanted).mappings()
         ]
         return nlargest(count, rows, key=lambda each: each[:2])
 
@@ -171,7 +171,7 @@ class Reader:
         self, connection: Connection, caller: Caller, wanted: Mapping[str, Any]
     ) -> StoredRecord | None:
         for (table,) in connection.execute(self._tables_of, {"id": wanted["id"]}):
-            query = self._records[table][is_large(caller)]
+            query = self._records[table][form_of(caller)]
             row = connection.execute(query, wanted).mappings().first()
             if row is not None:
                 return self._stored(TABLES[table], row)
@@ -223,18 +223,18 @@ def named_id(row_id: str) -> str | None:
     return row_id if is_row_id(row_id) else None
 
 
-def _two(build: Callable[..., Select[Any]], *about: TableSpec) -> tuple[Select[Any], Select[Any]]:
-    """A query for small scopes and for large ones."""
-    return build(False, *about), build(True, *about)
+def _built(build: Callable[..., Select[Any]], *about: TableSpec) -> Mapping[ScopeForm, Select[Any]]:
+    """A query for each form of a scope."""
+    return {form: build(form, *about) for form in SCOPE_FORMS}
 
 
-def _resident_query(large: bool) -> Select[Any]:
+def _resident_query(form: ScopeForm) -> Select[Any]:
     return select(_R).where(
-        _R.c.row_id == bindparam("id"), _R.c.form == Form.FULL.value, visible(_R, large)
+        _R.c.row_id == bindparam("id"), _R.c.form == Form.FULL.value, visible(_R, form)
     )
 
 
-def _find_query(large: bool) -> Select[Any]:
+def _find_query(form: ScopeForm) -> Select[Any]:
     """The first registered of those who carry it: two villages may have registered one person."""
     return (
         select(_R)
@@ -246,21 +246,21 @@ def _find_query(large: bool) -> Select[Any]:
             _I.c.form == Form.FULL.value,
             _R.c.form == Form.FULL.value,
             _R.c.deleted.is_(False),
-            visible(_R, large),
+            visible(_R, form),
         )
         .order_by(_R.c.recorded_at, _R.c.row_id)
         .limit(1)
     )
 
 
-def _record_query(large: bool, spec: TableSpec) -> Select[Any]:
+def _record_query(form: ScopeForm, spec: TableSpec) -> Select[Any]:
     t = REPLICATED[spec.name]
     return select(t).where(
-        t.c.row_id == bindparam("id"), t.c.form == Form.FULL.value, visible(t, large)
+        t.c.row_id == bindparam("id"), t.c.form == Form.FULL.value, visible(t, form)
     )
 
 
-def _timeline_query(large: bool, spec: TableSpec) -> Select[Any]:
+def _timeline_query(form: ScopeForm, spec: TableSpec) -> Select[Any]:
     """One page of one table, by a key that later inserts do not move."""
     t = REPLICATED[spec.name]
     day: ColumnElement[str] = func.coalesce(
@@ -277,7 +277,7 @@ def _timeline_query(large: bool, spec: TableSpec) -> Select[Any]:
             t.c.resident_id == bindparam("id"),
             t.c.form == Form.FULL.value,
             t.c.deleted.is_(False),
-            visible(t, large),
+            visible(t, form),
             earlier,
         )
         .order_by(day.desc(), t.c.row_id.desc())

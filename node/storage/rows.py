@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Select, Table, bindparam, select
+from sqlalchemy import Connection, Select, Table, bindparam, literal, select
 
 from node.storage.context import KeyedIndex
 from node.storage.sealing import CellSealer
-from node.storage.specs import IDENTIFIERS, IDENTITY_NUMBER, TABLES
+from node.storage.specs import AUTHOR_ORGANIZATION, IDENTIFIERS, IDENTITY_NUMBER, TABLES
 from node.storage.tables import REPLICATED
 from replication.core.model import Operation, RowChange, Version
 
@@ -30,7 +30,7 @@ def chunks(items: Sequence[T], size: int = KEYS_A_QUERY) -> Iterator[Sequence[T]
 
 @dataclass(frozen=True, slots=True)
 class HeldRow:
-    """What is held of a row, as far as fencing needs it."""
+    """What is held of a row, as far as fencing needs it. `organization`: it was written for."""
 
     table: str
     row_id: str
@@ -41,6 +41,7 @@ class HeldRow:
     home_epoch: int
     form: str
     deleted: bool
+    organization: str = ""
 
 
 def _held_query(table: Table) -> Select[Any]:
@@ -55,6 +56,7 @@ def _held_query(table: Table) -> Select[Any]:
             table.c.home_epoch,
             table.c.form,
             table.c.deleted,
+            table.c.get(AUTHOR_ORGANIZATION, literal("")).label("organization"),
         )
         .where(table.c.row_id.in_(bindparam("ids", expanding=True)))
         .order_by(table.c.row_id)
@@ -82,6 +84,7 @@ def held_rows(connection: Connection, table: str, row_ids: Iterable[str]) -> dic
                 row.home_epoch,
                 row.form,
                 bool(row.deleted),
+                row.organization or "",
             )
     return found
 

@@ -1,37 +1,117 @@
 """Which rows a caller may see, as part of the statement that reads them.
 
+<<<<<<< HEAD
 A row is visible if its home is in the caller's scope or the caller's node wrote it, and it is of a
 person: canaries (node/records/canaries.py) are seen by nobody. A few homes are
 spelled out; larger sets are kept once in a table under their hash, because a county's scope has
 hundreds of homes and a statement should not.
+=======
+A row has its place: its home is in the caller's scope, or the caller's node wrote it. Whoever acts
+for a node (a clinic's system, an operator) sees what has its place and is not forbidden by a
+consent. A member of staff needs a ground besides: his organization wrote the row, or cares for the
+resident today, or somebody granted it. A glass that was broken is ground enough, and is stronger
+than a consent that forbids.
+
+A node believes of relations and grants what it wrote itself and what the resident's home wrote: a
+child's word opens no other home. A few homes are spelled out; larger sets are kept once in a table
+under their hash, because a county's scope has hundreds of homes and a statement should not.
+>>>>>>> t-consent
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+<<<<<<< HEAD
 from sqlalchemy import ColumnElement, Table, and_, bindparam, func, insert, or_, select
+=======
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Exists,
+    Table,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+)
+>>>>>>> t-consent
 
+from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
+<<<<<<< HEAD
 from node.records.canaries import are_people
 from node.security.caller import Caller
 from node.storage.tables import SCOPE_HOMES
+=======
+from node.clock import Clock, format_ms, today
+from node.consent.words import BREAK_GLASS, DENY, grantees_of, recipients_of
+from node.security.caller import Caller, CallerKind
+from node.security.purposes import ANY_PURPOSE, CONSENT_PURPOSES
+from node.storage.specs import (
+    ACCESS_GRANTS,
+    AUTHOR_ORGANIZATION,
+    CARE_RELATIONS,
+    CONSENTS,
+    RESIDENTS,
+)
+from node.storage.tables import REPLICATED, SCOPE_HOMES
+>>>>>>> t-consent
 from node.storage.transactions import Transactions
+from replication.core.model import Form
 
-__all__ = ["Scopes", "is_large", "sees", "visible"]
+__all__ = [
+    "SCOPE_FORMS",
+    "ScopeForm",
+    "Scopes",
+    "form_of",
+    "has_place",
+    "is_forbidden",
+    "placed",
+    "seen_residents",
+    "visible",
+]
 
 _SPELLED_OUT_MAX: Final = 8
 _KEYS_KEPT: Final = 1024
+_R: Final = REPLICATED[RESIDENTS.name]
+_CONSENTS: Final = REPLICATED[CONSENTS.name]
+_RELATIONS: Final = REPLICATED[CARE_RELATIONS.name]
+_GRANTS: Final = REPLICATED[ACCESS_GRANTS.name]
 
 
-def is_large(caller: Caller) -> bool:
-    """Whether the caller's scope is looked up in a table rather than spelled out."""
-    return len(caller.scope) > _SPELLED_OUT_MAX
+@dataclass(frozen=True, slots=True)
+class ScopeForm:
+    """What decides over the text of a condition; all else are its parameters.
+
+    `large`: the homes are looked up in a table rather than spelled out. `staff`: a ground is needed
+    beside the row's place.
+    """
+
+    large: bool
+    staff: bool
 
 
-def visible(table: Table, large: bool) -> ColumnElement[bool]:
-    """The condition on `table`; its parameters come from Scopes.parameters."""
+SCOPE_FORMS: Final = tuple(
+    ScopeForm(large, staff) for large in (False, True) for staff in (False, True)
+)
+"""Every form there is: a statement is built once for each."""
+
+
+def form_of(caller: Caller) -> ScopeForm:
+    """The form of the conditions on what a caller sees."""
+    return ScopeForm(len(caller.scope) > _SPELLED_OUT_MAX, caller.kind is CallerKind.STAFF)
+
+
+def placed(table: Table, *, large: bool) -> ColumnElement[bool]:
+    """Whether a row has its place; for counts, which show nobody's row."""
     if large:
         homes = select(SCOPE_HOMES.c.home_node).where(
             SCOPE_HOMES.c.scope_key == bindparam("scope_key")
@@ -43,26 +123,82 @@ def visible(table: Table, large: bool) -> ColumnElement[bool]:
     return and_(or_(mine, in_scope), are_people(table))
 
 
-def sees(caller: Caller, *, home_node: str, author_node: str) -> bool:
-    """The same rule for a row in hand, such as an answer that a cache kept."""
+def visible(table: Table, form: ScopeForm) -> ColumnElement[bool]:
+    """The condition on `table`; its parameters come from Scopes.parameters."""
+    place = placed(table, large=form.large)
+    allowed = not_(_forbidden(table))
+    if not form.staff:
+        return and_(place, allowed)
+    ground = or_(
+        table.c[AUTHOR_ORGANIZATION] == bindparam("scope_organization"),
+        _cared_for(table),
+        _granted(table),
+    )
+    return and_(place, or_(and_(ground, allowed), _granted(table, BREAK_GLASS)))
+
+
+def has_place(caller: Caller, *, home_node: str, author_node: str) -> bool:
+    """Whether a row in hand has its place. Enough to write about a resident, not to read him."""
     return author_node == caller.node_id or home_node in caller.scope
 
 
-class Scopes:
-    """Knows which large scopes the database holds already."""
+def seen_residents(
+    connection: Connection, caller: Caller, scope: Mapping[str, Any], ids: Collection[str]
+) -> frozenset[str]:
+    """Those of some residents whom the caller sees: the statement's word for rows in hand.
 
-    def __init__(self, transactions: Transactions) -> None:
+    `scope`: of Scopes.parameters, which is asked before the transaction begins.
+    """
+    if not ids:
+        return frozenset()
+    wanted = {**scope, "ids": sorted(ids)}
+    return frozenset(connection.execute(_SEEN[form_of(caller)], wanted).scalars())
+
+
+def is_forbidden(connection: Connection, scope: Mapping[str, Any], resident_id: str) -> bool:
+    """Whether a consent in force forbids the caller of `scope` a resident who is held here."""
+    found = connection.execute(_FORBIDDEN, {**scope, "id": resident_id})
+    return found.first() is not None
+
+
+class Scopes:
+    """Makes the parameters of conditions; knows which large scopes the database holds already."""
+
+    def __init__(
+        self, transactions: Transactions, *, node_id: NodeId, hierarchy: Hierarchy, clock: Clock
+    ) -> None:
         self._transactions = transactions
+        self._here = node_id
+        self._hierarchy = hierarchy
+        self._clock = clock
         self._held: dict[frozenset[NodeId], str] = {}
 
     def parameters(self, caller: Caller) -> dict[str, Any]:
         """Parameters of `visible`. Stores a large scope first, in a transaction of its own."""
-        if not is_large(caller):
-            return {"scope_author": caller.node_id, "scope_homes": sorted(caller.scope)}
-        key = self._held.get(caller.scope)
-        if key is None:
-            key = self._store(caller.scope)
-        return {"scope_author": caller.node_id, "scope_key": key}
+        form = form_of(caller)
+        found: dict[str, Any] = {
+            "scope_author": caller.node_id,
+            "scope_purposes": _purposes(caller),
+            "scope_recipients": recipients_of(caller, self._path(caller.node_id)),
+            "scope_today": today(self._clock).isoformat(),
+        }
+        if form.staff:
+            found |= {
+                # NULL equals nothing: who acts for no organization has written nothing for one.
+                "scope_organization": caller.organization_id or None,
+                "scope_grantees": grantees_of(caller),
+                "scope_now": format_ms(self._clock.now_ms()),
+                "scope_here": self._here,
+            }
+        if form.large:
+            key = self._held.get(caller.scope)
+            found["scope_key"] = self._store(caller.scope) if key is None else key
+        else:
+            found["scope_homes"] = sorted(caller.scope)
+        return found
+
+    def _path(self, node_id: NodeId) -> tuple[NodeId, ...]:
+        return self._hierarchy.path_to_root(node_id) if node_id in self._hierarchy else ()
 
     def _store(self, homes: frozenset[NodeId]) -> str:
         key = hashlib.sha256(",".join(sorted(homes)).encode()).hexdigest()
@@ -81,3 +217,87 @@ class Scopes:
             self._held.clear()
         self._held[homes] = key
         return key
+
+
+def _purposes(caller: Caller) -> list[str]:
+    """Purposes whose consents bind the caller.
+
+    Every one, if nothing that a resident decides over covers what is said: an operator has no use
+    for records, and what nobody foresaw is not therefore allowed.
+    """
+    if caller.kind is CallerKind.OPERATOR or caller.purpose not in CONSENT_PURPOSES:
+        return sorted(CONSENT_PURPOSES)
+    return [ANY_PURPOSE, caller.purpose]
+
+
+def _forbidden(table: Table) -> Exists:
+    """Whether a consent in force forbids the caller the row's resident."""
+    c = _CONSENTS.c
+    return exists().where(
+        *_held(_CONSENTS, table),
+        c.decision == DENY,
+        c.revoked_at.is_(None),
+        c.purpose.in_(bindparam("scope_purposes", expanding=True)),
+        c.recipient.in_(bindparam("scope_recipients", expanding=True)),
+        *_on_a_day(_CONSENTS),
+    )
+
+
+def _cared_for(table: Table) -> Exists:
+    """Whether the caller's organization cares for the row's resident today."""
+    c = _RELATIONS.c
+    return exists().where(
+        *_held(_RELATIONS, table),
+        _believed(_RELATIONS, table),
+        c.organization_id == bindparam("scope_organization"),
+        c.ended_at.is_(None),
+        *_on_a_day(_RELATIONS),
+    )
+
+
+def _granted(table: Table, kind: str = "") -> Exists:
+    """Whether a grant to the caller is not over; `kind`: of that kind alone."""
+    c = _GRANTS.c
+    return exists().where(
+        *_held(_GRANTS, table),
+        _believed(_GRANTS, table),
+        c.grantee.in_(bindparam("scope_grantees", expanding=True)),
+        c.revoked_at.is_(None),
+        c.from_at <= bindparam("scope_now"),
+        c.until_at > bindparam("scope_now"),
+        *((c.kind == kind,) if kind else ()),
+    )
+
+
+def _held(access: Table, table: Table) -> tuple[ColumnElement[bool], ...]:
+    return (
+        access.c.resident_id == table.c.resident_id,
+        access.c.form == Form.FULL.value,
+        access.c.deleted.is_(False),
+    )
+
+
+def _believed(access: Table, table: Table) -> ColumnElement[bool]:
+    written_by = access.c.author_node
+    return or_(written_by == bindparam("scope_here"), written_by == table.c.home_node)
+
+
+def _on_a_day(access: Table) -> tuple[ColumnElement[bool], ...]:
+    until = access.c.until_on
+    return (
+        access.c.from_on <= bindparam("scope_today"),
+        or_(until.is_(None), until >= bindparam("scope_today")),
+    )
+
+
+def _seen_query(form: ScopeForm) -> Any:
+    return select(_R.c.row_id).where(
+        _R.c.row_id.in_(bindparam("ids", expanding=True)),
+        _R.c.form == Form.FULL.value,
+        visible(_R, form),
+    )
+
+
+# Built once: composing a statement costs more than running it on SQLite.
+_SEEN: Final = {form: _seen_query(form) for form in SCOPE_FORMS}
+_FORBIDDEN: Final = select(_R.c.row_id).where(_R.c.row_id == bindparam("id"), _forbidden(_R))

@@ -15,6 +15,12 @@ from typing import Final
 from replication.core.model import Lane
 
 __all__ = [
+    "ACCESS_GRANTS",
+    "ACCESS_REVIEWS",
+    "ACCESS_TABLES",
+    "AUTHOR_ORGANIZATION",
+    "CARE_RELATIONS",
+    "CONSENTS",
     "IDENTIFIERS",
     "IDENTITY_NUMBER",
     "RECORD_TABLES",
@@ -29,6 +35,9 @@ __all__ = [
 
 IDENTITY_NUMBER: Final = "identity_number"
 """The identifier system (GB 11643) that is unique at a node and indexed for the region."""
+
+AUTHOR_ORGANIZATION: Final = "author_organization"
+"""The organization for which a row was written: the caller's, never the bundle's to say."""
 
 
 class ColumnKind(StrEnum):
@@ -82,6 +91,11 @@ class TableSpec:
         object.__setattr__(self, "names", frozenset(column.name for column in self.columns))
 
     @property
+    def given(self) -> frozenset[str]:
+        """Columns that whoever writes the row says himself."""
+        return self.names - {AUTHOR_ORGANIZATION}
+
+    @property
     def sealed(self) -> tuple[ColumnSpec, ...]:
         """Columns encrypted at rest."""
         return tuple(column for column in self.columns if column.sealed)
@@ -109,6 +123,21 @@ def _sealed(name: str) -> ColumnSpec:
     return ColumnSpec(name, sealed=True)
 
 
+def _plain(name: str, length: int = 64) -> ColumnSpec:
+    return ColumnSpec(name, ColumnKind.CODE, length)
+
+
+def _day(name: str) -> ColumnSpec:
+    return ColumnSpec(name, ColumnKind.DATE, 10)
+
+
+def _moment(name: str) -> ColumnSpec:
+    return ColumnSpec(name, ColumnKind.DATE, 24)
+
+
+_ORGANIZATION: Final = ColumnSpec(AUTHOR_ORGANIZATION, ColumnKind.REFERENCE, 64)
+"""Dropped on the way up where rows are de-identified: a clinic of three people names them."""
+
 _ENCOUNTER: Final = ColumnSpec(
     "encounter_id",
     ColumnKind.REFERENCE,
@@ -128,6 +157,7 @@ RESIDENTS: Final = TableSpec(
         _sealed("phone"),
         _sealed("address"),
         _date("deceased_on", Leaving.MONTH),
+        _ORGANIZATION,
     ),
 )
 
@@ -153,13 +183,20 @@ RECORD_TABLES: Final[tuple[TableSpec, ...]] = (
             _date("ended_on"),
             _code("reason_code"),
             _free_text("department"),
+            _ORGANIZATION,
         ),
         care_date="started_on",
     ),
     TableSpec(
         "conditions",
         Lane.BULK,
-        (_ENCOUNTER, _code("code"), _date("onset_on"), _code("clinical_status", 32)),
+        (
+            _ENCOUNTER,
+            _code("code"),
+            _date("onset_on"),
+            _code("clinical_status", 32),
+            _ORGANIZATION,
+        ),
         care_date="onset_on",
     ),
     TableSpec(
@@ -171,6 +208,7 @@ RECORD_TABLES: Final[tuple[TableSpec, ...]] = (
             ColumnSpec("value", ColumnKind.NUMBER, leaving=Leaving.KEEP),
             _code("unit", 32),
             _date("observed_on"),
+            _ORGANIZATION,
         ),
         care_date="observed_on",
     ),
@@ -184,13 +222,20 @@ RECORD_TABLES: Final[tuple[TableSpec, ...]] = (
             _date("started_on"),
             _date("ended_on"),
             _free_text("dosage"),
+            _ORGANIZATION,
         ),
         care_date="started_on",
     ),
     TableSpec(
         "procedures",
         Lane.BULK,
-        (_ENCOUNTER, _code("code"), _free_text("display"), _date("performed_on")),
+        (
+            _ENCOUNTER,
+            _code("code"),
+            _free_text("display"),
+            _date("performed_on"),
+            _ORGANIZATION,
+        ),
         care_date="performed_on",
     ),
     TableSpec(
@@ -202,12 +247,80 @@ RECORD_TABLES: Final[tuple[TableSpec, ...]] = (
             _free_text("display"),
             _date("given_on"),
             ColumnSpec("dose_number", ColumnKind.INTEGER, leaving=Leaving.KEEP),
+            _ORGANIZATION,
         ),
         care_date="given_on",
     ),
 )
 
+CONSENTS: Final = TableSpec(
+    "consents",
+    Lane.IDENTITY,
+    (
+        _plain("purpose", 32),
+        _plain("recipient", 128),
+        _plain("decision", 16),
+        _day("from_on"),
+        _day("until_on"),
+        _free_text("note"),
+        _plain("given_to", 200),
+        _moment("revoked_at"),
+        _plain("revoked_by", 200),
+    ),
+)
+"""What a resident allows and forbids: amended at his home alone, like who he is."""
+
+CARE_RELATIONS: Final = TableSpec(
+    "care_relations",
+    Lane.CARE,
+    (
+        _plain("organization_id", 64),
+        _plain("kind", 32),
+        _day("from_on"),
+        _day("until_on"),
+        _plain("opened_by", 200),
+        _moment("ended_at"),
+        _plain("ended_by", 200),
+    ),
+)
+"""Who cares for him: written where the contract or the encounter is."""
+
+ACCESS_GRANTS: Final = TableSpec(
+    "access_grants",
+    Lane.CARE,
+    (
+        _plain("grantee", 240),
+        _plain("kind", 32),
+        _moment("from_at"),
+        _moment("until_at"),
+        _free_text("reason"),
+        _plain("granted_by", 200),
+        _plain("granted_for", 64),
+        _moment("revoked_at"),
+        _plain("revoked_by", 200),
+    ),
+)
+"""Access for a while and for a reason, broken glass among it: written where it is used."""
+
+ACCESS_REVIEWS: Final = TableSpec(
+    "access_reviews",
+    Lane.IDENTITY,
+    (_plain("finding", 32), _free_text("note"), _moment("closed_at"), _plain("closed_by", 200)),
+)
+"""What his home found of a broken glass; under the grant's own id."""
+
+ACCESS_TABLES: Final[tuple[TableSpec, ...]] = (
+    CONSENTS,
+    CARE_RELATIONS,
+    ACCESS_GRANTS,
+    ACCESS_REVIEWS,
+)
+"""Who may read a resident's rows (node/consent): in full or not at all."""
+
 TABLES: Final = MappingProxyType(
-    {spec.name: spec for spec in (RESIDENTS, IDENTIFIERS, RESIDENT_INDEX, *RECORD_TABLES)}
+    {
+        spec.name: spec
+        for spec in (RESIDENTS, IDENTIFIERS, RESIDENT_INDEX, *RECORD_TABLES, *ACCESS_TABLES)
+    }
 )
 """Every replicated table by name."""

@@ -105,7 +105,7 @@ class Storage:
             node_id=node_id,
             hierarchy=hierarchy,
             transactions=transactions,
-            scopes=Scopes(transactions),
+            scopes=Scopes(transactions, node_id=node_id, hierarchy=hierarchy, clock=clock),
             auditor=Auditor(clock),
             cells=CellSealer(node_id, sealer),
             blind_index=blind_index,

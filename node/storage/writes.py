@@ -25,6 +25,7 @@ from node.storage.model import BundleRequest, BundleResult
 from node.storage.pieces import encoded_pieces
 from node.storage.planning import BundlePlan, PlannedRow, plan_bundle
 from node.storage.rows import RowMaker
+from node.storage.scope import form_of
 from node.storage.specs import TABLES
 from node.storage.tables import APPLIED_REQUESTS, REPLICATED
 from node.storage.transactions import ChangedMeanwhileError
@@ -70,6 +71,7 @@ class BundleWriter:
 
     def put(self, caller: Caller, bundle: Bundle) -> BundleResult:
         """See Storage.put_bundle."""
+        self._prepare(caller)
         request = _Request(caller, bundle, self._body_index(bundle))
         return self._store.transactions.write(lambda connection: self._put(connection, request))
 
@@ -79,6 +81,8 @@ class BundleWriter:
         Together they are written as if no request were a repeat: the table's key says if one is,
         and then, as for every other fault, those without an answer are put one by one.
         """
+        for each in asked:
+            self._prepare(each.caller)
         requests = [_Request(a.caller, a.bundle, self._body_index(a.bundle)) for a in asked]
         firsts: dict[tuple[str, str], _Request] = {}
         for request in requests:
@@ -92,6 +96,11 @@ class BundleWriter:
             answer = answers.get(request.key) if first else None
             outcomes.append(answer or self._alone(request))
         return outcomes
+
+    def _prepare(self, caller: Caller) -> None:
+        """Store a large scope that the plan will ask for: not while it has the database's lock."""
+        if form_of(caller).staff:
+            self._store.scopes.parameters(caller)
 
     def _together(self, requests: Sequence[_Request]) -> dict[tuple[str, str], BundleResult]:
         """Answers by request of those that were stored in one transaction; maybe none."""

@@ -16,6 +16,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from hierarchy_config.errors import Fault
 from tests.house.catalogue import all_codes, error_classes
+from tests.house.permissions import rows
 from tests.house.tree import ROOMS, ROOT, python_files, shown, syntax
 
 DOCUMENTS = (
@@ -109,6 +110,12 @@ def test_every_code_is_documented() -> None:
     known = all_codes()
     assert known - set(documented) == set()
     assert set(documented) - known - on_the_command_line == set()
+
+
+def test_every_permission_is_documented() -> None:
+    """The table of docs/permissions.md is the table of methods, row for row."""
+    table = _section(_read("docs/permissions.md"), "The table")
+    assert [line for line in table.splitlines() if line.startswith("| `")] == list(rows())
 
 
 def test_every_cause_of_the_quarantine_has_an_exit() -> None:

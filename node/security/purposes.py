@@ -1,0 +1,40 @@
+"""For what a caller asks: the words of the table of methods, of consents and of the audit."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["ANY_PURPOSE", "CONSENT_PURPOSES", "Purpose"]
+
+
+class Purpose(StrEnum):
+    """Why a call is made."""
+
+    TREATMENT = "treatment"
+    REGISTRATION = "registration"
+    PUBLIC_HEALTH = "public_health"
+    MANAGEMENT = "management"
+    STATISTICS = "statistics"
+    RESEARCH = "research"
+    AUDIT = "audit"
+    OPERATION = "operation"
+    REPLICATION = "replication"
+
+
+ANY_PURPOSE: Final = "any"
+"""In a consent: whatever the purpose."""
+
+CONSENT_PURPOSES: Final[frozenset[str]] = frozenset(
+    {
+        ANY_PURPOSE,
+        Purpose.TREATMENT,
+        Purpose.REGISTRATION,
+        Purpose.PUBLIC_HEALTH,
+        Purpose.MANAGEMENT,
+        Purpose.STATISTICS,
+        Purpose.RESEARCH,
+    }
+)
+"""What a resident may allow or forbid. That looks at his record are audited is not his to forbid,
+nor that the node is kept running."""
