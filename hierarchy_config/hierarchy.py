@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hierarchy_config.errors import Fault, HierarchyError
-from hierarchy_config.model import CareLevel, CopyForm, CopyRule, NodeEntry, NodeId, Thresholds
+from hierarchy_config.model import (
+    PEOPLE_TABLES,
+    CareLevel,
+    CopyForm,
+    CopyRule,
+    NodeEntry,
+    NodeId,
+    Thresholds,
+)
 
 __all__ = [
     "DEFAULT_RULES",
@@ -185,7 +193,9 @@ class Hierarchy:
         return forms
 
     def _rule(self, level: CareLevel, table: str) -> tuple[CopyForm, ...]:
-        return self._forms.get((level, table)) or self._forms.get((level, "*"), _NONE)
+        forms = self._forms.get((level, table)) or self._forms.get((level, "*"), _NONE)
+        # Nobody who works here is a case among many: there is no reduced form of him.
+        return _NONE if table in PEOPLE_TABLES and forms != _FULL else forms
 
     def cell_count_min(self, node_id: NodeId) -> int:
         """Return the fewest distinct residents a cell released by this node may stand for."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from node.records.model import Bundle, NewIdentifier
 from node.security.caller import Caller
+from node.storage.specs import RECORD_TABLES
 from replication.core.model import Value, Version
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "StoredRecord",
     "StoredResident",
 ]
+
+_RECORDS: Final = frozenset(spec.name for spec in RECORD_TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,7 @@ class Counts:
     @property
     def records(self) -> int:
         """Rows of the record tables together."""
-        return sum(
-            count
-            for table, count in self.rows.items()
-            if table not in {"residents", "identifiers", "resident_index"}
-        )
+        return sum(count for table, count in self.rows.items() if table in _RECORDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 from node.joining.tables import define_joining
+from node.people.tables import define_people
 from node.residence.tables import define_residence
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
 from node.transit.tables import define_transit
@@ -40,6 +41,7 @@ __all__ = [
     "DATA_KEYS",
     "INVITATIONS",
     "METADATA",
+    "PEOPLE",
     "REGION_EPOCHS",
     "REPLICATED",
     "RESIDENCE",
@@ -108,6 +110,14 @@ def _common_columns() -> list[Column[Any]]:
     ]
 
 
+_POINTS_BY: Final = {
+    "qualifications": "staff_id",
+    "assignments": "staff_id",
+    "endings": "ended_id",
+}
+"""Columns by which rows are found that belong to another row."""
+
+
 def _keyed_columns(name: str) -> list[Column[Any] | Index]:
     """Columns and indexes by which a sealed identity is found; they never travel."""
     if name == IDENTIFIERS.name:
@@ -121,7 +131,8 @@ def _keyed_columns(name: str) -> list[Column[Any] | Index]:
         ]
     if name == RESIDENT_INDEX.name:
         return [Index("ix_resident_index_identity_index", "identity_index")]
-    return []
+    column = _POINTS_BY.get(name)
+    return [Index(f"ix_{name}_{column}", column)] if column else []
 
 
 REPLICATED: Final = MappingProxyType(
@@ -224,3 +235,6 @@ RESIDENCE: Final = define_residence(METADATA)
 
 INVITATIONS: Final = define_joining(METADATA)
 """Who may join as a child of this node, with which code, and who has (node/joining)."""
+
+PEOPLE: Final = define_people(METADATA)
+"""Accounts and sessions of this node (node/people); they never leave it."""
