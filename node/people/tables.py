@@ -63,7 +63,7 @@ def _accounts(metadata: MetaData) -> Table:
         Column("oidc_subject", ascii_text(255)),
         Index("uq_accounts_name", "name", unique=True),
         Index("uq_accounts_oidc_subject", "oidc_subject", unique=True),
-        Index("ix_accounts_staff_id", "staff_id"),
+        Index("uq_accounts_staff_id", "staff_id", unique=True),
         **_OPTIONS,
     )
 

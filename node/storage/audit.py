@@ -60,6 +60,17 @@ class Action(StrEnum):
     WITHDRAW = "withdraw"
     JOIN = "join"
     LEND = "lend"
+    ADD = "add"
+    END = "end"
+    GIVE = "give"
+    TAKE = "take"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    UNLOCK = "unlock"
+    PASSWORD = "password"  # noqa: S105 -- the deed, not the word
+    TOTP = "totp"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
 
 
 class Outcome(StrEnum):

@@ -17,6 +17,7 @@ from replication.core.model import Lane
 __all__ = [
     "IDENTIFIERS",
     "IDENTITY_NUMBER",
+    "PEOPLE_NAMES",
     "PEOPLE_TABLES",
     "RECORD_TABLES",
     "RESIDENTS",
@@ -276,6 +277,8 @@ PEOPLE_TABLES: Final[tuple[TableSpec, ...]] = (
         ),
     ),
 )
+
+PEOPLE_NAMES: Final = frozenset(spec.name for spec in PEOPLE_TABLES)
 
 TABLES: Final = MappingProxyType(
     {

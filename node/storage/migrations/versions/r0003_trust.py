@@ -100,7 +100,7 @@ def _accounts() -> None:
     )
     op.create_index("uq_accounts_name", "accounts", ["name"], unique=True)
     op.create_index("uq_accounts_oidc_subject", "accounts", ["oidc_subject"], unique=True)
-    op.create_index("ix_accounts_staff_id", "accounts", ["staff_id"])
+    op.create_index("uq_accounts_staff_id", "accounts", ["staff_id"], unique=True)
     op.create_table(
         "sessions",
         sa.Column("session_id", _ascii(36), primary_key=True),
