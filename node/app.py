@@ -139,6 +139,7 @@ class Node:
             lambda: secrets.token_hex(4),
             metrics.count_call,
             ground.former,
+            sessions=servicers.people,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)

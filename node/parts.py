@@ -23,6 +23,7 @@ from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
 from node.opening import OpenStore, open_store
+from node.people.room import PeopleRoom
 from node.pump import LogPump
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
@@ -40,6 +41,7 @@ from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
 from node.transit.room import TransitRoom
 from node.watch import WatchRoom
+from replication.core.model import Lane
 
 __all__ = ["Assembly", "Parts"]
 
@@ -61,6 +63,7 @@ class Parts:
     residence: ResidenceRoom
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    people: PeopleRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -134,6 +137,7 @@ class Assembly:
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
         watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
+        people = self._people(store, pump, disk, threads)
         thread = self.threads("reconcile", 1)
         reconcile = ReconcileRoom(
             base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
@@ -152,6 +156,7 @@ class Assembly:
             residence,
             reconcile,
             joining,
+            people,
             disk,
             threads,
             started_ms,
@@ -169,6 +174,21 @@ class Assembly:
             clock=self._clock,
             address=self._address,
         )
+
+    def _people(
+        self, store: OpenStore, pump: LogPump, disk: DiskGuard, threads: ThreadPoolExecutor
+    ) -> PeopleRoom:
+        people = PeopleRoom(
+            self._base,
+            store.storage.context,
+            threads=threads,
+            stretching=self.threads("stretch", 1),
+            clock=self._clock,
+            notify=pump.notify,
+            disk_is_full=disk.is_full,
+        )
+        pump.subscribe(lambda _head: people.log_advanced(pump.lane_heads.get(Lane.CARE)))
+        return people
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(
@@ -216,6 +236,8 @@ class Assembly:
             parts.transit.where,
             parts.reconcile,
             parts.joining,
+            parts.people,
+            clock,
             lambda: utc_now(clock),
         )
 

@@ -37,7 +37,7 @@ def lock_ms(failures: int) -> int:
 
 
 def is_locked(locked_until: int, now_ms: int) -> bool:
-    """Whether the lock is closed. One that would be for longer than any was set by a wrong clock."""
+    """Whether the lock is closed; one for longer than any lasts was set by a wrong clock."""
     return 0 < locked_until - now_ms <= LOCK_MS_MAX
 
 

@@ -9,10 +9,10 @@ in this node's log. Public reads depend on it: no handler checks identities itse
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -25,8 +25,10 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.errors import public_status
 from node.logs import get_logger
+from node.people.errors import SessionEndedError
+from node.people.sessions import OpenSession
 from node.records.faults import Fault
-from node.security.caller import Caller, caller_for
+from node.security.caller import Caller, CallerKind, caller_for
 from node.security.identity import NameJudge, PeerIdentity, identify_peer
 from node.security.methods import authorize
 from node.services.wire import faults_out
@@ -35,9 +37,10 @@ from node.storage.errors import BundleError
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
 
-__all__ = ["CallContext", "GuardInterceptor", "current_call"]
+__all__ = ["CallContext", "GuardInterceptor", "SessionJudge", "bearer_of", "current_call"]
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
+_WORKSTATIONS: Final = frozenset({CallerKind.CLIENT, CallerKind.OPERATOR, CallerKind.STAFF})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,23 @@ class CallContext:
 
     caller: Caller
     identity: PeerIdentity
+    channel: Caller
+    """Whoever holds the connection's certificate; the caller himself, unless he has signed in."""
+
+    session: OpenSession | None = None
+    """The session whose token came with the call."""
 
 
 def current_call() -> CallContext:
     """The call being handled in this task; a LookupError outside of one is a defect."""
     return _CALL.get()
+
+
+class SessionJudge(Protocol):
+    """Knows the sessions of this node: node/people's room."""
+
+    async def session(self, token: str, channel: str) -> OpenSession:
+        """The session of a token that came over a channel. Raises SessionEndedError."""
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
@@ -63,12 +78,16 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         incident: Callable[[], str],
         count: CallCounter,
         former: NameJudge | None = None,
+        *,
+        sessions: SessionJudge | None = None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
-        `former` decides over callers whose certificate is of a former name.
+        `former` decides over callers whose certificate is of a former name; `sessions` over tokens
+        of those who have signed in. None takes none.
         """
         self._former = former
+        self._sessions = sessions
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._incident = incident
@@ -129,7 +148,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         try:
-            self._enter(method, context)
+            await self._enter(method, context)
             yield
         except FenheError as error:
             self._count(method, error.code)
@@ -147,17 +166,50 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         else:
             self._count(method, "OK")
 
-    def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
-        _CALL.set(self._admit(method, context))
+        _CALL.set(await self._admit(method, context))
 
-    def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
+    async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
-        authorize(method, identity, self._node_id, self._hierarchy)
-        caller = caller_for(
+        channel = caller_for(
             identity.kind, identity.principal, identity.node_id, self._hierarchy, method
         )
-        return CallContext(caller, identity)
+        token = bearer_of(context.invocation_metadata() or ())
+        if token is None:
+            authorize(method, identity, self._node_id, self._hierarchy)
+            return CallContext(channel, identity, channel)
+        # A token is shown: who shows it is its owner or nobody, never the certificate.
+        session = await self._session(token, identity)
+        caller = replace(session.caller, purpose=method)
+        acting = replace(
+            identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
+        )
+        authorize(method, acting, self._node_id, self._hierarchy)
+        return CallContext(caller, acting, channel, session)
+
+    async def _session(self, token: str, identity: PeerIdentity) -> OpenSession:
+        """The session of a token on a workstation's connection. Raises SessionEndedError."""
+        is_workstation = identity.kind in _WORKSTATIONS and identity.node_id == self._node_id
+        if self._sessions is None or not is_workstation:
+            raise SessionEndedError("a session is taken from a workstation of this node alone")
+        return await self._sessions.session(token, identity.principal)
+
+
+def bearer_of(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """The token in a call's metadata; None: there is no `authorization` at all.
+
+    Raises:
+        SessionEndedError: There are several, or it is of another scheme: never taken for none.
+    """
+    shown = [value for key, value in metadata if key.lower() == "authorization"]
+    if not shown:
+        return None
+    text = shown[0]
+    scheme, _, token = text.partition(" ") if isinstance(text, str) else ("", "", "")
+    if len(shown) > 1 or scheme.lower() != "bearer" or not token:
+        raise SessionEndedError("authorization is shown once, as: Bearer TOKEN")
+    return token
 
 
 CallCounter = Callable[[str, str], None]

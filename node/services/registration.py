@@ -11,17 +11,21 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from node.clock import Clock
 from node.joining.room import JoiningRoom
 from node.links import LinkHub
+from node.people.room import PeopleRoom
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
+from node.services.accounts import AccountServicer, SessionServicer
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.joining import InvitationServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
 from node.services.operations import ReplicationServicer
+from node.services.people import OrganizationServicer, StaffServicer
 from node.services.queries import ExecutorServicer, QueryServicer
 from node.services.recovery import RecoveryServicer
 from node.services.region import RegionServicer
@@ -29,6 +33,7 @@ from node.services.residence import ResidenceServicer
 from node.services.status import NodeServicer
 from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.control.v1 import people_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
@@ -46,6 +51,10 @@ __all__ = ["SERVICE_NAMES", "Servicers", "add_servicers"]
 
 SERVICE_NAMES: Final = (
     "fenhe.care.v1.RecordService",
+    "fenhe.control.v1.AccountService",
+    "fenhe.control.v1.OrganizationService",
+    "fenhe.control.v1.SessionService",
+    "fenhe.control.v1.StaffService",
     "fenhe.empi.v1.ResidenceService",
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
@@ -76,6 +85,8 @@ class Servicers:
     where: Wherever
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    people: PeopleRoom
+    clock: Clock
     utc: Callable[[], datetime]
 
 
@@ -102,6 +113,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     joining_pb2_grpc.add_InvitationServiceServicer_to_server(
         InvitationServicer(servicers.joining.desk), server
     )
+    _add_people(server, servicers)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )
@@ -118,6 +130,15 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     for name in ("", *SERVICE_NAMES):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return health_servicer
+
+
+def _add_people(server: grpc.aio.Server, servicers: Servicers) -> None:
+    room = servicers.people
+    people_pb2_grpc.add_OrganizationServiceServicer_to_server(OrganizationServicer(room), server)
+    people_pb2_grpc.add_StaffServiceServicer_to_server(StaffServicer(room), server)
+    accounts = AccountServicer(room, servicers.clock)
+    people_pb2_grpc.add_AccountServiceServicer_to_server(accounts, server)
+    people_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(room), server)
 
 
 def _answer_in_bytes(server: grpc.aio.Server, residents: ResidentServicer) -> None:
