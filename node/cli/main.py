@@ -5,16 +5,20 @@ from __future__ import annotations
 import typer
 
 from node.cli import (
+    account_cmd,
     backup_cmd,
     demo_cmd,
     hierarchy_cmd,
     node_cmd,
+    org_cmd,
     profile_cmd,
     quarantine_cmd,
     query_cmd,
     record_cmd,
     replication_cmd,
     resident_cmd,
+    session_cmd,
+    staff_cmd,
 )
 
 __all__ = ["app", "main"]
@@ -34,6 +38,11 @@ app.add_typer(replication_cmd.app, name="replication", help="How copies move bet
 app.add_typer(resident_cmd.app, name="resident", help="Where residents live, and their moves.")
 app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
+app.add_typer(org_cmd.app, name="org", help="Hospitals, centres, clinics and their departments.")
+app.add_typer(staff_cmd.staff_app, name="staff", help="Who works here.")
+app.add_typer(staff_cmd.role_app, name="role", help="What staff may, from when until when.")
+app.add_typer(account_cmd.app, name="account", help="With what staff sign in at this node.")
+app.add_typer(session_cmd.app, name="session", help="Sign in and out; who has signed in.")
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)
