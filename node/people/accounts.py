@@ -20,7 +20,7 @@ from node.people.deeds import Deeds, Done, Wish
 from node.people.errors import (
     AccountExistsError,
     PasswordWeakError,
-    PeopleInUseError,
+    PeopleEndedError,
     SessionNeededError,
     SignInRefusedError,
     TotpRefusedError,
@@ -85,7 +85,7 @@ class Accounts:
 
         Raises:
             AccountExistsError: The name or the subject is taken.
-            PeopleInUseError: He works here no more, or at another node.
+            PeopleEndedError: He works here no more, or at another node.
             NotYourDivisionError, RoleLackedError: He is not the asker's to manage.
             PasswordWeakError: The password is.
         """
@@ -115,11 +115,9 @@ class Accounts:
 
         def work(connection: Connection) -> Done:
             self._refuse_unmanaged(connection, caller, new.staff_id)
-            taken = or_(
-                ACCOUNTS.c.name == name,
-                ACCOUNTS.c.staff_id == new.staff_id,
-                ACCOUNTS.c.oidc_subject == row["oidc_subject"],
-            )
+            taken = or_(ACCOUNTS.c.name == name, ACCOUNTS.c.staff_id == new.staff_id)
+            if new.oidc_subject:
+                taken = or_(taken, ACCOUNTS.c.oidc_subject == new.oidc_subject)
             if connection.execute(select(ACCOUNTS.c.name).where(taken)).first() is not None:
                 raise AccountExistsError("the name, the person or the subject has an account")
             connection.execute(insert(ACCOUNTS).values(row))
@@ -295,12 +293,12 @@ class Accounts:
         powers = powers_of(connection, self._book, self._store.hierarchy, caller)
         powers.refuse_beyond(here)
         if member.home_node != here:
-            raise PeopleInUseError(
+            raise PeopleEndedError(
                 f"he works at {member.home_node}",
                 hint="Accounts never leave their node: add his at the node where he works.",
             )
         if self._book.ended(connection, [member]):
-            raise PeopleInUseError("he works here no more")
+            raise PeopleEndedError("he works here no more")
         held = self._book.roles(connection, staff_id)
         powers.refuse_lacking((each.role, each.division) for each in held)
 

@@ -3,7 +3,7 @@
 PeopleError
 ├── NotYourDivisionError      it lies outside the subtree that the asker administers
 ├── RoleLackedError           who lacks a role cannot give it, nor act for one who has it
-├── PeopleInUseError          it cannot be: the organization is closed, he works here no more
+├── PeopleEndedError          it cannot be: the organization is closed, he works here no more
 ├── AccountExistsError        the name, or the subject, is another account's
 ├── PasswordWeakError
 ├── TotpRefusedError          a second factor is not confirmed by that code
@@ -39,7 +39,7 @@ __all__ = [
     "PasswordMustChangeError",
     "PasswordWeakError",
     "PeopleError",
-    "PeopleInUseError",
+    "PeopleEndedError",
     "RoleLackedError",
     "SessionEndedError",
     "SessionError",
@@ -76,7 +76,7 @@ class RoleLackedError(PeopleError):
     default_hint = "Ask an administrator who holds that role there, or the node's operator."
 
 
-class PeopleInUseError(PeopleError):
+class PeopleEndedError(PeopleError):
     """An organization that is closed, or staff who work here no more, are given nothing new."""
 
     code = "PEOPLE_ENDED"

@@ -25,7 +25,7 @@ from node.people.book import (
     PeopleBook,
 )
 from node.people.deeds import Deeds, Done, Wish
-from node.people.errors import NotYourDivisionError, PeopleInUseError
+from node.people.errors import NotYourDivisionError, PeopleEndedError
 from node.people.model import (
     ORGANIZATION_KINDS,
     Assignment,
@@ -349,12 +349,12 @@ class Registry:
         return found
 
     def _standing(self, connection: Connection, table: Any, row_id: str) -> RowChange:
-        """A row that is not over. Raises NotFoundError, PeopleInUseError."""
+        """A row that is not over. Raises NotFoundError, PeopleEndedError."""
         found = self._book.one(connection, table, row_id)
         if found is None:
             raise NotFoundError(f"no such row of {table.name} here, or not for you")
         if self._book.ended(connection, [found]):
-            raise PeopleInUseError(f"that row of {table.name} is over")
+            raise PeopleEndedError(f"that row of {table.name} is over")
         return found
 
     def _managed(
