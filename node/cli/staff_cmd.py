@@ -215,14 +215,32 @@ def list_roles(
 
 
 def _show_roles(found: Any, *, whose: bool = False) -> None:
-    headers = ["assignment", "role", "over", "from", "until", "today"]
-    rows = []
-    for each in found:
-        days = each.from_on or None, each.until_on or None, "yes" if each.today else "no"
-        rows.append([each.assignment_id, each.role, each.division, *days])
-        if whose:
-            # Ids are long: two of them fit a line only without the dates.
-            rows[-1] = [each.assignment_id, each.role, each.division, each.staff_id, days[2]]
     if whose:
-        headers = ["assignment", "role", "over", "staff", "today"]
-    print_table(headers, rows)
+        # Ids are long: two of them fit a line of 100 columns, and no dates beside them.
+        print_table(
+            ("assignment", "role", "over", "staff"),
+            [
+                (
+                    each.assignment_id,
+                    each.role if each.today else f"({each.role})",
+                    each.division,
+                    each.staff_id,
+                )
+                for each in found
+            ],
+        )
+        return
+    print_table(
+        ("assignment", "role", "over", "from", "until", "today"),
+        [
+            (
+                each.assignment_id,
+                each.role,
+                each.division,
+                each.from_on or None,
+                each.until_on or None,
+                "yes" if each.today else "no",
+            )
+            for each in found
+        ],
+    )

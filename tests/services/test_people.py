@@ -16,11 +16,13 @@ import pytest
 import protos.fenhe.control.v1.people_pb2 as pb
 import protos.fenhe.empi.v1.empi_pb2 as empi
 from hierarchy_config import NodeId
+from node.callers import credentials_of
+from node.security.caller import CallerKind
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.control.v1 import people_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
 from tests.services.region import Region, nodes
-from tests.services.waiting import until
+from tests.services.waiting import CLOCK, until
 
 COUNTY, TOWNSHIP = nodes("141002", "141002001")
 FIRST, SECOND = "the first one of all", "four words make one"
@@ -31,6 +33,16 @@ CALL_S = 20.0
 def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
     """A county and its township, linked."""
     with Region(tmp_path_factory.mktemp("people"), (COUNTY, TOWNSHIP)) as made:
+        for node in (COUNTY, TOWNSHIP):
+            credentials_of(
+                made.place.node_dir(node),
+                CallerKind.CLIENT,
+                "desk-1",
+                made.place.credentials_dir(f"client-{node}"),
+                clock=CLOCK,
+                days=7,
+                address=made.credentials("operator", node).address,
+            )
         made.start()
         made.linked(TOWNSHIP)
         yield made
@@ -166,7 +178,7 @@ def test_what_a_county_says_of_a_township_counts_there(region: Region) -> None:
     (given,) = told(county, "role", "give", staff, "nurse")
     until(
         "the role is at the township",
-        lambda: staff in fenhe(township, "role", "list"),
+        lambda: [each for each in told(township, "role", "list") if each["staff_id"] == staff],
     )
     fenhe(township, "account", "add", "sun", "--staff", staff, given=f"{FIRST}\n")
     desk = folder(region, TOWNSHIP, "client")

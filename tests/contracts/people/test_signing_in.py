@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.hazmat.primitives.kdf import argon2
-from sqlalchemy import event, select, text, update
+from sqlalchemy import event, select, update
 
 from node.errors import NotFoundError
 from node.people.accounts import ACCOUNTS
@@ -438,9 +438,6 @@ def test_no_secret_and_no_name_is_clear_in_the_files(office: Office, nurse: Work
     """Password, hash, shared secret, token, the name and the number of a member of staff."""
     session = office.sign_in(nurse.account)
     _, secret = office.parts.accounts.enrol_totp(office.caller(session), PASSWORD)
-    with office.node.engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.execute(text("PRAGMA wal_checkpoint(FULL)"))
     markers = [
         PASSWORD,
         FIRST,
