@@ -12,7 +12,11 @@ from typing import Final, NewType
 
 __all__ = [
     "CELL_COUNT_MIN_DEFAULT",
+<<<<<<< HEAD
     "FULL_ONLY_TABLES",
+=======
+    "PEOPLE_TABLES",
+>>>>>>> t-people
     "REPLICATED_TABLES",
     "CareLevel",
     "CopyForm",
@@ -29,6 +33,18 @@ NodeId = NewType("NodeId", str)
 
 CELL_COUNT_MIN_DEFAULT: Final = 10
 
+PEOPLE_TABLES: Final = frozenset(
+    {
+        "organizations",
+        "departments",
+        "staff",
+        "qualifications",
+        "assignments",
+        "endings",
+    }
+)
+"""Tables of those who work here, not of residents: copied up in full, or not at all."""
+
 # A copy rule that names a table nobody has would leave the default in force without a word, and
 # the default may send more than was meant. So the names are fixed here and checked.
 REPLICATED_TABLES: Final = frozenset(
@@ -42,10 +58,14 @@ REPLICATED_TABLES: Final = frozenset(
         "medications",
         "procedures",
         "immunizations",
+<<<<<<< HEAD
         "consents",
         "care_relations",
         "access_grants",
         "access_reviews",
+=======
+        *PEOPLE_TABLES,
+>>>>>>> t-people
     }
 )
 

@@ -164,6 +164,7 @@ class Node:
             calls,
             ground.former,
             gate=gate,
+            sessions=servicers.people,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)

@@ -28,6 +28,7 @@ from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
 from node.opening import OpenStore, open_store
+from node.people.room import PeopleRoom
 from node.pump import LogPump
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
@@ -48,6 +49,8 @@ from node.services.wire import resident_wire
 from node.transit.room import TransitRoom
 from node.watch import Figures, WatchRoom
 from replication.core.model import Hello
+from node.watch import WatchRoom
+from replication.core.model import Lane
 
 __all__ = ["Assembly", "Parts"]
 
@@ -74,6 +77,7 @@ class Parts:
     auditing: AuditRoom
     checkup: CheckupRoom
     consent: ConsentRoom
+    people: PeopleRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -161,6 +165,8 @@ class Assembly:
         watch = WatchRoom(
             base, store, hub, figures, disk, threads=threads, clock=clock, notify=pump.notify
         )
+        watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
+        people = self._people(store, pump, disk, threads)
         thread = self.threads("reconcile", 1)
         reconcile = ReconcileRoom(
             base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
@@ -189,6 +195,7 @@ class Assembly:
             ConsentRoom(
                 store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
             ),
+            people,
             disk,
             threads,
             started_ms,
@@ -277,6 +284,21 @@ class Assembly:
             clock=self._clock,
         )
 
+    def _people(
+        self, store: OpenStore, pump: LogPump, disk: DiskGuard, threads: ThreadPoolExecutor
+    ) -> PeopleRoom:
+        people = PeopleRoom(
+            self._base,
+            store.storage.context,
+            threads=threads,
+            stretching=self.threads("stretch", 1),
+            clock=self._clock,
+            notify=pump.notify,
+            disk_is_full=disk.is_full,
+        )
+        pump.subscribe(lambda _head: people.log_advanced(pump.lane_heads.get(Lane.CARE)))
+        return people
+
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(
             store.engine,
@@ -329,6 +351,8 @@ class Assembly:
             parts.keys,
             AuditServicer(parts.auditing),
             parts.consent,
+            parts.people,
+            clock,
             lambda: utc_now(clock),
             parts.checkup,
         )

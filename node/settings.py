@@ -22,6 +22,7 @@ SETTINGS_FILE: Final = "node.yaml"
 _ADDRESS = r"^[A-Za-z0-9_.\-\[\]:]+:\d{1,5}$"
 _DOOR = rf"{_ADDRESS}|^off$"
 _DIRECTORY = r"^(file:.+|consul://[A-Za-z0-9_.\-\[\]:]+:\d{1,5})$"
+_HTTPS = r"^https://.+$"
 _REDIS = r"^(rediss?|unix)://.+$"
 
 KeyWord = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -69,6 +70,12 @@ class NodeSettings(BaseModel):
     """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
     alarm_after_s: Annotated[int, Field(ge=3, le=86_400)] = 600
     """Seconds that a neighbour's backlog may stand still before an alarm is raised."""
+    oidc_issuer: Annotated[str, Field(pattern=_HTTPS)] | None = None
+    """Whose tokens stand in for a password (OpenID Connect), an https address; absent: nobody's."""
+    oidc_audience: str = "fenhe"
+    """What the issuer calls this node in its tokens."""
+    oidc_jwks: str = "oidc.json"
+    """The issuer's keys: an https address, or a file, relative to the data folder."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """Least level that is logged."""
 

@@ -251,6 +251,37 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.InvitationService/CreateInvitation": _INVITES,
         "/fenhe.node.v1.InvitationService/ListInvitations": _INVITES,
         "/fenhe.node.v1.InvitationService/WithdrawInvitation": _INVITES,
+        # Management of who works here: certificates of operators, or staff who have signed in.
+        # Beside each: the roles that are meant; node/people/powers.py judges divisions and roles.
+        "/fenhe.control.v1.OrganizationService/AddOrganization": _STAFF,  # administrator
+        "/fenhe.control.v1.OrganizationService/GetOrganization": _STAFF,  # every role
+        "/fenhe.control.v1.OrganizationService/ListOrganizations": _STAFF,  # every role
+        "/fenhe.control.v1.OrganizationService/CloseOrganization": _STAFF,  # administrator
+        "/fenhe.control.v1.OrganizationService/AddDepartment": _STAFF,  # administrator
+        "/fenhe.control.v1.OrganizationService/CloseDepartment": _STAFF,  # administrator
+        "/fenhe.control.v1.StaffService/AddStaff": _STAFF,  # administrator
+        "/fenhe.control.v1.StaffService/GetStaff": _STAFF,  # every role
+        "/fenhe.control.v1.StaffService/ListStaff": _STAFF,  # every role
+        "/fenhe.control.v1.StaffService/EndStaff": _STAFF,  # administrator
+        "/fenhe.control.v1.StaffService/AddQualification": _STAFF,  # administrator
+        "/fenhe.control.v1.StaffService/GiveRole": _STAFF,  # administrator, with that role himself
+        "/fenhe.control.v1.StaffService/TakeRole": _STAFF,  # administrator
+        "/fenhe.control.v1.StaffService/ListRoles": _STAFF,  # every role
+        "/fenhe.control.v1.AccountService/AddAccount": _STAFF,  # administrator
+        "/fenhe.control.v1.AccountService/ListAccounts": _STAFF,  # administrator
+        "/fenhe.control.v1.AccountService/DisableAccount": _STAFF,  # administrator
+        "/fenhe.control.v1.AccountService/EnableAccount": _STAFF,  # administrator
+        "/fenhe.control.v1.AccountService/UnlockAccount": _STAFF,  # administrator
+        "/fenhe.control.v1.AccountService/SetPassword": _STAFF,  # administrator
+        "/fenhe.control.v1.AccountService/RemoveTotp": _STAFF,  # administrator
+        "/fenhe.control.v1.AccountService/ChangePassword": _STAFF,  # every role, his own
+        "/fenhe.control.v1.AccountService/EnrolTotp": _STAFF,  # every role, his own
+        "/fenhe.control.v1.AccountService/ConfirmTotp": _STAFF,  # every role, his own
+        "/fenhe.control.v1.SessionService/SignIn": _CARE,  # a workstation's certificate, no role
+        "/fenhe.control.v1.SessionService/Renew": _STAFF,  # every role, his own
+        "/fenhe.control.v1.SessionService/SignOut": _STAFF,  # every role, his own
+        "/fenhe.control.v1.SessionService/ListSessions": _STAFF,  # every role, his own
+        "/fenhe.control.v1.SessionService/EndSession": _STAFF,  # every role, his own
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,

@@ -9,10 +9,15 @@ in this node's log. Public reads depend on it: no handler checks identities itse
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
+<<<<<<< HEAD
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+=======
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeVar
+>>>>>>> t-people
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -28,8 +33,10 @@ from node.errors import InvalidRequestError, public_status
 from node.joining.knocks import address_of
 from node.limits import CallGate, LimitError
 from node.logs import get_logger
+from node.people.errors import SessionEndedError
+from node.people.sessions import OpenSession
 from node.records.faults import Fault
-from node.security.caller import Caller, caller_for
+from node.security.caller import Caller, CallerKind, caller_for
 from node.security.identity import NameJudge, PeerIdentity, identify_peer
 <<<<<<< HEAD
 from node.security.methods import authorize
@@ -43,11 +50,16 @@ from node.storage.errors import BundleError
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
 
+<<<<<<< HEAD
 __all__ = ["CallContext", "GuardInterceptor", "current_call", "short_text"]
 
 _TEXT_BYTES_MAX: Final = 3_000
+=======
+__all__ = ["CallContext", "GuardInterceptor", "SessionJudge", "bearer_of", "current_call"]
+>>>>>>> t-people
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
+_WORKSTATIONS: Final = frozenset({CallerKind.CLIENT, CallerKind.OPERATOR, CallerKind.STAFF})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +68,23 @@ class CallContext:
 
     caller: Caller
     identity: PeerIdentity
+    channel: Caller
+    """Whoever holds the connection's certificate; the caller himself, unless he has signed in."""
+
+    session: OpenSession | None = None
+    """The session whose token came with the call."""
 
 
 def current_call() -> CallContext:
     """The call being handled in this task; a LookupError outside of one is a defect."""
     return _CALL.get()
+
+
+class SessionJudge(Protocol):
+    """Knows the sessions of this node: node/people's room."""
+
+    async def session(self, token: str, channel: str) -> OpenSession:
+        """The session of a token that came over a channel. Raises SessionEndedError."""
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
@@ -73,6 +97,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         incident: Callable[[], str],
         count: CallCounter,
         former: NameJudge | None = None,
+<<<<<<< HEAD
 <<<<<<< HEAD
         calls: OpenCalls | None = None,
     ) -> None:
@@ -89,10 +114,23 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         `former` decides over callers whose certificate is of a former name. `gate` bounds how much
         is asked; None lets everything in.
 >>>>>>> t-limits
+=======
+        *,
+        sessions: SessionJudge | None = None,
+    ) -> None:
+        """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
+
+        `former` decides over callers whose certificate is of a former name; `sessions` over tokens
+        of those who have signed in. None takes none.
+>>>>>>> t-people
         """
         self._gate = gate
         self._former = former
+<<<<<<< HEAD
         self._calls = calls
+=======
+        self._sessions = sessions
+>>>>>>> t-people
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._incident = incident
@@ -157,6 +195,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     ) -> AsyncIterator[None]:
         try:
 <<<<<<< HEAD
+<<<<<<< HEAD
             with self._open(context):
                 self._enter(method, context)
 =======
@@ -164,6 +203,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             with self._passing(method, context):
 >>>>>>> t-limits
                 yield
+=======
+            await self._enter(method, context)
+            yield
+>>>>>>> t-people
         except FenheError as error:
             self._count(method, error.code)
             await _abort(context, error)
@@ -185,6 +228,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             self._count(method, "OK")
 
 <<<<<<< HEAD
+<<<<<<< HEAD
     def _open(
         self, context: grpc.aio.ServicerContext[Any, Any]
     ) -> contextlib.AbstractContextManager[None]:
@@ -205,17 +249,59 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 >>>>>>> t-limits
 
     def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+=======
+    async def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+>>>>>>> t-people
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
-        _CALL.set(self._admit(method, context))
+        _CALL.set(await self._admit(method, context))
 
-    def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
+    async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
+<<<<<<< HEAD
         authorize(method, identity, self._node_id, self._hierarchy)
         purpose = purpose_of(method, identity.kind, _stated_purpose(context))
         caller = caller_for(
             identity.kind, identity.principal, identity.node_id, self._hierarchy, purpose
+=======
+        channel = caller_for(
+            identity.kind, identity.principal, identity.node_id, self._hierarchy, method
+>>>>>>> t-people
         )
-        return CallContext(caller, identity)
+        token = bearer_of(context.invocation_metadata() or ())
+        if token is None:
+            authorize(method, identity, self._node_id, self._hierarchy)
+            return CallContext(channel, identity, channel)
+        # A token is shown: who shows it is its owner or nobody, never the certificate.
+        session = await self._session(token, identity)
+        caller = replace(session.caller, purpose=method)
+        acting = replace(
+            identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
+        )
+        authorize(method, acting, self._node_id, self._hierarchy)
+        return CallContext(caller, acting, channel, session)
+
+    async def _session(self, token: str, identity: PeerIdentity) -> OpenSession:
+        """The session of a token on a workstation's connection. Raises SessionEndedError."""
+        is_workstation = identity.kind in _WORKSTATIONS and identity.node_id == self._node_id
+        if self._sessions is None or not is_workstation:
+            raise SessionEndedError("a session is taken from a workstation of this node alone")
+        return await self._sessions.session(token, identity.principal)
+
+
+def bearer_of(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """The token in a call's metadata; None: there is no `authorization` at all.
+
+    Raises:
+        SessionEndedError: There are several, or it is of another scheme: never taken for none.
+    """
+    shown = [value for key, value in metadata if key.lower() == "authorization"]
+    if not shown:
+        return None
+    text = shown[0]
+    scheme, _, token = text.partition(" ") if isinstance(text, str) else ("", "", "")
+    if len(shown) > 1 or scheme.lower() != "bearer" or not token:
+        raise SessionEndedError("authorization is shown once, as: Bearer TOKEN")
+    return token
 
 
 def _stated_purpose(context: grpc.aio.ServicerContext[Any, Any]) -> str:

@@ -13,14 +13,17 @@ from grpc_reflection.v1alpha import reflection
 
 from node.doctor import CheckupRoom
 from node.consent.room import ConsentRoom
+from node.clock import Clock
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.links import LinkHub
+from node.people.room import PeopleRoom
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.revocation.room import RevocationRoom
 from node.services.auditing import AuditServicer
+from node.services.accounts import AccountServicer, SessionServicer
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.checkup import CheckupServicer
@@ -30,6 +33,7 @@ from node.services.keys import KeysServicer
 from node.services.links import LinkServicer
 from node.services.maintenance import MaintenanceServicer
 from node.services.operations import ReplicationServicer
+from node.services.people import OrganizationServicer, StaffServicer
 from node.services.queries import ExecutorServicer, QueryServicer
 from node.services.recovery import RecoveryServicer
 from node.services.region import RegionServicer
@@ -39,6 +43,7 @@ from node.services.status import NodeServicer
 from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.control.v1 import consent_pb2_grpc
+from protos.fenhe.control.v1 import people_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
@@ -62,6 +67,10 @@ SERVICE_NAMES: Final = (
     "fenhe.care.v1.RecordService",
     "fenhe.control.v1.AccessService",
     "fenhe.control.v1.ConsentService",
+    "fenhe.control.v1.AccountService",
+    "fenhe.control.v1.OrganizationService",
+    "fenhe.control.v1.SessionService",
+    "fenhe.control.v1.StaffService",
     "fenhe.empi.v1.ResidenceService",
     "fenhe.empi.v1.ResidentService",
     "fenhe.federation.v1.ExecutorService",
@@ -100,6 +109,8 @@ class Servicers:
     keys: KeysRoom
     auditing: AuditServicer
     consent: ConsentRoom
+    people: PeopleRoom
+    clock: Clock
     utc: Callable[[], datetime]
     checkup: CheckupRoom
 
@@ -137,6 +148,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
         CheckupServicer(servicers.checkup, servicers.checkup.clock), server
     )
     _add_consent(server, servicers.consent)
+    _add_people(server, servicers)
     replication_pb2_grpc.add_LinkServiceServicer_to_server(
         LinkServicer(servicers.hub, servicers.utc), server
     )
@@ -159,6 +171,13 @@ def _add_consent(server: grpc.aio.Server, room: ConsentRoom) -> None:
     consents, access = ConsentServicer(room), AccessServicer(room)
     consent_pb2_grpc.add_ConsentServiceServicer_to_server(consents, server)
     consent_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
+def _add_people(server: grpc.aio.Server, servicers: Servicers) -> None:
+    room = servicers.people
+    people_pb2_grpc.add_OrganizationServiceServicer_to_server(OrganizationServicer(room), server)
+    people_pb2_grpc.add_StaffServiceServicer_to_server(StaffServicer(room), server)
+    accounts = AccountServicer(room, servicers.clock)
+    people_pb2_grpc.add_AccountServiceServicer_to_server(accounts, server)
+    people_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(room), server)
 
 
 def _answer_in_bytes(server: grpc.aio.Server, residents: ResidentServicer) -> None:

@@ -98,6 +98,17 @@ class Action(StrEnum):
     BREAK_GLASS = "break_glass"
     REVOKE = "revoke"
     REVIEW = "review"
+    ADD = "add"
+    END = "end"
+    GIVE = "give"
+    TAKE = "take"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    UNLOCK = "unlock"
+    PASSWORD = "password"  # noqa: S105 -- the deed, not the word
+    TOTP = "totp"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
 
 
 class Outcome(StrEnum):

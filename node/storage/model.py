@@ -27,6 +27,8 @@ __all__ = [
     "StoredResident",
 ]
 
+_RECORDS: Final = frozenset(spec.name for spec in RECORD_TABLES)
+
 
 @dataclass(frozen=True, slots=True)
 class BundleRequest:

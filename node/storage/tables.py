@@ -29,6 +29,7 @@ from sqlalchemy.types import TypeEngine
 from node.auditing.tables import define_auditing
 from node.joining.tables import define_joining
 from node.keys.tables import define_keys
+from node.people.tables import define_people
 from node.residence.tables import define_residence
 from node.revocation.tables import define_revocation
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
@@ -45,6 +46,7 @@ __all__ = [
     "INVITATIONS",
     "KEYS",
     "METADATA",
+    "PEOPLE",
     "REGION_EPOCHS",
     "REPLICATED",
     "RESIDENCE",
@@ -114,6 +116,14 @@ def _common_columns() -> list[Column[Any]]:
     ]
 
 
+_POINTS_BY: Final = {
+    "qualifications": "staff_id",
+    "assignments": "staff_id",
+    "endings": "ended_id",
+}
+"""Columns by which rows are found that belong to another row."""
+
+
 def _keyed_columns(name: str) -> list[Column[Any] | Index]:
     """Columns and indexes by which a sealed identity is found; they never travel."""
     if name == IDENTIFIERS.name:
@@ -127,7 +137,8 @@ def _keyed_columns(name: str) -> list[Column[Any] | Index]:
         ]
     if name == RESIDENT_INDEX.name:
         return [Index("ix_resident_index_identity_index", "identity_index")]
-    return []
+    column = _POINTS_BY.get(name)
+    return [Index(f"ix_{name}_{column}", column)] if column else []
 
 
 REPLICATED: Final = MappingProxyType(
@@ -246,3 +257,5 @@ KEYS: Final = define_keys(METADATA)
 """Re-sealing under way, and children's escrow (node/keys)."""
 AUDITING: Final = define_auditing(METADATA)
 """Signed heads of the audit's chain, anchored here and elsewhere (node/auditing)."""
+PEOPLE: Final = define_people(METADATA)
+"""Accounts and sessions of this node (node/people); they never leave it."""
