@@ -13,11 +13,7 @@ from typing import Final
 
 from hierarchy_config.errors import Fault, HierarchyError
 from hierarchy_config.model import (
-<<<<<<< HEAD
     FULL_ONLY_TABLES,
-=======
-    PEOPLE_TABLES,
->>>>>>> t-people
     CareLevel,
     CopyForm,
     CopyRule,
@@ -198,9 +194,7 @@ class Hierarchy:
         return _NONE if table in FULL_ONLY_TABLES and forms != _FULL else forms
 
     def _rule(self, level: CareLevel, table: str) -> tuple[CopyForm, ...]:
-        forms = self._forms.get((level, table)) or self._forms.get((level, "*"), _NONE)
-        # Nobody who works here is a case among many: there is no reduced form of him.
-        return _NONE if table in PEOPLE_TABLES and forms != _FULL else forms
+        return self._forms.get((level, table)) or self._forms.get((level, "*"), _NONE)
 
     def cell_count_min(self, node_id: NodeId) -> int:
         """Return the fewest distinct residents a cell released by this node may stand for."""

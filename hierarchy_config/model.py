@@ -12,11 +12,8 @@ from typing import Final, NewType
 
 __all__ = [
     "CELL_COUNT_MIN_DEFAULT",
-<<<<<<< HEAD
     "FULL_ONLY_TABLES",
-=======
     "PEOPLE_TABLES",
->>>>>>> t-people
     "REPLICATED_TABLES",
     "CareLevel",
     "CopyForm",
@@ -58,21 +55,18 @@ REPLICATED_TABLES: Final = frozenset(
         "medications",
         "procedures",
         "immunizations",
-<<<<<<< HEAD
         "consents",
         "care_relations",
         "access_grants",
         "access_reviews",
-=======
         *PEOPLE_TABLES,
->>>>>>> t-people
     }
 )
 
 # Who may read a person's rows: a reduced form of that would be of no use to anybody but one who
-# wants to know whose rows they are.
+# wants to know whose rows they are. And nobody who works here is a case among many.
 FULL_ONLY_TABLES: Final = frozenset(
-    {"consents", "care_relations", "access_grants", "access_reviews"}
+    {"consents", "care_relations", "access_grants", "access_reviews", *PEOPLE_TABLES}
 )
 
 

@@ -161,8 +161,7 @@ class Node:
             lambda: secrets.token_hex(4),
             metrics.count_call,
             parts.ground.former,
-            calls,
-            ground.former,
+            calls=calls,
             gate=gate,
             sessions=servicers.people,
         )

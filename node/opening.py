@@ -174,11 +174,9 @@ def open_store(
         node_id,
         hierarchy,
         changelog=log,
-        sealer=keys,
-        clock=clock,
-        revoked=revoked,
         sealer=keys.of(TRANSIT.out.name),
         clock=clock,
+        revoked=revoked,
     )
     life = StoreLife(node_id, epoch, incarnation)
     cache = _cache(settings, profile, life, keys, clock)
@@ -209,10 +207,9 @@ def open_store(
         log.tail,
         post,
         residence_of(
-            NodeFolder(data_dir), storage, hierarchy, sealer=keys, clock=clock, revoked=revoked
+            NodeFolder(data_dir), storage, hierarchy, keys=keys, clock=clock, revoked=revoked
         ),
         revoked,
-        residence_of(NodeFolder(data_dir), storage, hierarchy, keys=keys, clock=clock),
         keys,
     )
 

@@ -18,8 +18,8 @@ from hierarchy_config import NodeId
 from node.auditing.room import AuditRoom
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
-from node.doctor import CheckupRoom
 from node.consent.room import ConsentRoom
+from node.doctor import CheckupRoom
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
@@ -48,9 +48,7 @@ from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
 from node.transit.room import TransitRoom
 from node.watch import Figures, WatchRoom
-from replication.core.model import Hello
-from node.watch import WatchRoom
-from replication.core.model import Lane
+from replication.core.model import Hello, Lane
 
 __all__ = ["Assembly", "Parts"]
 
@@ -146,26 +144,17 @@ class Assembly:
         )
         revocation = self._revocation(store, hub, ground, region, threads)
         joining = self._joining(store, hub, ground, revocation, threads)
-        asked = (questions.handlers, region.handlers, joining.handlers, revocation.handlers)
-        hub.handlers = {name: handler for each in asked for name, handler in each.items()}
-        hub.child_handlers = {**region.child_handlers, **revocation.child_handlers}
-        joining = self._joining(store, hub, ground, threads)
         keys = self._keys(store, hub, disk)
-        hub.handlers = {
-            **questions.handlers,
-            **region.handlers,
-            **joining.handlers,
-            **keys.handlers,
-        }
-        hub.child_handlers = {**region.child_handlers, **keys.child_handlers}
-        hub.met = region.met
+        for each in (questions, region, joining, revocation, keys):
+            hub.handlers = {**hub.handlers, **each.handlers}
+        for room in (region, revocation, keys):
+            hub.child_handlers = {**hub.child_handlers, **room.child_handlers}
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
         watch = WatchRoom(
             base, store, hub, figures, disk, threads=threads, clock=clock, notify=pump.notify
         )
-        watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
         people = self._people(store, pump, disk, threads)
         thread = self.threads("reconcile", 1)
         reconcile = ReconcileRoom(
@@ -432,7 +421,6 @@ def _met(listeners: Sequence[Callable[[NodeId, Hello], None]], peer: NodeId, hel
         listener(peer, hello)
 
 
-def _refuses_writes(parts: Parts) -> bool:
 def _refuses_writes(region: RegionRoom, disk: DiskGuard) -> bool:
     """Whether the disk is full. Raises RegionClosedError: the region has closed this node."""
     region.keeper.refuse_if_closed()

@@ -35,11 +35,8 @@ from node.security.caller import local_operator
 from node.security.folders import NodeFolder
 from node.settings import NodeSettings, load_settings
 from node.storage import CHANGELOG, EngineLimits, open_engine
-<<<<<<< HEAD
-from node.storage.data_keys import StoredKeys, wrapped_of
-=======
 from node.storage.audit import Action, Auditor, Deed, Outcome
->>>>>>> t-auditing
+from node.storage.data_keys import StoredKeys, wrapped_of
 from node.storage.migrations import head_revision, revision_of
 from replication.changelog import ChangeLog, CounterSequencer, LogReaders, write_transaction
 

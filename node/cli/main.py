@@ -7,17 +7,11 @@ import os
 import typer
 
 from node.cli import (
-<<<<<<< HEAD
-    audit_cmd,
-=======
     account_cmd,
->>>>>>> t-people
+    audit_cmd,
     backup_cmd,
-<<<<<<< HEAD
     checkup_cmd,
-=======
     consent_cmd,
->>>>>>> t-consent
     demo_cmd,
     hierarchy_cmd,
     keys_cmd,
@@ -52,19 +46,13 @@ app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(consent_cmd.consent_app, name="consent", help="What residents allow and forbid.")
 app.add_typer(consent_cmd.access_app, name="access", help="Who may see a resident, and why.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
-<<<<<<< HEAD
-<<<<<<< HEAD
 app.add_typer(keys_cmd.app, name="keys", help="What a node's store is sealed with.")
-=======
 app.add_typer(audit_cmd.app, name="audit", help="Who did what to whose data, and its proof.")
->>>>>>> t-auditing
-=======
 app.add_typer(org_cmd.app, name="org", help="Hospitals, centres, clinics and their departments.")
 app.add_typer(staff_cmd.staff_app, name="staff", help="Who works here.")
 app.add_typer(staff_cmd.role_app, name="role", help="What staff may, from when until when.")
 app.add_typer(account_cmd.app, name="account", help="With what staff sign in at this node.")
 app.add_typer(session_cmd.app, name="session", help="Sign in and out; who has signed in.")
->>>>>>> t-people
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)

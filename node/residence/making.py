@@ -10,11 +10,8 @@ from node.clock import Clock, Ids
 from node.residence.residence import Residence, ResidenceSealers
 from node.residence.seal import KeyedSeal
 from node.security.folders import NodeFolder
-<<<<<<< HEAD
 from node.security.identity import KeyJudge
-=======
 from node.security.sealing import DataKeys
->>>>>>> t-keys
 from node.storage import Storage
 from node.storage.tables import RESIDENCE
 from node.transit import FolderKeys, NodeVerifier

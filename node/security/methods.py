@@ -110,7 +110,14 @@ _QUESTIONS = replace(
 _EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
 _STAFF = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
 _OPERATOR = _rule(Relation.HERE, CallerKind.OPERATOR)
-_AUDIT = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
+_AUDIT = replace(
+    _STAFF,
+    roles=frozenset({Role.AUDITOR}),
+    data=DataLevel.PARTLY,
+    purposes=(Purpose.AUDIT, Purpose.OPERATION),
+)
+_MANAGES = replace(_STAFF, roles=frozenset({Role.ADMINISTRATOR}), purposes=(Purpose.MANAGEMENT,))
+_WORKSTATION = _rule(Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
 _REFLECTION = _rule(Relation.HERE, CallerKind.OPERATOR, CallerKind.STAFF)
 _INVITES = replace(_OPERATOR, levels=frozenset(CareLevel) - {CareLevel.VILLAGE})
 _QUARANTINE = replace(_OPERATOR, data=DataLevel.PARTLY)
@@ -203,7 +210,6 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.NodeService/Status": _rule(
             Relation.HERE, *(set(CallerKind) - {CallerKind.EXECUTOR})
         ),
-        # Of staff, only those in the role of auditor (node/services/auditing.py).
         "/fenhe.node.v1.AuditService/SearchAudit": _AUDIT,
         "/fenhe.node.v1.AuditService/AboutResident": _AUDIT,
         "/fenhe.node.v1.AuditService/VerifyAudit": _AUDIT,
@@ -235,9 +241,6 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.RegionService/History": _OPERATOR,
         # Signed by the root and no secret: a node that was left behind finds its way with it.
         "/fenhe.node.v1.RegionService/Epochs": _rule(Relation.ANYWHERE, CallerKind.NODE),
-        "/fenhe.node.v1.InvitationService/CreateInvitation": _OPERATOR,
-        "/fenhe.node.v1.InvitationService/ListInvitations": _OPERATOR,
-        "/fenhe.node.v1.InvitationService/WithdrawInvitation": _OPERATOR,
         "/fenhe.node.v1.RevocationService/Revoke": _OPERATOR,
         "/fenhe.node.v1.RevocationService/ListRevoked": _OPERATOR,
         "/fenhe.node.v1.KeysService/Status": _OPERATOR,
@@ -251,37 +254,37 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.InvitationService/CreateInvitation": _INVITES,
         "/fenhe.node.v1.InvitationService/ListInvitations": _INVITES,
         "/fenhe.node.v1.InvitationService/WithdrawInvitation": _INVITES,
-        # Management of who works here: certificates of operators, or staff who have signed in.
-        # Beside each: the roles that are meant; node/people/powers.py judges divisions and roles.
-        "/fenhe.control.v1.OrganizationService/AddOrganization": _STAFF,  # administrator
-        "/fenhe.control.v1.OrganizationService/GetOrganization": _STAFF,  # every role
-        "/fenhe.control.v1.OrganizationService/ListOrganizations": _STAFF,  # every role
-        "/fenhe.control.v1.OrganizationService/CloseOrganization": _STAFF,  # administrator
-        "/fenhe.control.v1.OrganizationService/AddDepartment": _STAFF,  # administrator
-        "/fenhe.control.v1.OrganizationService/CloseDepartment": _STAFF,  # administrator
-        "/fenhe.control.v1.StaffService/AddStaff": _STAFF,  # administrator
-        "/fenhe.control.v1.StaffService/GetStaff": _STAFF,  # every role
-        "/fenhe.control.v1.StaffService/ListStaff": _STAFF,  # every role
-        "/fenhe.control.v1.StaffService/EndStaff": _STAFF,  # administrator
-        "/fenhe.control.v1.StaffService/AddQualification": _STAFF,  # administrator
-        "/fenhe.control.v1.StaffService/GiveRole": _STAFF,  # administrator, with that role himself
-        "/fenhe.control.v1.StaffService/TakeRole": _STAFF,  # administrator
-        "/fenhe.control.v1.StaffService/ListRoles": _STAFF,  # every role
-        "/fenhe.control.v1.AccountService/AddAccount": _STAFF,  # administrator
-        "/fenhe.control.v1.AccountService/ListAccounts": _STAFF,  # administrator
-        "/fenhe.control.v1.AccountService/DisableAccount": _STAFF,  # administrator
-        "/fenhe.control.v1.AccountService/EnableAccount": _STAFF,  # administrator
-        "/fenhe.control.v1.AccountService/UnlockAccount": _STAFF,  # administrator
-        "/fenhe.control.v1.AccountService/SetPassword": _STAFF,  # administrator
-        "/fenhe.control.v1.AccountService/RemoveTotp": _STAFF,  # administrator
-        "/fenhe.control.v1.AccountService/ChangePassword": _STAFF,  # every role, his own
-        "/fenhe.control.v1.AccountService/EnrolTotp": _STAFF,  # every role, his own
-        "/fenhe.control.v1.AccountService/ConfirmTotp": _STAFF,  # every role, his own
-        "/fenhe.control.v1.SessionService/SignIn": _CARE,  # a workstation's certificate, no role
-        "/fenhe.control.v1.SessionService/Renew": _STAFF,  # every role, his own
-        "/fenhe.control.v1.SessionService/SignOut": _STAFF,  # every role, his own
-        "/fenhe.control.v1.SessionService/ListSessions": _STAFF,  # every role, his own
-        "/fenhe.control.v1.SessionService/EndSession": _STAFF,  # every role, his own
+        # Who works here: certificates of operators, or staff who have signed in. Which divisions
+        # and roles an administrator may give, node/people/powers.py judges.
+        "/fenhe.control.v1.OrganizationService/AddOrganization": _MANAGES,
+        "/fenhe.control.v1.OrganizationService/GetOrganization": _STAFF,
+        "/fenhe.control.v1.OrganizationService/ListOrganizations": _STAFF,
+        "/fenhe.control.v1.OrganizationService/CloseOrganization": _MANAGES,
+        "/fenhe.control.v1.OrganizationService/AddDepartment": _MANAGES,
+        "/fenhe.control.v1.OrganizationService/CloseDepartment": _MANAGES,
+        "/fenhe.control.v1.StaffService/AddStaff": _MANAGES,
+        "/fenhe.control.v1.StaffService/GetStaff": _STAFF,
+        "/fenhe.control.v1.StaffService/ListStaff": _STAFF,
+        "/fenhe.control.v1.StaffService/EndStaff": _MANAGES,
+        "/fenhe.control.v1.StaffService/AddQualification": _MANAGES,
+        "/fenhe.control.v1.StaffService/GiveRole": _MANAGES,
+        "/fenhe.control.v1.StaffService/TakeRole": _MANAGES,
+        "/fenhe.control.v1.StaffService/ListRoles": _STAFF,
+        "/fenhe.control.v1.AccountService/AddAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/ListAccounts": _MANAGES,
+        "/fenhe.control.v1.AccountService/DisableAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/EnableAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/UnlockAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/SetPassword": _MANAGES,
+        "/fenhe.control.v1.AccountService/RemoveTotp": _MANAGES,
+        "/fenhe.control.v1.AccountService/ChangePassword": _STAFF,
+        "/fenhe.control.v1.AccountService/EnrolTotp": _STAFF,
+        "/fenhe.control.v1.AccountService/ConfirmTotp": _STAFF,
+        "/fenhe.control.v1.SessionService/SignIn": _WORKSTATION,
+        "/fenhe.control.v1.SessionService/Renew": _STAFF,
+        "/fenhe.control.v1.SessionService/SignOut": _STAFF,
+        "/fenhe.control.v1.SessionService/ListSessions": _STAFF,
+        "/fenhe.control.v1.SessionService/EndSession": _STAFF,
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,

@@ -11,13 +11,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
-<<<<<<< HEAD
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
-=======
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
->>>>>>> t-people
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -38,25 +33,24 @@ from node.people.sessions import OpenSession
 from node.records.faults import Fault
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.identity import NameJudge, PeerIdentity, identify_peer
-<<<<<<< HEAD
-from node.security.methods import authorize
-from node.services.open_calls import OpenCalls
-=======
 from node.security.methods import PURPOSE_HEADER, authorize, purpose_of
->>>>>>> t-consent
+from node.services.open_calls import OpenCalls
 from node.services.wire import faults_out
 from node.storage.errors import BundleError
 
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
 
-<<<<<<< HEAD
-__all__ = ["CallContext", "GuardInterceptor", "current_call", "short_text"]
+__all__ = [
+    "CallContext",
+    "GuardInterceptor",
+    "SessionJudge",
+    "bearer_of",
+    "current_call",
+    "short_text",
+]
 
 _TEXT_BYTES_MAX: Final = 3_000
-=======
-__all__ = ["CallContext", "GuardInterceptor", "SessionJudge", "bearer_of", "current_call"]
->>>>>>> t-people
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
 _WORKSTATIONS: Final = frozenset({CallerKind.CLIENT, CallerKind.OPERATOR, CallerKind.STAFF})
@@ -97,40 +91,27 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         incident: Callable[[], str],
         count: CallCounter,
         former: NameJudge | None = None,
-<<<<<<< HEAD
-<<<<<<< HEAD
+        *,
         calls: OpenCalls | None = None,
-    ) -> None:
-        """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
-
-        `former` decides over callers whose certificate is of a former name; `calls` over those
-        whose key is revoked, now or while their call lasts.
-=======
-        *,
         gate: CallGate | None = None,
-    ) -> None:
-        """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
-
-        `former` decides over callers whose certificate is of a former name. `gate` bounds how much
-        is asked; None lets everything in.
->>>>>>> t-limits
-=======
-        *,
         sessions: SessionJudge | None = None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
-        `former` decides over callers whose certificate is of a former name; `sessions` over tokens
-        of those who have signed in. None takes none.
->>>>>>> t-people
+        Args:
+            node_id: This node.
+            hierarchy: The epoch in force.
+            incident: See above.
+            count: See above.
+            former: Decides over callers whose certificate is of a former name.
+            calls: Decides over those whose key is revoked, now or while their call lasts.
+            gate: Bounds how much is asked; None lets everything in.
+            sessions: Judges tokens of those who have signed in; None takes none.
         """
         self._gate = gate
         self._former = former
-<<<<<<< HEAD
         self._calls = calls
-=======
         self._sessions = sessions
->>>>>>> t-people
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._incident = incident
@@ -194,19 +175,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         try:
-<<<<<<< HEAD
-<<<<<<< HEAD
             with self._open(context):
-                self._enter(method, context)
-=======
-            self._enter(method, context)
-            with self._passing(method, context):
->>>>>>> t-limits
-                yield
-=======
-            await self._enter(method, context)
-            yield
->>>>>>> t-people
+                await self._enter(method, context)
+                with self._passing(method, context):
+                    yield
         except FenheError as error:
             self._count(method, error.code)
             await _abort(context, error)
@@ -227,8 +199,6 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         else:
             self._count(method, "OK")
 
-<<<<<<< HEAD
-<<<<<<< HEAD
     def _open(
         self, context: grpc.aio.ServicerContext[Any, Any]
     ) -> contextlib.AbstractContextManager[None]:
@@ -236,7 +206,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         if self._calls is None:
             return contextlib.nullcontext()
         return self._calls.watched(self._calls.chain_of(context.auth_context()))
-=======
+
     def _passing(
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> contextlib.AbstractContextManager[None]:
@@ -246,26 +216,20 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         identity = current_call().identity
         address = address_of(context.peer())
         return self._gate.passing(method, identity.kind, identity.principal, address)
->>>>>>> t-limits
 
-    def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-=======
     async def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
->>>>>>> t-people
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
         _CALL.set(await self._admit(method, context))
 
     async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
-<<<<<<< HEAD
-        authorize(method, identity, self._node_id, self._hierarchy)
-        purpose = purpose_of(method, identity.kind, _stated_purpose(context))
-        caller = caller_for(
-            identity.kind, identity.principal, identity.node_id, self._hierarchy, purpose
-=======
+        stated = _stated_purpose(context)
         channel = caller_for(
-            identity.kind, identity.principal, identity.node_id, self._hierarchy, method
->>>>>>> t-people
+            identity.kind,
+            identity.principal,
+            identity.node_id,
+            self._hierarchy,
+            purpose_of(method, identity.kind, stated),
         )
         token = bearer_of(context.invocation_metadata() or ())
         if token is None:
@@ -273,11 +237,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             return CallContext(channel, identity, channel)
         # A token is shown: who shows it is its owner or nobody, never the certificate.
         session = await self._session(token, identity)
-        caller = replace(session.caller, purpose=method)
+        caller = replace(session.caller, purpose=purpose_of(method, session.caller.kind, stated))
         acting = replace(
             identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
         )
-        authorize(method, acting, self._node_id, self._hierarchy)
+        authorize(method, acting, self._node_id, self._hierarchy, caller.roles)
         return CallContext(caller, acting, channel, session)
 
     async def _session(self, token: str, identity: PeerIdentity) -> OpenSession:

@@ -11,9 +11,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from node.doctor import CheckupRoom
-from node.consent.room import ConsentRoom
 from node.clock import Clock
+from node.consent.room import ConsentRoom
+from node.doctor import CheckupRoom
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.links import LinkHub
@@ -22,8 +22,8 @@ from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.revocation.room import RevocationRoom
-from node.services.auditing import AuditServicer
 from node.services.accounts import AccountServicer, SessionServicer
+from node.services.auditing import AuditServicer
 from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.checkup import CheckupServicer
@@ -42,8 +42,7 @@ from node.services.revocation import RevocationServicer
 from node.services.status import NodeServicer
 from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
-from protos.fenhe.control.v1 import consent_pb2_grpc
-from protos.fenhe.control.v1 import people_pb2_grpc
+from protos.fenhe.control.v1 import consent_pb2_grpc, people_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
@@ -171,6 +170,8 @@ def _add_consent(server: grpc.aio.Server, room: ConsentRoom) -> None:
     consents, access = ConsentServicer(room), AccessServicer(room)
     consent_pb2_grpc.add_ConsentServiceServicer_to_server(consents, server)
     consent_pb2_grpc.add_AccessServiceServicer_to_server(access, server)
+
+
 def _add_people(server: grpc.aio.Server, servicers: Servicers) -> None:
     room = servicers.people
     people_pb2_grpc.add_OrganizationServiceServicer_to_server(OrganizationServicer(room), server)

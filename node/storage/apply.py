@@ -25,13 +25,8 @@ from node.storage.model import ApplyOutcome
 from node.storage.moved import MovedHomes, taken_by_home
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
-<<<<<<< HEAD
 from node.storage.shapes import fits_schema, has_ids
-from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
-=======
-from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
 from node.storage.specs import PEOPLE_NAMES, RESIDENT_INDEX, RESIDENTS, TABLES
->>>>>>> t-people
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import (

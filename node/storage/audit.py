@@ -95,8 +95,6 @@ class Action(StrEnum):
     DENY = "deny"
     CONSENT = "consent"
     RELATE = "relate"
-    BREAK_GLASS = "break_glass"
-    REVOKE = "revoke"
     REVIEW = "review"
     ADD = "add"
     END = "end"

@@ -11,8 +11,6 @@ from node.security.caller import Caller
 from node.storage.specs import RECORD_TABLES
 from replication.core.model import Value, Version
 
-_RECORDS: Final = frozenset(spec.name for spec in RECORD_TABLES)
-
 __all__ = [
     "ApplyOutcome",
     "AuditEntry",

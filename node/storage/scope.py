@@ -1,21 +1,16 @@
 """Which rows a caller may see, as part of the statement that reads them.
 
-<<<<<<< HEAD
-A row is visible if its home is in the caller's scope or the caller's node wrote it, and it is of a
-person: canaries (node/records/canaries.py) are seen by nobody. A few homes are
-spelled out; larger sets are kept once in a table under their hash, because a county's scope has
-hundreds of homes and a statement should not.
-=======
 A row has its place: its home is in the caller's scope, or the caller's node wrote it. Whoever acts
 for a node (a clinic's system, an operator) sees what has its place and is not forbidden by a
 consent. A member of staff needs a ground besides: his organization wrote the row, or cares for the
 resident today, or somebody granted it. A glass that was broken is ground enough, and is stronger
 than a consent that forbids.
 
+Canaries (node/records/canaries.py) are seen by nobody.
+
 A node believes of relations and grants what it wrote itself and what the resident's home wrote: a
 child's word opens no other home. A few homes are spelled out; larger sets are kept once in a table
 under their hash, because a county's scope has hundreds of homes and a statement should not.
->>>>>>> t-consent
 """
 
 from __future__ import annotations
@@ -25,9 +20,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-<<<<<<< HEAD
-from sqlalchemy import ColumnElement, Table, and_, bindparam, func, insert, or_, select
-=======
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -42,17 +34,12 @@ from sqlalchemy import (
     or_,
     select,
 )
->>>>>>> t-consent
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
-<<<<<<< HEAD
-from node.records.canaries import are_people
-from node.security.caller import Caller
-from node.storage.tables import SCOPE_HOMES
-=======
 from node.clock import Clock, format_ms, today
 from node.consent.words import BREAK_GLASS, DENY, grantees_of, recipients_of
+from node.records.canaries import are_people
 from node.security.caller import Caller, CallerKind
 from node.security.purposes import ANY_PURPOSE, CONSENT_PURPOSES
 from node.storage.specs import (
@@ -63,7 +50,6 @@ from node.storage.specs import (
     RESIDENTS,
 )
 from node.storage.tables import REPLICATED, SCOPE_HOMES
->>>>>>> t-consent
 from node.storage.transactions import Transactions
 from replication.core.model import Form
 

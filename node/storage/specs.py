@@ -319,22 +319,9 @@ ACCESS_TABLES: Final[tuple[TableSpec, ...]] = (
 )
 """Who may read a resident's rows (node/consent): in full or not at all."""
 
-TABLES: Final = MappingProxyType(
-    {
-        spec.name: spec
-        for spec in (RESIDENTS, IDENTIFIERS, RESIDENT_INDEX, *RECORD_TABLES, *ACCESS_TABLES)
-    }
-
-def _plain(name: str, length: int = 64) -> ColumnSpec:
-    return ColumnSpec(name, ColumnKind.CODE, length)
-
 
 def _reference(name: str, to: str) -> ColumnSpec:
     return ColumnSpec(name, ColumnKind.REFERENCE, 36, references=to)
-
-
-def _day(name: str) -> ColumnSpec:
-    return _date(name, Leaving.DROP)
 
 
 # Of organizations and those who work in them (node/people). The subject of a row, its resident_id,
@@ -398,7 +385,14 @@ PEOPLE_NAMES: Final = frozenset(spec.name for spec in PEOPLE_TABLES)
 TABLES: Final = MappingProxyType(
     {
         spec.name: spec
-        for spec in (RESIDENTS, IDENTIFIERS, RESIDENT_INDEX, *RECORD_TABLES, *PEOPLE_TABLES)
+        for spec in (
+            RESIDENTS,
+            IDENTIFIERS,
+            RESIDENT_INDEX,
+            *RECORD_TABLES,
+            *ACCESS_TABLES,
+            *PEOPLE_TABLES,
+        )
     }
 )
 """Every replicated table by name. Their order is that of a move: new ones stand at the end."""

@@ -41,14 +41,11 @@ class AlarmKind(StrEnum):
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
     ITEMS_ASIDE = "ITEMS_ASIDE"
-<<<<<<< HEAD
     AUDIT_UNANCHORED = "AUDIT_UNANCHORED"
     AUDIT_CONTRADICTED = "AUDIT_CONTRADICTED"
     AUDIT_LOST = "AUDIT_LOST"
     AUDIT_RESERVE = "AUDIT_RESERVE"
-=======
     CANARY_OUT_OF_PLACE = "CANARY_OUT_OF_PLACE"
->>>>>>> t-limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +74,9 @@ class Look:
     certificate_ends: datetime
     letters: Sequence[Unanswered] = ()
     aside: Mapping[str, int] = field(default_factory=dict)
-<<<<<<< HEAD
     audit: Sequence[Alarm] = ()
-=======
     strays: Mapping[str, str] = field(default_factory=dict)
     """Canaries where they must not be, in words, by who holds them; "": this node."""
->>>>>>> t-limits
 
 
 @dataclass(slots=True)
@@ -139,11 +133,8 @@ class AlarmBook:
         yield from _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
-<<<<<<< HEAD
         yield from look.audit
-=======
         yield from _strays(look)
->>>>>>> t-limits
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]

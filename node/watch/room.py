@@ -67,13 +67,9 @@ class WatchRoom:
         self._lock = threading.Lock()
         self._gauges: WatchGauges | None = None
         self.node_id = base.node_id
-<<<<<<< HEAD
         self.figures = figures
-=======
         self.audit: Callable[[], Sequence[Alarm]] = tuple
         """Asked at each look for what is wrong with the audit (node/auditing)."""
-        self.figures = Figures(base.node_id, base.hierarchy, store.engine, hub, clock)
->>>>>>> t-auditing
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
         self.desk = store.storage.desk
         self.notify = notify
@@ -130,11 +126,8 @@ class WatchRoom:
                 self._certificate_ends(),
                 letters,
                 aside,
-<<<<<<< HEAD
                 self.audit(),
-=======
                 self.strays(),
->>>>>>> t-limits
             )
         )
         return Seen(links, causes, letters, aside)

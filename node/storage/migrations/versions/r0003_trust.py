@@ -14,6 +14,17 @@ branch_labels: Final = None
 depends_on: Final = None
 
 
+_WITH_AUTHOR_ORGANIZATION: Final = (
+    "residents",
+    "encounters",
+    "conditions",
+    "observations",
+    "medications",
+    "procedures",
+    "immunizations",
+)
+
+
 def upgrade() -> None:
     """Add to the schema; every row stays as it is."""
     _joining()
@@ -74,6 +85,8 @@ def _revocation() -> None:
         sa.Column("first_seen_at", sa.BigInteger, nullable=False),
         **_utf8_options(),
     )
+
+
 def _keys() -> None:
     """A data key a table, what is re-sealed under new ones, and the escrow of children's keys."""
     purpose = sa.Column("purpose", _ascii(32), nullable=False, server_default="")
@@ -113,7 +126,6 @@ def _keys() -> None:
     op.create_index("ix_key_recoveries_node_id", "key_recoveries", ["node_id", "used_at"])
 
 
-def _blob() -> sa.types.TypeEngine[bytes]:
 def _auditing() -> None:
     """Anchors of the audit, and indexes by which it is searched."""
     op.create_table(
@@ -177,7 +189,6 @@ def _auditing() -> None:
         op.create_index(f"ix_audit_{name}", "audit", [name, "at"])
 
 
-def _audit_words(length: int) -> sa.types.TypeEngine[str]:
 def _consent() -> None:
     """For whom a row was written, and who may read it: consents, care relations, grants."""
     for name in _WITH_AUTHOR_ORGANIZATION:
@@ -225,28 +236,15 @@ def _consent() -> None:
     )
 
 
-_WITH_AUTHOR_ORGANIZATION: Final = (
-    "residents",
-    "encounters",
-    "conditions",
-    "observations",
-    "medications",
-    "procedures",
-    "immunizations",
-)
-
-
-def _access_table(name: str, *own: sa.Column[Any]) -> None:
-    """A replicated table with the columns that all of them share."""
 def _people() -> None:
     """Organizations and those who work in them, which travel; their accounts, which do not."""
-    _replicated("organizations", _words("kind", 32), _words("name", 200), _id("parent_id"))
-    _replicated("departments", _words("name", 200))
-    _replicated("staff", _sealed("name"), _sealed("phone"), _words("title", 100))
+    _replicated("organizations", _text("kind", 32), _text("name", 200), _id("parent_id"))
+    _replicated("departments", _text("name", 200))
+    _replicated("staff", _sealed("name"), _sealed("phone"), _text("title", 100))
     _replicated(
         "qualifications",
         _id("staff_id"),
-        _words("kind", 64),
+        _text("kind", 64),
         _sealed("number"),
         _day("issued_on"),
         _day("expires_on"),
@@ -256,16 +254,78 @@ def _people() -> None:
         "assignments",
         _id("staff_id"),
         _id("department_id"),
-        _words("role", 32),
-        _words("division", 16),
+        _text("role", 32),
+        _text("division", 16),
         _day("from_on"),
         _day("until_on"),
         found_by="staff_id",
     )
     _replicated(
-        "endings", _words("ended_table", 32), _id("ended_id"), _day("ended_on"), found_by="ended_id"
+        "endings", _text("ended_table", 32), _id("ended_id"), _day("ended_on"), found_by="ended_id"
     )
     _accounts()
+
+
+def _ascii(length: int) -> sa.types.TypeEngine[str]:
+    exact = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
+    return sa.String(length).with_variant(exact, "mysql", "mariadb")
+
+
+def _row_number() -> sa.types.TypeEngine[int]:
+    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _utf8_options() -> dict[str, Any]:
+    return {
+        f"{dialect}_{option}": value
+        for dialect in ("mysql", "mariadb")
+        for option, value in {
+            "engine": "InnoDB",
+            "default_charset": "utf8mb4",
+            "collate": "utf8mb4_bin",
+        }.items()
+    }
+
+
+def _blob() -> sa.types.TypeEngine[bytes]:
+    return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+def _audit_words(length: int) -> sa.types.TypeEngine[str]:
+    wide = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return sa.String(length).with_variant(wide, "mysql", "mariadb")
+
+
+def _long_bytes() -> sa.types.TypeEngine[bytes]:
+    return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+
+
+def _access_table(name: str, *own: sa.Column[Any]) -> None:
+    """A replicated table with the columns that all of them share."""
+    op.create_table(
+        name,
+        sa.Column("row_id", _ascii(36), primary_key=True),
+        sa.Column("resident_id", _ascii(36), nullable=False),
+        sa.Column("version_epoch", sa.BigInteger, nullable=False),
+        sa.Column("version_number", sa.BigInteger, nullable=False),
+        sa.Column("author_node", _ascii(16), nullable=False),
+        sa.Column("home_node", _ascii(16), nullable=False),
+        sa.Column("home_epoch", sa.BigInteger, nullable=False),
+        sa.Column("schema_version", sa.Integer, nullable=False),
+        sa.Column("recorded_at", _ascii(24), nullable=False),
+        sa.Column("form", _ascii(16), nullable=False),
+        sa.Column("deleted", sa.Boolean, nullable=False),
+        sa.Column("unknown_fields", _blob(), nullable=True),
+        *own,
+        **_utf8_options(),
+    )
+    op.create_index(f"ix_{name}_resident_id", name, ["resident_id"])
+    op.create_index(f"ix_{name}_home_node", name, ["home_node"])
+
+
+def _words(length: int) -> sa.types.TypeEngine[str]:
+    wide = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return sa.String(length).with_variant(wide, "mysql", "mariadb")
 
 
 def _accounts() -> None:
@@ -323,20 +383,6 @@ def _replicated(name: str, *own: sa.Column[Any], found_by: str = "") -> None:
         sa.Column("recorded_at", _ascii(24), nullable=False),
         sa.Column("form", _ascii(16), nullable=False),
         sa.Column("deleted", sa.Boolean, nullable=False),
-        sa.Column("unknown_fields", _blob(), nullable=True),
-        *own,
-        **_utf8_options(),
-    )
-    op.create_index(f"ix_{name}_resident_id", name, ["resident_id"])
-    op.create_index(f"ix_{name}_home_node", name, ["home_node"])
-
-
-def _words(length: int) -> sa.types.TypeEngine[str]:
-    wide = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.String(length).with_variant(wide, "mysql", "mariadb")
-
-
-def _long_bytes() -> sa.types.TypeEngine[bytes]:
         sa.Column("unknown_fields", _blob()),
         *own,
         **_utf8_options(),
@@ -357,31 +403,5 @@ def _sealed(name: str) -> sa.Column[Any]:
     return sa.Column(name, sa.LargeBinary)
 
 
-def _words(name: str, length: int) -> sa.Column[Any]:
-    wide = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.Column(name, sa.String(length).with_variant(wide, "mysql", "mariadb"))
-
-
-def _blob() -> sa.types.TypeEngine[bytes]:
-    return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-
-
-def _ascii(length: int) -> sa.types.TypeEngine[str]:
-    exact = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
-    return sa.String(length).with_variant(exact, "mysql", "mariadb")
-
-
-def _row_number() -> sa.types.TypeEngine[int]:
-    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
-
-def _utf8_options() -> dict[str, Any]:
-    return {
-        f"{dialect}_{option}": value
-        for dialect in ("mysql", "mariadb")
-        for option, value in {
-            "engine": "InnoDB",
-            "default_charset": "utf8mb4",
-            "collate": "utf8mb4_bin",
-        }.items()
-    }
+def _text(name: str, length: int) -> sa.Column[Any]:
+    return sa.Column(name, _words(length))
