@@ -158,14 +158,7 @@ def open_store(
     refuse_misplaced(NodeFolder(data_dir), hierarchy, node_id)
     engine = open_engine(database_url(settings.database, data_dir), _limits(settings, profile))
     migrate(engine)
-    keys = open_data_keys(
-        engine,
-        NodeFolder(data_dir),
-        node_id,
-        suite_named(settings.suite),
-        service_of(settings.key_command),
-        clock=clock,
-    )
+    keys = _keys(engine, NodeFolder(data_dir), settings, clock)
     epoch, incarnation = _life(engine)
     numbered = NodeLog(engine, node_id=node_id, store_epoch=epoch, keys=keys)
     log, revoked = numbered.log, RevokedBook(hierarchy, load_entries(engine))
@@ -211,6 +204,18 @@ def open_store(
         ),
         revoked,
         keys,
+    )
+
+
+def _keys(engine: Engine, folder: NodeFolder, settings: NodeSettings, clock: Clock) -> DataKeys:
+    """The data keys, opened by the node's key or by the outside service that keeps it."""
+    return open_data_keys(
+        engine,
+        folder,
+        NodeId(settings.node_id),
+        suite_named(settings.suite),
+        service_of(settings.key_command),
+        clock=clock,
     )
 
 

@@ -132,16 +132,7 @@ class Assembly:
             base, store, hub, clock, utc=lambda: utc_now(clock), address=self._address
         )
         figures = Figures(base.node_id, base.hierarchy, store.engine, hub, link_store.is_recovering)
-        region = RegionRoom(
-            base,
-            ground,
-            store,
-            hub,
-            figures,
-            threads=threads,
-            clock=clock,
-            restart=self._restart,
-        )
+        region = self._region(ground, store, hub, figures, threads)
         revocation = self._revocation(store, hub, ground, region, threads)
         joining = self._joining(store, hub, ground, revocation, threads)
         keys = self._keys(store, hub, disk)
@@ -188,6 +179,25 @@ class Assembly:
             disk,
             threads,
             started_ms,
+        )
+
+    def _region(
+        self,
+        ground: RegionGround,
+        store: OpenStore,
+        hub: LinkHub,
+        figures: Figures,
+        threads: ThreadPoolExecutor,
+    ) -> RegionRoom:
+        return RegionRoom(
+            self._base,
+            ground,
+            store,
+            hub,
+            figures,
+            threads=threads,
+            clock=self._clock,
+            restart=self._restart,
         )
 
     def _revocation(

@@ -122,15 +122,7 @@ class Storage:
             regional_index=regional_index,
             pseudonyms=pseudonymizer,
             post=post
-            or Post(
-                TRANSIT,
-                node_id=node_id,
-                hierarchy=hierarchy,
-                changelog=changelog,
-                sealer=sealer.of(TRANSIT.out.name),
-                clock=clock,
-                ids=ids,
-            ),
+            or _relaying_post(node_id, hierarchy, changelog, sealer, clock=clock, ids=ids),
             recovery=recovery
             or Recovery(StoreState(CHANGELOG), node_id, hierarchy, changelog.store_epoch),
             homes=Homes(RESIDENCE),
@@ -431,3 +423,24 @@ class Storage:
         return self._store.transactions.read(
             lambda connection: self._store.auditor.entries(connection, after=after, limit=limit)
         )
+
+
+def _relaying_post(
+    node_id: NodeId,
+    hierarchy: Hierarchy,
+    changelog: ChangeLog,
+    sealer: DataKeys,
+    *,
+    clock: Clock,
+    ids: Ids,
+) -> Post:
+    """A post that relays letters, and neither seals nor opens any."""
+    return Post(
+        TRANSIT,
+        node_id=node_id,
+        hierarchy=hierarchy,
+        changelog=changelog,
+        sealer=sealer.of(TRANSIT.out.name),
+        clock=clock,
+        ids=ids,
+    )
