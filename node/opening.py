@@ -149,35 +149,23 @@ def open_store(
         SealBrokenError: keys/node.key is not the one the data keys were wrapped with.
         SettingsError: node.yaml names another suite than the store was made with.
     """
-    node_id = NodeId(settings.node_id)
-    _read_keys(NodeFolder(data_dir))
-    refuse_misplaced(NodeFolder(data_dir), hierarchy, node_id)
+    node_id, folder = NodeId(settings.node_id), NodeFolder(data_dir)
+    _read_keys(folder)
+    refuse_misplaced(folder, hierarchy, node_id)
     engine = open_engine(database_url(settings.database, data_dir), _limits(settings, profile))
     migrate(engine)
-    keys = open_data_keys(
-        engine,
-        NodeFolder(data_dir),
-        node_id,
-        suite_named(settings.suite),
-        service_of(settings.key_command),
-        clock=clock,
-    )
+    service, suite = service_of(settings.key_command), suite_named(settings.suite)
+    keys = open_data_keys(engine, folder, node_id, suite, service, clock=clock)
     epoch, incarnation = _life(engine)
     numbered = NodeLog(engine, node_id=node_id, store_epoch=epoch, keys=keys)
     log = numbered.log
-    post = post_of(
-        NodeFolder(data_dir),
-        node_id,
-        hierarchy,
-        changelog=log,
-        sealer=keys.of(TRANSIT.out.name),
-        clock=clock,
-    )
+    letters = keys.of(TRANSIT.out.name)
+    post = post_of(folder, node_id, hierarchy, changelog=log, sealer=letters, clock=clock)
     life = StoreLife(node_id, epoch, incarnation)
     cache = _cache(settings, profile, life, keys, clock)
     storage = _storage(
         engine,
-        NodeFolder(data_dir),
+        folder,
         hierarchy=hierarchy,
         node_id=node_id,
         keys=keys,
@@ -201,7 +189,7 @@ def open_store(
         numbered.number,
         log.tail,
         post,
-        residence_of(NodeFolder(data_dir), storage, hierarchy, keys=keys, clock=clock),
+        residence_of(folder, storage, hierarchy, keys=keys, clock=clock),
         keys,
     )
 

@@ -131,12 +131,8 @@ class Assembly:
         )
         joining = self._joining(store, hub, ground, threads)
         keys = self._keys(store, hub, disk)
-        hub.handlers = {
-            **questions.handlers,
-            **region.handlers,
-            **joining.handlers,
-            **keys.handlers,
-        }
+        rooms = (questions, region, joining, keys)
+        hub.handlers = {name: each for room in rooms for name, each in room.handlers.items()}
         hub.child_handlers = {**region.child_handlers, **keys.child_handlers}
         hub.met = region.met
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)

@@ -110,12 +110,7 @@ class Storage:
             cells=CellSealer(node_id, sealer),
             blind_index=blind_index,
             changelog=changelog,
-            quarantine=Quarantine(
-                CHANGELOG,
-                node_id=node_id,
-                sealer=sealer.of(CHANGELOG.quarantine.name),
-                random_bytes=random_bytes,
-            ),
+            quarantine=_quarantine(node_id, sealer, random_bytes),
             links=LinkState(CHANGELOG),
             clock=clock,
             ids=ids,
@@ -423,3 +418,8 @@ class Storage:
         return self._store.transactions.read(
             lambda connection: self._store.auditor.entries(connection, after=after, limit=limit)
         )
+
+
+def _quarantine(node_id: NodeId, keys: DataKeys, random_bytes: RandomBytes) -> Quarantine:
+    sealer = keys.of(CHANGELOG.quarantine.name)
+    return Quarantine(CHANGELOG, node_id=node_id, sealer=sealer, random_bytes=random_bytes)
