@@ -119,12 +119,7 @@ class Assembly:
         )
         self._exit.callback(store.close)
         disk = await loop.run_in_executor(threads, self._disk, store)
-        pump = LogPump(
-            store.number,
-            self.threads("number", 1),
-            ends=store.tail,
-            lane_heads=store.lane_heads,
-        )
+        pump = self._pump(store)
         link_store = self._link_store(store, pump, disk)
         ground = await loop.run_in_executor(threads, lay_ground, base, store, clock)
         hub = self._hub(store, link_store, pump, link_threads, ground)
@@ -179,6 +174,14 @@ class Assembly:
             disk,
             threads,
             started_ms,
+        )
+
+    def _pump(self, store: OpenStore) -> LogPump:
+        return LogPump(
+            store.number,
+            self.threads("number", 1),
+            ends=store.tail,
+            lane_heads=store.lane_heads,
         )
 
     def _region(

@@ -110,19 +110,13 @@ class Storage:
             cells=CellSealer(node_id, sealer),
             blind_index=blind_index,
             changelog=changelog,
-            quarantine=Quarantine(
-                CHANGELOG,
-                node_id=node_id,
-                sealer=sealer.of(CHANGELOG.quarantine.name),
-                random_bytes=random_bytes,
-            ),
+            quarantine=_quarantine(node_id, sealer, random_bytes),
             links=LinkState(CHANGELOG),
             clock=clock,
             ids=ids,
             regional_index=regional_index,
             pseudonyms=pseudonymizer,
-            post=post
-            or _relaying_post(node_id, hierarchy, changelog, sealer, clock=clock, ids=ids),
+            post=post or _relay(node_id, hierarchy, changelog, sealer, clock=clock, ids=ids),
             recovery=recovery
             or Recovery(StoreState(CHANGELOG), node_id, hierarchy, changelog.store_epoch),
             homes=Homes(RESIDENCE),
@@ -425,7 +419,7 @@ class Storage:
         )
 
 
-def _relaying_post(
+def _relay(
     node_id: NodeId,
     hierarchy: Hierarchy,
     changelog: ChangeLog,
@@ -444,3 +438,8 @@ def _relaying_post(
         clock=clock,
         ids=ids,
     )
+
+
+def _quarantine(node_id: NodeId, keys: DataKeys, random_bytes: RandomBytes) -> Quarantine:
+    sealer = keys.of(CHANGELOG.quarantine.name)
+    return Quarantine(CHANGELOG, node_id=node_id, sealer=sealer, random_bytes=random_bytes)
