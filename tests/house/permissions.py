@@ -36,7 +36,7 @@ def _open_to(rule: MethodRule) -> str:
 def _levels(rule: MethodRule) -> str:
     if rule.levels == frozenset(CareLevel):
         return "all"
-    return ", ".join(sorted(rule.levels, key=lambda level: level.depth))
+    return ", ".join(sorted(rule.levels, key=lambda level: CareLevel(level).depth))
 
 
 if __name__ == "__main__":

@@ -124,9 +124,9 @@ def called(channel: grpc.Channel) -> Iterator[grpc.RpcError | None]:
         (auditing_pb2_grpc.AuditServiceStub(channel).ExportAudit, pb.ExportAuditRequest()),
     ]
     for call, request in calls:
-        yield _error(lambda call=call, request=request: call(request, timeout=CALL_S))  # type: ignore[misc]
+        yield _error(lambda call=call, request=request: call(request, timeout=CALL_S))
     for call, request in streams:
-        yield _error(lambda call=call, request=request: list(call(request, timeout=CALL_S)))  # type: ignore[misc]
+        yield _error(lambda call=call, request=request: list(call(request, timeout=CALL_S)))
     feed = bundles_pb2_grpc.BundleServiceStub(channel).Import
     pieces = [bundles.BundlePiece(data=b"no bundle")]
     yield _error(lambda: feed(iter(pieces), timeout=CALL_S))
@@ -245,7 +245,7 @@ def test_unanchored_bulk_stops_then_reading_and_an_anchor_ends_it(region: Region
         assert state(region) == expected
         refused = asked()
         assert refused is not None
-        assert "AUDIT_" in str(refused.details())  # type: ignore[attr-defined]
+        assert "AUDIT_" in str(refused.details())
         export = audit(region, VILLAGE, "export")
         assert export.stderr.startswith("AUDIT_UNANCHORED:"), export.stderr
         if expected == "bulk_stopped":

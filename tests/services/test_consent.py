@@ -20,7 +20,7 @@ from node.cli.client import connected
 from node.security.methods import PURPOSE_HEADER
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.control.v1 import consent_pb2_grpc
-from tests.services.people import Person, observation, put_request
+from tests.services.people import Person, put_request
 from tests.services.region import Region, nodes
 from tests.services.waiting import until
 
@@ -36,7 +36,7 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
     with Region(tmp_path_factory.mktemp("consent") / "region", ALL, "sqlite") as region:
         region.start(TOWNSHIP, VILLAGE)
         region.linked(VILLAGE)
-        region.put(VILLAGE, put_request("who", WHO, observation(WHO, 1)))
+        region.put(VILLAGE, put_request("who", WHO))
         until("the township knows him", lambda: _sees(region, TOWNSHIP))
         yield region
 

@@ -85,7 +85,7 @@ def code_of(region: Region, node: NodeId, kind: str, token: str | None, work: An
     """The stable code of a call that fails."""
     with pytest.raises(grpc.RpcError) as raised:
         call(region, node, kind, token, work)
-    trailing = dict(raised.value.trailing_metadata() or ())
+    trailing: dict[str, Any] = dict(raised.value.trailing_metadata() or ())  # type: ignore[arg-type]
     return str(trailing.get("fenhe-code", raised.value.code()))
 
 
@@ -178,7 +178,7 @@ def test_what_a_county_says_of_a_township_counts_there(region: Region) -> None:
     (given,) = told(county, "role", "give", staff, "nurse")
     until(
         "the role is at the township",
-        lambda: [each for each in told(township, "role", "list") if each["staff_id"] == staff],
+        lambda: any(each["staff_id"] == staff for each in told(township, "role", "list")),
     )
     fenhe(township, "account", "add", "sun", "--staff", staff, given=f"{FIRST}\n")
     desk = folder(region, TOWNSHIP, "client")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -80,8 +81,9 @@ def desks(world: World) -> Desks:
     return Desks(world)
 
 
-def _relate(desks: Desks, asker: Caller = REGISTRAR, **more: str) -> str:
-    wanted = Wanted(**{"request_id": "r", "resident_id": HIS, "what": "contract", **more})
+def _relate(desks: Desks, asker: Caller = REGISTRAR, **more: Any) -> str:
+    said: dict[str, Any] = {"request_id": "r", "resident_id": HIS, "what": "contract", **more}
+    wanted = Wanted(**said)
     return desks.access.relate(asker, wanted).relation_id
 
 

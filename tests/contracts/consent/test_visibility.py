@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 import pytest
 from sqlalchemy import select
 
+from hierarchy_config.model import NodeId
 from node.security.caller import Caller, CallerKind
 from node.security.roles import Role
 from node.storage import open_engine
@@ -82,7 +84,7 @@ def _consent(world: World, name: str, resident_id: str, home: str) -> None:
         said = {"purpose": "any", "from_on": world.day(-9), **more}
         world.add("consents", resident_id, home, decision=decision, recipient=to, **said)
 
-    made = {
+    made: dict[str, Callable[[], object]] = {
         "none": lambda: None,
         "deny-any": add,
         "deny-treatment": lambda: add(purpose="treatment"),
@@ -96,9 +98,14 @@ def _consent(world: World, name: str, resident_id: str, home: str) -> None:
         "deny-today": lambda: add(from_on=world.day(0), until_on=world.day(0)),
         "revoked": lambda: add(revoked_at=world.moment(-1)),
         "permit": lambda: add("permit"),
-        "permit-and-deny": lambda: (add("permit"), add()),
+        "permit-and-deny": lambda: _both(add),
     }
     made[name]()
+
+
+def _both(add: Callable[..., None]) -> None:
+    add("permit")
+    add()
 
 
 def _ground(world: World, name: str, resident_id: str, home: str) -> None:
@@ -121,7 +128,7 @@ def _ground(world: World, name: str, resident_id: str, home: str) -> None:
     def glass(author: str = HERE, **more: str) -> None:
         grant(f"staff:{DOCTOR}", "break_glass", author, **more)
 
-    made = {
+    made: dict[str, Callable[[], object]] = {
         "nothing": lambda: None,
         "wrote": lambda: None,
         "wrote-other": lambda: None,
@@ -211,13 +218,13 @@ def test_every_record_is_as_reviewed(
 
 
 def _with_many_homes(asker: Caller) -> Caller:
-    homes = frozenset(f"1410250{n:02d}" for n in range(30))
+    homes = frozenset(NodeId(f"1410250{n:02d}") for n in range(30))  # nodes that there are not
     return Caller(
         asker.kind,
         asker.principal,
         asker.node_id,
         asker.purpose,
-        asker.scope | homes,  # type: ignore[arg-type]  # codes of nodes that there are not
+        asker.scope | homes,
         asker.roles,
         asker.organization_id,
         asker.staff_id,

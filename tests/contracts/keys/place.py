@@ -104,7 +104,7 @@ class KeyedNode(BackedUpNode):
 
     def clear(self) -> dict[tuple[str, Any, str], bytes]:
         """Every sealed value, opened in its place."""
-        found = {}
+        found: dict[tuple[str, Any, str], bytes] = {}
         with self.store.engine.connect() as connection:
             for place in PLACES.values():
                 for row in connection.execute(select(place.table)).mappings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -107,12 +108,13 @@ def test_nobody_takes_over_the_account_of_one_who_may_more(
     """With another's password one would have his roles; but anybody's account can be closed."""
     accounts = office.parts.accounts
     physician = office.worker(hospital, Role.NURSE, Role.AUDITOR)
-    for refused in (
+    attempts: tuple[Callable[[], object], ...] = (
         lambda: accounts.set_password(boss, physician.account, FIRST, ""),
         lambda: accounts.remove_totp(boss, physician.account, ""),
         lambda: accounts.unlock(boss, physician.account, ""),
         lambda: accounts.enable(boss, physician.account, ""),
-    ):
+    )
+    for refused in attempts:
         with pytest.raises(RoleLackedError):
             refused()
     accounts.disable(boss, physician.account, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.kdf import argon2
@@ -47,7 +48,7 @@ def nurse(office: Office, hospital: str) -> Worker:
     return office.worker(hospital, Role.NURSE)
 
 
-def refused(office: Office, *asked: str, **more: str) -> str:
+def refused(office: Office, *asked: str, **more: Any) -> str:
     """The one answer; its words."""
     with pytest.raises(SignInRefusedError) as raised:
         office.sign_in(*asked, **more)
