@@ -48,6 +48,7 @@ class WatchRoom:
         base: Foundations,
         store: OpenStore,
         hub: LinkHub,
+        figures: Figures,
         disk: DiskGuard,
         *,
         threads: Executor,
@@ -68,7 +69,7 @@ class WatchRoom:
         self.node_id = base.node_id
         self.audit: Callable[[], Sequence[Alarm]] = tuple
         """Asked at each look for what is wrong with the audit (node/auditing)."""
-        self.figures = Figures(base.node_id, base.hierarchy, store.engine, hub, clock)
+        self.figures = figures
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
         self.desk = store.storage.desk
         self.notify = notify
