@@ -49,8 +49,13 @@ FILES: Final = (
 )
 WITHOUT_END: Final = {"/grpc.health.v1.Health/Watch"}
 FAULTS: Final = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
-# Each is made with 64 MiB of memory and its share of a second: a few are as good as many.
-DEAR: Final = {"/fenhe.node.v1.InvitationService/CreateInvitation": 10}
+# Each costs its share of a second (64 MiB of memory, a look at everything), and its request has next
+# to nothing in it: a few are as good as many.
+DEAR: Final = {
+    "/fenhe.node.v1.InvitationService/CreateInvitation": 10,
+    "/fenhe.node.v1.DoctorService/Examine": 60,
+    "/fenhe.node.v1.DoctorService/FindCanaries": 60,
+}
 
 
 def _methods() -> dict[str, MethodDescriptor]:
