@@ -110,7 +110,7 @@ def _put(region: Region, request_id: str, person: Person) -> bool:
     try:
         region.put(VILLAGE, put_request(request_id, person))
     except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:  # type: ignore[attr-defined]
+        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
             raise
         return False
     return True

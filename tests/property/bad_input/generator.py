@@ -177,7 +177,7 @@ class BadInputs:
                 self._fill_list(made, field, depth)
             elif field.type == _F.TYPE_MESSAGE:
                 if depth < DEPTH_MAX:
-                    part = self._message(field.message_type, depth + 1)
+                    part = self._message(_kind_of(field), depth + 1)
                     getattr(made, field.name).CopyFrom(part)
             else:
                 setattr(made, field.name, self._value(field))
@@ -187,14 +187,12 @@ class BadInputs:
         count = self._random.choice((0, 1, 1, 2, 3, 30))
         for _ in range(count if depth < DEPTH_MAX else 0):
             if field.type == _F.TYPE_MESSAGE:
-                getattr(made, field.name).add().CopyFrom(
-                    self._message(field.message_type, depth + 2)
-                )
+                getattr(made, field.name).add().CopyFrom(self._message(_kind_of(field), depth + 2))
             else:
                 getattr(made, field.name).append(self._value(field))
 
     def _fill_map(self, made: Message, field: FieldDescriptor) -> None:
-        parts = field.message_type.fields_by_name
+        parts = _kind_of(field).fields_by_name
         if parts["value"].type == _F.TYPE_MESSAGE:
             return
         for _ in range(self._random.randint(0, 3)):
@@ -228,6 +226,12 @@ class BadInputs:
         if name in _PATIENT_FIELDS and self._random.random() < 0.7:
             text += MARKER
         return text
+
+
+def _kind_of(field: FieldDescriptor) -> Descriptor:
+    kind = field.message_type
+    assert kind is not None
+    return kind
 
 
 def _varint(number: int) -> bytes:
