@@ -70,8 +70,11 @@ _TELLTALE: Final = re.compile(
 _DEPTH_MAX: Final = 6
 
 
-def configure_logs(level: str, path: Path | None) -> None:
-    """Send logs to `path`, or to stderr. Called once a process, by node/app.py or the CLI."""
+def configure_logs(level: str, path: Path | None) -> TextIO:
+    """Send logs to `path`, or to stderr; what they are written to, open as long as the process.
+
+    Called once a process, by node/app.py or the CLI.
+    """
     stream: TextIO = sys.stderr if path is None else _opened(path)
     structlog.configure(
         processors=[
@@ -87,6 +90,7 @@ def configure_logs(level: str, path: Path | None) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
+    return stream
 
 
 def _opened(path: Path) -> TextIO:

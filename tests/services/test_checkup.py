@@ -107,7 +107,7 @@ def test_a_leak_between_siblings_is_an_alarm_here_and_above(region: Region) -> N
     assert "CANARY" in findings(checkup(region, TOWNSHIP)[1])["bad"]
 
     _removed(region.place.node_dir(SIBLING))
-    assert checkup(region, SIBLING, "canary", "look")[0] == 0
+    assert checkup(region, SIBLING, "canary", "look")[1]["strays"] == []
     until("it is over above", lambda: alarms(region, TOWNSHIP) == set())
 
 

@@ -228,6 +228,12 @@ class BadInputs:
         return text
 
 
+def _kind_of(field: FieldDescriptor) -> Descriptor:
+    kind = field.message_type
+    assert kind is not None
+    return kind
+
+
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 127:

@@ -22,8 +22,8 @@ PERSON = Person(7, "141002001201")  # type: ignore[arg-type]
 def log(tmp_path: Path) -> Iterator[Path]:
     """A log file; afterwards logging is as it was."""
     path = tmp_path / "node.log"
-    configure_logs("debug", path)
-    yield path
+    with configure_logs("debug", path):
+        yield path
     structlog.reset_defaults()
 
 

@@ -182,8 +182,9 @@ def test_items_set_aside_are_an_alarm_until_none_is(book: Book) -> None:
 
 def test_a_canary_out_of_place_is_an_alarm_of_whoever_holds_it(book: Book) -> None:
     """Here and at a child, each until nothing is found any more."""
-    here, peer = {"": "rows residents of 141024"}, {str(PEER): "log"}
-    for strays in (here | peer, peer, {}):
+    child = str(PEER)
+    looks: list[dict[str, str]] = [{"": "rows of 141024", child: "log"}, {child: "log"}, {}]
+    for strays in looks:
         book.book.look(Look(NOW_MS, [LINK], 0, 9.0, FAR, strays=strays))
         standing = {each.peer: each for each in book.book.standing}
         assert standing.keys() == strays.keys()
