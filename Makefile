@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 DEMO ?=
 BENCH ?=
-SEEDS ?= 2000
+SEEDS ?= 5000
 SEED ?=
 BUGS ?=
 WORKERS ?= 3
@@ -33,7 +33,7 @@ FLOORS := unit property contracts simulation services chaos
 FLOORS_HERE := $(foreach floor,$(FLOORS),$(if $(wildcard tests/$(floor)),$(floor)))
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 
-.PHONY: help setup setup-dev services-installed demo test house check $(FLOORS) bench protos lock simulate clean
+.PHONY: help setup setup-dev services-installed demo test house check $(FLOORS) bench protos lock simulate chaos power links clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,12 @@ lock: ## write the lock files anew (needs pip-compile of the oldest Python on th
 
 chaos: setup-dev services-installed ## fifteen real nodes under faults: MINUTES=3 CHAOS_SEED=1
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(CHAOS_SEED)
+
+power: setup-dev services-installed ## cut the power of SQLite and MariaDB stores under load
+	@$(BIN)/python -m tests.chaos.power
+
+links: setup-dev ## how long a village takes to catch up over bad lines
+	@$(BIN)/python -m tests.chaos.links
 
 simulate: setup-dev ## replay schedules of the replication simulator: SEEDS=5000, or SEED=42
 	@$(BIN)/python -m tests.simulation \

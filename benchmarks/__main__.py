@@ -21,8 +21,9 @@ from node.cli.output import print_table
 
 NAMES: Final = (
     "hop_single",
-    "hop_batch",
-    "visible",
+    "hop_hundred",
+    "lag_hop",
+    "lag_tree",
     "catch_up",
     "log_cost",
     "point_read",

@@ -228,12 +228,9 @@ class Node:
             metrics.quarantined(
                 await loop.run_in_executor(parts.threads, parts.store.storage.quarantined)
             )
-            for state in parts.hub.states.values():
-                lanes = await loop.run_in_executor(
-                    parts.threads, parts.link_store.lanes, state.peer, state.delivered_to
-                )
-                backlog = {lane.name.lower(): each.backlog for lane, each in lanes.items()}
-                metrics.link(state.peer, connected=state.connected, backlog=backlog)
+            for link in await loop.run_in_executor(parts.threads, parts.watch.figures.links):
+                backlog = {each.lane.name.lower(): each.lag_entries for each in link.lanes}
+                metrics.link(link.peer, connected=link.connected, backlog=backlog)
 
     async def _watch_cache(self, store: OpenStore, metrics: NodeMetrics) -> None:
         """Bring the cache's figures into the metrics."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import Connection, Engine
 
@@ -32,7 +33,10 @@ from replication.core.effects import LogPart
 from replication.core.greeting import RECOVERING
 from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Hello, Lane, Mark, Receipt
 
-__all__ = ["LaneFigures", "LinkMemory", "NodeLinkStore", "PeerNow", "protocol_fact"]
+__all__ = ["LinkMemory", "NodeLinkStore", "PeerNow", "protocol_fact"]
+
+_STEERING_BYTES_MAX: Final = 16 << 10
+"""Of a batch in the control lane that is taken although the disk is below its watermark."""
 
 
 def protocol_fact(peer: str) -> str:
@@ -65,15 +69,6 @@ class PeerNow:
     def recovering(self) -> bool:
         """Whether it is getting back what it lost."""
         return RECOVERING in self.features
-
-
-@dataclass(frozen=True, slots=True)
-class LaneFigures:
-    """Log sequences: ours that the peer confirmed, the peer's applied here; entries still to go."""
-
-    delivered_to: int
-    applied_to: int
-    backlog: int
 
 
 class NodeLinkStore:
@@ -143,6 +138,11 @@ class NodeLinkStore:
         """What is known of a peer since this process has met it."""
         return self._met.get(peer)
 
+    def is_recovering(self, peer: str) -> bool:
+        """Whether a peer said so when its link came up."""
+        met = self._met.get(peer)
+        return met is not None and met.recovering
+
     def load(self, peer: str) -> LinkMemory:
         """Cursors and the peer's last known epoch."""
         with read_transaction(self._engine) as connection:
@@ -186,9 +186,10 @@ class NodeLinkStore:
 
         Raises:
             DiskFullError: Below the watermark; the peer backs off and sends the batch again. What
-                steers the network is little and passes.
+                steers the network is little, and passes as long as it is.
         """
-        if batch.lane is not Lane.CONTROL and self._disk_is_full():
+        steers = batch.lane is Lane.CONTROL and batch.body_bytes <= _STEERING_BYTES_MAX
+        if not steers and self._disk_is_full():
             raise DiskFullError("free space is below this node's watermark; nothing was applied")
         self._storage.apply_batch(NodeId(peer), self.role(peer), batch, cursor)
         self._notify()
@@ -238,21 +239,3 @@ class NodeLinkStore:
         if not self._storage.recovery.active:
             homes[self._node_id] = now_ms
         return Mark(homes, self._number())
-
-    def lanes(self, peer: str, live: Mapping[Lane, int]) -> dict[Lane, LaneFigures]:
-        """Figures of each lane, for status and metrics.
-
-        `live` is what the stream knows, if there is one: it has passed entries for others that no
-        receipt speaks of, and the place is not written down for each of them.
-        """
-        with read_transaction(self._engine) as connection:
-            inbound = self._links.load_inbound(connection, peer)
-            outbound = self._links.load_outbound(connection, peer)
-            figures = {}
-            for lane in Lane:
-                saved = outbound[lane].covers_to if lane in outbound else 0
-                delivered = max(saved, live.get(lane, 0))
-                applied = inbound[lane].covers_to if lane in inbound else 0
-                backlog = self._log.backlog(connection, lane, delivered)
-                figures[lane] = LaneFigures(delivered, applied, backlog)
-            return figures

@@ -40,7 +40,7 @@ from node.services.residence import ResidenceServicer
 from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
 from node.transit.room import TransitRoom
-from node.watch import WatchRoom
+from node.watch import Figures, WatchRoom
 from replication.core.model import Lane
 
 __all__ = ["Assembly", "Parts"]
@@ -119,12 +119,13 @@ class Assembly:
         questions = Questions(
             base, store, hub, clock, utc=lambda: utc_now(clock), address=self._address
         )
+        figures = Figures(base.node_id, base.hierarchy, store.engine, hub, link_store.is_recovering)
         region = RegionRoom(
             base,
             ground,
             store,
             hub,
-            link_store,
+            figures,
             threads=threads,
             clock=clock,
             restart=self._restart,
@@ -136,7 +137,9 @@ class Assembly:
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
-        watch = WatchRoom(base, store, hub, disk, threads=threads, clock=clock, notify=pump.notify)
+        watch = WatchRoom(
+            base, store, hub, figures, disk, threads=threads, clock=clock, notify=pump.notify
+        )
         people = self._people(store, pump, disk, threads)
         thread = self.threads("reconcile", 1)
         reconcile = ReconcileRoom(
@@ -213,7 +216,8 @@ class Assembly:
             base.hierarchy,
             parts.store.storage,
             parts.hub,
-            parts.link_store,
+            parts.watch.figures,
+            parts.store.epoch,
             parts.threads,
             clock,
             base.profile.level.value,

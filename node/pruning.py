@@ -159,7 +159,9 @@ class LogPruner:
             at = _place(saved, live.get(peer, {}), every_lane=is_old)
             # 0: confirmed before times were kept.
             away = not live.get(peer) and 0 < confirmed_ms < now_ms - self._keep_ms
-            found.append(LogReader(peer, at, is_absent=not saved or (away and peer != parent)))
+            is_absent = not saved or (away and peer != parent)
+            old = is_old and bool(saved)
+            found.append(LogReader(peer, at, is_absent and not old, takes_log_only=old))
         return found
 
     def _step(self, connection: Connection, up_to: int) -> bool:

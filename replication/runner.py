@@ -54,7 +54,7 @@ from replication.core.model import (
     Refusal,
     Request,
 )
-from replication.core.outbound import LaneView
+from replication.core.outbound import LaneView, first_rate
 from replication.errors import RemoteProtocolError
 from replication.unsaved import Unsaved
 
@@ -208,6 +208,12 @@ class LinkRunner:
     def lane_views(self) -> Mapping[Lane, LaneView]:
         """How each lane is; empty before it is up."""
         return self._core.lane_views
+
+    @property
+    def rate_next(self) -> int:
+        """What the next stream of this link is to take the line for, bytes a second."""
+        stalled = self._ended.done() and self._ended.result().code == "STALLED"
+        return first_rate(self.bytes_per_s, stalled=stalled)
 
     @property
     def bytes_per_s(self) -> int:

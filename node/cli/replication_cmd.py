@@ -91,7 +91,7 @@ def _line(link: pb.LinkReplication, lane: pb.LaneReplication) -> tuple[object, .
     return (
         link.peer,
         common_pb2.Lane.Name(lane.lane).removeprefix("LANE_").lower(),
-        f"{lane.state} x{lane.refusals} {lane.refused}" if lane.refusals else lane.state,
+        _state(lane),
         lane.receipt_number,
         lane.receipt_at[5:19].replace("T", " ") or "–",
         f"{lane.lag_entries}{more}",
@@ -99,3 +99,9 @@ def _line(link: pb.LinkReplication, lane: pb.LaneReplication) -> tuple[object, .
         format_bytes(lane.backlog_bytes) + more,
         format_bytes(link.bytes_per_second),
     )
+
+
+def _state(lane: pb.LaneReplication) -> str:
+    if lane.refusals:
+        return f"{lane.state} x{lane.refusals} {lane.refused}"
+    return f"{lane.state}, snapshot" if lane.owes_snapshot else lane.state

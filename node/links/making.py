@@ -15,7 +15,7 @@ from node.link_store import NodeLinkStore
 from node.links.proof import ReceiptProof
 from node.security.credentials import NodeCredentials
 from node.security.identity import NameJudge
-from replication.core.config import LinkConfig
+from replication.core.config import RATE_FIRST, LinkConfig
 from replication.core.model import Hello, Request
 from replication.runner import FrameStream, LinkRunner
 
@@ -54,6 +54,7 @@ class LinkMaker:
         self._clock = clock
         self._utc = utc
         self._former = former
+        self._last: dict[NodeId, LinkRunner] = {}
 
     async def make(
         self,
@@ -71,6 +72,7 @@ class LinkMaker:
             proof.meet(hello)
             on_up(hello)
 
+        last = self._last.get(peer)
         config = LinkConfig(
             node_id=self._node_id,
             peer_id=peer,
@@ -84,12 +86,13 @@ class LinkMaker:
             signing_certificate=proof.certificate,
             batch_bytes_max=self._profile.batch_bytes_max,
             window_bytes=self._profile.window_bytes,
+            rate_first=last.rate_next if last is not None else RATE_FIRST,
             small_in_flight=_SMALL_IN_FLIGHT,
             clock_ms=self._clock.now_ms(),
             verify=proof.verify,
             sign=proof.sign,
         )
-        return LinkRunner(
+        self._last[peer] = runner = LinkRunner(
             config,
             inbound=memory.inbound,
             outbound=memory.outbound,
@@ -100,3 +103,4 @@ class LinkMaker:
             clock=self._clock,
             on_up=went_up,
         )
+        return runner

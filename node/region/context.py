@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from hierarchy_config import Hierarchy, NodeId
 from node.clock import Clock
 from node.foundations import Foundations
-from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.region.errors import RegionStatementError
 from node.region.statements import Judge
@@ -22,6 +21,7 @@ from node.security.authority import load_authority
 from node.security.certificates import PublicKey
 from node.security.former import FormerNames, key_digest
 from node.storage import Storage
+from node.watch.figures import Figures
 
 __all__ = ["RegionContext", "own_keys", "parse_body", "to_body"]
 
@@ -42,7 +42,7 @@ class RegionContext:
     utc: Callable[[], datetime]
     restart: Callable[[], None]
     number: Callable[[], int]
-    links: NodeLinkStore
+    figures: Figures
     pruned_to: Callable[[], int]
 
     @property

@@ -132,13 +132,12 @@ class Jobs:
         parent = self._c.hierarchy.parent(self._c.node_id)
         if parent is None:
             return True
-        state = self._c.hub.states[parent]
-        if not state.connected:
-            return False
+        link = self._c.figures.link(parent)
         pruned_to = self._c.pruned_to()
-        return all(
-            lane.delivered_to >= head or (lane.backlog == 0 and lane.delivered_to >= pruned_to)
-            for lane in self._c.links.lanes(parent, state.delivered_to).values()
+        return link.connected and all(
+            lane.delivered_to >= head
+            or (not lane.lag_entries and not lane.at_least and lane.delivered_to >= pruned_to)
+            for lane in link.lanes
         )
 
     async def _on_drain(self, _peer: NodeId, request: Request) -> bytes:

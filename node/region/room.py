@@ -12,7 +12,6 @@ from hierarchy_config import Hierarchy, HierarchyChange, NodeId
 from hierarchy_config.errors import FenheError
 from node.clock import Clock
 from node.foundations import Foundations, utc_now
-from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.logs import get_logger
@@ -29,6 +28,7 @@ from node.region.statements import Judge, read_decision
 from node.region.store import EpochStore
 from node.security.authority import load_authority
 from node.security.former import FormerNames
+from node.watch.figures import Figures
 from replication.core.model import Hello
 
 __all__ = ["RegionGround", "RegionRoom", "lay_ground", "parent_names"]
@@ -103,7 +103,7 @@ class RegionRoom:
         ground: RegionGround,
         store: OpenStore,
         hub: LinkHub,
-        links: NodeLinkStore,
+        figures: Figures,
         *,
         threads: Executor,
         clock: Clock,
@@ -121,7 +121,7 @@ class RegionRoom:
             utc=lambda: utc_now(clock),
             restart=restart,
             number=store.number,
-            links=links,
+            figures=figures,
             pruned_to=lambda: store.storage.transactions.read(store.log.pruned_to),
         )
         self.keeper = Keeper(context)

@@ -18,7 +18,7 @@ from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id
-from replication.core.model import Operation, RowChange, Value, Version
+from replication.core.model import Operation, RowChange, Value, Version, next_version
 
 __all__ = ["ProposalDesk", "ShownProposal"]
 
@@ -133,7 +133,7 @@ class ProposalDesk:
         held = next((row for row in rows if row.row_id == change.row_id), None)
         owner = next(row for row in rows if row.row_id == change.resident_id)
         version = (
-            Version(held.version.author_epoch, held.version.number + 1)
+            next_version(held.version, self._store.changelog.store_epoch)
             if held
             else Version(owner.version.author_epoch, 1)
         )

@@ -169,6 +169,7 @@ def _lane_out(lane: LaneFigure, now_ms: int) -> pb.LaneReplication:
         refusals=lane.refusals,
         refused=lane.refused,
         applied_to=lane.applied_to,
+        owes_snapshot=lane.owes_snapshot,
     )
 
 

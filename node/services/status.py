@@ -16,12 +16,11 @@ import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock, format_ms
-from node.link_store import NodeLinkStore
 from node.links import LinkHub, LinkState
 from node.pruning import PruningState
 from node.services.operations import alarm_out
 from node.storage import Storage
-from node.watch import AlarmBook
+from node.watch import AlarmBook, Figures, LinkFigure
 from protos.fenhe.node.v1 import node_pb2_grpc
 
 __all__ = ["NodeServicer", "StatusSources", "program_version"]
@@ -43,7 +42,8 @@ class StatusSources:
     hierarchy: Hierarchy
     storage: Storage
     links: LinkHub
-    link_store: NodeLinkStore
+    figures: Figures
+    store_epoch: int
     threads: Executor
     clock: Clock
     profile_name: str
@@ -79,7 +79,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             level=entry.level.value,
             name=entry.name_zh,
             version=program_version(),
-            store_epoch=s.link_store.store_epoch,
+            store_epoch=s.store_epoch,
             config_epoch=s.hierarchy.epoch,
             config_epoch_decided=s.decided_after(s.hierarchy.epoch),
             database=s.database,
@@ -88,7 +88,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             rows=dict(counts.rows),
             log_sequence=log.head,
             log_unnumbered=log.unnumbered,
-            links=[self._link(state) for state in s.links.states.values()],
+            links=[self._link(s.links.states[each.peer], each) for each in s.figures.links()],
             columnar_sequence=s.columnar_sequence(),
             uptime_ms=s.clock.monotonic_ms() - s.started_ms,
             quarantined=s.storage.quarantined(),
@@ -98,7 +98,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             log_bytes=s.pruning().log_bytes,
         )
 
-    def _link(self, state: LinkState) -> pb.LinkStatus:
+    def _link(self, state: LinkState, figure: LinkFigure) -> pb.LinkStatus:
         s = self._sources
         runner = state.runner
         heard = ""
@@ -107,12 +107,12 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             heard = format_ms(s.clock.now_ms() - ago)
         lanes = [
             pb.LaneStatus(
-                lane=common.Lane.ValueType(lane.value),
-                delivered_to=figures.delivered_to,
-                applied_to=figures.applied_to,
-                backlog=figures.backlog,
+                lane=common.Lane.ValueType(each.lane.value),
+                delivered_to=each.delivered_to,
+                applied_to=each.applied_to,
+                backlog=each.lag_entries,
             )
-            for lane, figures in s.link_store.lanes(state.peer, state.delivered_to).items()
+            for each in figure.lanes
         ]
         return pb.LinkStatus(
             peer=state.peer,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, select
@@ -17,24 +18,30 @@ from sqlalchemy import Connection, bindparam, select
 from hierarchy_config.model import CopyForm, NodeId
 from node.storage.causes import Misfit, retry_at
 from node.storage.context import StoreContext
+from node.storage.entry_work import EntryWork, read_entry
 from node.storage.errors import BatchOrderError
-from node.storage.letters import LetterDesk, ReadLetter
+from node.storage.letters import LetterDesk
 from node.storage.model import ApplyOutcome
 from node.storage.moved import MovedHomes, taken_by_home
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
-from node.storage.shapes import fits_schema, has_ids, refuse_unspeakable
+from node.storage.shapes import fits_schema, has_ids
 from node.storage.specs import PEOPLE_NAMES, RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
-from replication.changelog import CursorWentBackError, NewEntry, OriginKey, Together
+from replication.changelog import (
+    CursorWentBackError,
+    DuplicateEntryError,
+    NewEntry,
+    OriginKey,
+    Together,
+)
 from replication.core.admission import AdmissionContext, Cause, Decision, Held, judge
-from replication.core.codec import CODEC_JSON, decode_changes
+from replication.core.codec import CODEC_JSON
 from replication.core.config import PeerRole
 from replication.core.model import Audience, Batch, Cursor, Form, Lane, LogEntry, RowChange
-from replication.errors import RemoteProtocolError
 
-__all__ = ["BatchApplier", "EntryWork", "read_entry"]
+__all__ = ["BatchApplier"]
 
 _R = REPLICATED[RESIDENTS.name]
 _HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
@@ -43,26 +50,6 @@ _HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
 _NO_OUTCOME: Final = ApplyOutcome(0, 0, 0)
 _NO_HOME: Final = ("", 0)
 _OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
-_ENTRY_BYTES_MAX: Final = 3 << 20
-"""A little below what one batch holds: what is taken in here must fit into a batch from here."""
-
-
-@dataclass(slots=True)
-class EntryWork:
-    """An entry, its rows, and what became of them.
-
-    `unreadable`: the cause for which the whole entry waits in the quarantine; it has no rows then.
-    `letter`: the entry is one, and has none either; `logged` is what it leaves for the log.
-    """
-
-    entry: LogEntry
-    rows: list[RowChange]
-    unreadable: str = ""
-    letter: ReadLetter | None = None
-    logged: list[NewEntry] = field(default_factory=list)
-    admitted: list[RowChange] = field(default_factory=list)
-    stale: int = 0
-    rejected: list[tuple[RowChange, str]] = field(default_factory=list)
 
 
 class BatchApplier:
@@ -79,7 +66,7 @@ class BatchApplier:
         """See Storage.apply_batch."""
         read = [self.read(entry) for entry in batch.entries]
 
-        def work(connection: Connection) -> ApplyOutcome:
+        def work(connection: Connection, is_known: bool = False) -> ApplyOutcome:
             links, recovering = self._store.links, self._store.recovery.active
             # Mostly it is the next batch: then one statement compares the cursor and moves it.
             followed = not recovering and links.follow_inbound(
@@ -90,9 +77,16 @@ class BatchApplier:
             works = [
                 EntryWork(each.entry, each.rows, each.unreadable, each.letter) for each in read
             ]
+            for each in works:
+                each.is_known = is_known
             return self._apply(connection, peer, peer_role, works, None if followed else cursor)
 
-        return self._store.transactions.write(work)
+        try:
+            return self._store.transactions.write(work)
+        except DuplicateEntryError:
+            # An origin that uses a number twice, by malice or put back without a new epoch: were it
+            # refused, this peer, which may only relay it, would send it for ever.
+            return self._store.transactions.write(partial(work, is_known=True))
 
     def read(self, entry: LogEntry) -> EntryWork:
         """An entry as `admit` wants it: its rows, or the letter that it is."""
@@ -223,19 +217,28 @@ class BatchApplier:
         The rest of an entry whose first part is in the log already withholds its origin's number:
         that names the first part. Where the log was pruned, nobody knows whether it was.
         """
-        partial = [w for w in works if w.admitted and len(w.admitted) < len(w.rows)]
-        known = self._store.changelog.known(connection, [_origin(w.entry) for w in partial])
-        pruned = bool(partial) and self._store.changelog.pruned_to(connection) > 0
+        doubtful = [
+            w for w in works if w.admitted and (w.is_known or len(w.admitted) < len(w.rows))
+        ]
+        known = self._store.changelog.known(connection, [_origin(w.entry) for w in doubtful])
+        cut = any(len(w.admitted) < len(w.rows) for w in doubtful)
+        pruned = cut and self._store.changelog.pruned_to(connection) > 0
+        given: set[OriginKey] = set()
         entries: list[NewEntry] = []
         for work in works:
             entry = work.entry
             entries.extend(work.logged)
             if not work.admitted:
                 continue
+            origin = _origin(entry)
             if len(work.admitted) == len(work.rows):
+                if origin in known or origin in given:
+                    entry = replace(entry, origin_sequence=0)
+                given.add(origin)
                 entries.append(_new_entry(entry))
                 continue
-            withheld = pruned or _origin(entry) in known
+            withheld = pruned or origin in known or origin in given
+            given.add(origin)
             # Encoded anew they may be longer than they came: 1e15 is 1000000000000000.0 here.
             for rows, encoded in encoded_pieces(work.admitted):
                 part = replace(
@@ -402,10 +405,12 @@ class _Judgement:
         return allowed
 
     def _may_write(self, change: RowChange, held: HeldRow) -> bool:
-        """A row keeps its author, unless a successor took over with a greater author epoch.
+        """A row keeps its resident, and its author unless a successor took over with a later epoch.
 
         A new home takes identity data over so; that the home is new was judged before.
         """
+        if change.resident_id != held.resident_id:
+            return False
         if change.author_node == held.author_node or taken_by_home(change, held):
             return True
         author = self._store.hierarchy.nodes.get(NodeId(change.author_node))
@@ -414,23 +419,6 @@ class _Judgement:
             and author.succeeds == held.author_node
             and change.version.author_epoch > held.version.author_epoch
         )
-
-
-def read_entry(entry: LogEntry) -> EntryWork:
-    """The entry with its rows, or with the cause for which nobody here can read them.
-
-    A lane must not stand still for ever behind what this release cannot read: the entry waits, the
-    lane goes on, and the home is not covered.
-    """
-    if len(entry.rows) > _ENTRY_BYTES_MAX:
-        return EntryWork(entry, [], Misfit.ENTRY_TOO_LARGE)
-    try:
-        rows = decode_changes(entry.codec, entry.rows)
-        for change in rows:
-            refuse_unspeakable(change)
-    except RemoteProtocolError:
-        return EntryWork(entry, [], Misfit.ENTRY_UNREADABLE)
-    return EntryWork(entry, rows)
 
 
 def _held_by_table(

@@ -44,8 +44,6 @@ _PROTOCOL_OF_LETTERS: Final = 2
 _MUCH_BEHIND: Final = 500
 """Entries behind the head from which on versions are collapsed."""
 _SLICES_A_CALL: Final = 8
-_FOR_ABOVE: Final = frozenset({Audience.EVERYBODY, Audience.ABOVE})
-_FOR_BELOW: Final = frozenset({Audience.EVERYBODY, Audience.BELOW})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +208,14 @@ class OutgoingReader:
             return [
                 e
                 for e in sent
-                if (everything or e.audience in _FOR_BELOW)
+                if (everything or e.audience.has_children)
                 and goes_down(e.origin_node, e.home_node, e.form, below)
             ]
         mine = hierarchy.subtree(here)
         rising = [
             e
             for e in sent
-            if (everything or e.audience in _FOR_ABOVE)
+            if (everything or e.audience.has_parent)
             and goes_up(e.origin_node, e.home_node, e.form, mine)
         ]
         return self._transformed(connection, rising)

@@ -41,6 +41,7 @@ from replication.core.model import (
     RowChange,
     Value,
     Version,
+    next_version,
 )
 
 __all__ = ["BundlePlan", "PlannedRow", "plan_bundle"]
@@ -359,7 +360,8 @@ class _Planner:
         held: HeldRow | None = None,
         operation: Operation = Operation.PUT,
     ) -> PlannedRow:
-        version = Version(held.version.author_epoch, held.version.number + 1) if held else _FIRST
+        epoch = self._store.changelog.store_epoch
+        version = next_version(held.version, epoch) if held else _FIRST
         change = RowChange(
             table=table,
             row_id=row_id,

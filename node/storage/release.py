@@ -16,10 +16,11 @@ from sqlalchemy import Connection
 
 from hierarchy_config.model import NodeId
 from node.security.caller import Caller
-from node.storage.apply import BatchApplier, EntryWork
+from node.storage.apply import BatchApplier
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.causes import retry_at
 from node.storage.context import StoreContext
+from node.storage.entry_work import EntryWork
 from node.storage.errors import QuarantineItemError
 from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id

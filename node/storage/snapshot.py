@@ -3,7 +3,8 @@
 Rows come in the order of (table, row id), tombstones included, so a snapshot goes on anywhere from
 its position. What changes meanwhile comes again from the log after the sequence at which the
 snapshot was begun; a receiver takes only greater versions, so nothing is lost or undone. Letters
-are in no table and come from the log, first of all. A row that does not open is left out and set
+are in no table and come from the log, last of all: a receipt among them speaks of rows that its
+addressee's parent must hold by then. A row that does not open is left out and set
 aside: it would stop all that comes behind it, and the comparison of the two ends finds it.
 """
 
@@ -20,7 +21,7 @@ from hierarchy_config.model import CopyForm, NodeId
 from node.storage.context import StoreContext
 from node.storage.logged import read_letters
 from node.storage.pieces import encoded_pieces
-from node.storage.snapshot_place import END, LETTERS, Kind, Place
+from node.storage.snapshot_place import END, LETTERS, START, Kind, Place
 from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.stored import change_or_aside
 from node.storage.tables import REPLICATED
@@ -38,8 +39,9 @@ __all__ = ["Entitled", "SnapshotPart", "SnapshotReader"]
 
 _ROW_BYTES: Final = 240
 """About what a row takes in an entry beside its own text."""
-_ROWS_A_QUERY: Final = 2000
-_QUERIES_A_PART: Final = 4
+_NUMBER_BYTES: Final = 32
+_ROWS_A_QUERY: Final = 500
+_QUERIES_A_PART: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +127,30 @@ class SnapshotReader:
 
         `after`: where the stretch of the log begins for which the snapshot stands in.
         """
+        if place.table == START:
+            place = _next_table(place, lane)
         if place.table == LETTERS:
             return self._letters(connection, lane, after, place, bytes_max)
+        return self._some_rows(connection, entitled, lane, place, bytes_max)
+
+    def _some_rows(
+        self,
+        connection: Connection,
+        entitled: Entitled,
+        lane: Lane,
+        place: Place,
+        bytes_max: int,
+    ) -> SnapshotPart:
         routed: list[RowChange] = []
         owned: list[RowChange] = []
         left = bytes_max
         for _ in range(_QUERIES_A_PART):
-            if place.is_end or left <= 0:
+            if place.table not in TABLES or left <= 0:
                 break
             limit = max(16, min(_ROWS_A_QUERY, left // _ROW_BYTES + 1))
             rows = self._rows(connection, entitled, place, limit)
             for row in rows:
-                place = replace(place, row_id=str(row["row_id"]))
+                before, place = place, replace(place, row_id=str(row["row_id"]))
                 held = (row["author_node"], row["home_node"], row["form"])
                 is_owned = entitled.is_owned(place.table, *held)
                 if place.kind is not Kind.OWNED and entitled.by_routing(*held):
@@ -148,13 +162,26 @@ class SnapshotReader:
                 change = change_or_aside(self._store, place.table, row)
                 if change is None:
                     continue
+                size = _ROW_BYTES + _text_bytes(change)
+                if size > left and (routed or owned):
+                    return self._part(routed, owned, lane, entitled, before)
                 chosen.append(change)
-                left -= _ROW_BYTES + _text_bytes(change)
+                left -= size
                 if left <= 0:
                     break
             else:
                 if len(rows) < limit:
                     place = _next_table(place, lane)
+        return self._part(routed, owned, lane, entitled, place)
+
+    def _part(
+        self,
+        routed: Sequence[RowChange],
+        owned: Sequence[RowChange],
+        lane: Lane,
+        entitled: Entitled,
+        place: Place,
+    ) -> SnapshotPart:
         return SnapshotPart(
             self._entries(routed, lane, entitled, place.kind),
             self._entries(owned, lane, entitled, place.kind),
@@ -174,15 +201,13 @@ class SnapshotReader:
     def _letters(
         self, connection: Connection, lane: Lane, after: int, place: Place, bytes_max: int
     ) -> SnapshotPart:
-        if place.kind is Kind.OWNED:
-            return SnapshotPart((), (), _next_table(place, lane))
         begin = max(after, int(place.row_id or "0", 10))
         letters = read_letters(
             self._store, connection, lane, after=begin, up_to=place.head, bytes_max=bytes_max
         )
         if letters:
             return SnapshotPart(letters, (), replace(place, row_id=str(letters[-1].sequence)))
-        return SnapshotPart((), (), _next_table(place, lane))
+        return SnapshotPart((), (), replace(place, table=END, row_id=""))
 
     def _rows(
         self, connection: Connection, entitled: Entitled, place: Place, limit: int
@@ -251,9 +276,11 @@ def _tables_of(lane: Lane) -> list[str]:
 
 
 def _next_table(place: Place, lane: Lane) -> Place:
+    """The place before the table behind this one's; behind the last, before the letters."""
     tables = _tables_of(lane)
     at = tables.index(place.table) + 1 if place.table in tables else 0
-    return replace(place, table=tables[at] if at < len(tables) else END, row_id="")
+    last = END if place.kind is Kind.OWNED else LETTERS
+    return replace(place, table=tables[at] if at < len(tables) else last, row_id="")
 
 
 def _origin(row: RowChange, entitled: Entitled, kind: Kind) -> str:
@@ -275,4 +302,8 @@ def _policy_table(name: str) -> str:
 
 
 def _text_bytes(change: RowChange) -> int:
-    return sum(3 * len(value) for value in change.values.values() if isinstance(value, str))
+    """About what its columns take in an entry; a newer peer's row may have thousands of them."""
+    return sum(
+        len(name) + (3 * len(value) if isinstance(value, str) else _NUMBER_BYTES)
+        for name, value in change.values.items()
+    )

@@ -9,11 +9,12 @@ from typing import Final
 
 from node.storage.specs import TABLES
 
-__all__ = ["END", "LETTERS", "Kind", "Place"]
+__all__ = ["END", "LETTERS", "START", "Kind", "Place"]
 
+START: Final = "^"
 LETTERS: Final = "@"
 END: Final = "$"
-_PLACE: Final = re.compile(r"([SRO])(\d{1,19}):([@$]|[a-z_]{1,64}):([0-9a-f-]{0,36})")
+_PLACE: Final = re.compile(r"([SRO])(\d{1,19}):([@^$]|[a-z_]{1,64}):([0-9a-f-]{0,36})")
 
 
 class Kind(StrEnum):
@@ -36,8 +37,8 @@ class Kind(StrEnum):
 class Place:
     """How far a snapshot has come: `head` when it was begun, the last row sent of a table.
 
-    As text it is Cursor.position. Before the tables stand the letters, "@", with the sequence of
-    the last one; after them the end, "$", which is told by itself.
+    As text it is Cursor.position. Before the tables stands the start, "^"; behind them the letters,
+    "@", with the sequence of the last one; then the end, "$", which is told by itself.
     """
 
     kind: Kind
@@ -47,14 +48,14 @@ class Place:
 
     @classmethod
     def begin(cls, kind: Kind, head: int) -> Place:
-        """Before the first letter."""
-        return cls(kind, head, LETTERS, "")
+        """Before the first row."""
+        return cls(kind, head, START, "")
 
     @classmethod
     def parse(cls, position: str) -> Place | None:
         """The place that a peer's cursor names; None if it is not one of this program's."""
         found = _PLACE.fullmatch(position)
-        if found is None or found[3] not in {LETTERS, END, *TABLES}:
+        if found is None or found[3] not in {START, LETTERS, END, *TABLES}:
             return None
         return cls(Kind(found[1]), int(found[2]), found[3], found[4])
 
@@ -63,5 +64,5 @@ class Place:
 
     @property
     def is_end(self) -> bool:
-        """Whether every row has been sent."""
+        """Whether all has been sent."""
         return self.table == END

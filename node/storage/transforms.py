@@ -15,8 +15,9 @@ from typing import Final, assert_never
 from hierarchy_config.model import CopyForm
 from node.clock import format_ms, parse_ms
 from node.storage.context import KeyedIndex, Pseudonyms
+from node.storage.pieces import encoded_pieces
 from node.storage.specs import IDENTITY_NUMBER, RESIDENT_INDEX, RESIDENTS, TABLES, Leaving
-from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
+from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Value
 
 __all__ = ["Policy", "deidentified", "index_entry", "month_of", "transform"]
@@ -62,7 +63,7 @@ def transform(
         if len(full) == len(rows):
             kept.append(entry)
         elif full:
-            kept.append(replace(entry, rows=encode_changes(full), row_count=len(full)))
+            kept += _pieces(entry, full)
         for change in rows:
             forms = policy(change.table)
             if CopyForm.DEIDENTIFIED in forms and pseudonyms is not None:
@@ -152,25 +153,40 @@ class _Reduced:
             rows[key] = change
 
     def entries(self) -> list[LogEntry]:
-        """One entry a group, its rows by table and id."""
+        """One entry a group, more where it is large; its rows by table and id."""
         return [
-            _coarse(self._last[group], [rows[key] for key in sorted(rows)])
+            piece
             for group, rows in self._rows.items()
+            for piece in _pieces(
+                _coarse(self._last[group], group[2]), [rows[k] for k in sorted(rows)]
+            )
         ]
 
 
-def _coarse(last: LogEntry, rows: Sequence[RowChange]) -> LogEntry:
-    """An entry without its transaction's number, dated to the year."""
+def _coarse(last: LogEntry, form: Form) -> LogEntry:
+    """An entry without its transaction's number, dated to the year; its rows are yet to come."""
     return replace(
         last,
         sequence=0,
         origin_sequence=0,
-        form=rows[0].form,
+        form=form,
         codec=CODEC_JSON,
         committed_at_ms=parse_ms(_year_of(format_ms(last.committed_at_ms))),
-        row_count=len(rows),
-        rows=encode_changes(rows),
     )
+
+
+def _pieces(entry: LogEntry, rows: Sequence[RowChange]) -> list[LogEntry]:
+    """The entry with these rows, cut into what a batch holds; its number names the first piece."""
+    return [
+        replace(
+            entry,
+            rows=encoded,
+            codec=CODEC_JSON,
+            row_count=len(some),
+            origin_sequence=0 if n else entry.origin_sequence,
+        )
+        for n, (some, encoded) in enumerate(encoded_pieces(rows))
+    ]
 
 
 def _year_of(recorded_at: str) -> str:

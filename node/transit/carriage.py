@@ -3,12 +3,15 @@
 Looks through the log once, from where it last knew all letters to be erased, and remembers the
 numbers of those that still have their payload. A neighbour whose release knows no letters is passed
 over by the link; for him they are kept, and logged anew once he knows them.
+
+An author sends a letter again and again until its receipt comes. Of one letter the log keeps one
+copy: the first, so that it keeps its place, or the newest if it is for another node or key.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -20,6 +23,7 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock
 from node.logs import get_logger
+from node.security.errors import SecurityError
 from node.transit.envelope import read_envelope
 from node.transit.errors import TransitError
 from node.transit.post import Post
@@ -44,6 +48,10 @@ _SLICE: Final = 20_000
 _ON_WAY_MAX: Final = 50_000
 """Letters remembered; while there are more, the rest of the log waits to be looked through."""
 _AT_ONCE: Final = 100
+_NAMES_A_STEP: Final = 500
+"""Letters whose header is read in one step."""
+_SWEEP_MS: Final = 30_000
+"""How often the log beyond the remembered letters is looked through for what was handed on."""
 _ERASED_TO: Final = "letters_erased_to"
 
 
@@ -68,6 +76,15 @@ def next_hop(hierarchy: Hierarchy, here: NodeId, to: NodeId) -> NodeId | None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Name:
+    """Which letter a copy is of, and for whom it is sealed; `letter` ("", ""): unreadable."""
+
+    letter: tuple[str, str]
+    to: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Hops:
     """How far each neighbour has confirmed each lane, and who is kept letters for."""
 
@@ -87,7 +104,10 @@ class Carriage:
         hierarchy: Hierarchy,
         changelog: ChangeLog,
         clock: Clock,
+        remembered_max: int = _ON_WAY_MAX,
     ) -> None:
+        """Looks at nothing yet. `remembered_max`: letters; beyond, only what was handed on."""
+        self._remembered_max = remembered_max
         self._engine = engine
         self._post = post
         self._here = post.node_id
@@ -98,6 +118,9 @@ class Carriage:
         self._links = LinkState(tables)
         self._facts = StoreState(tables)
         self._on_way: dict[int, WaitingLetter] = {}
+        self._names: dict[int, _Name] = {}
+        self._first: dict[tuple[str, str], int] = {}
+        self._swept_ms: int | None = None
         self._scanned: int | None = None
         self._saved = 0
         self._lock = threading.Lock()
@@ -151,25 +174,71 @@ class Carriage:
             for letter in self._on_way.values()
             if self._is_handed_on(letter, hops, hops.held)
         ]
-        for start in range(0, len(gone), _AT_ONCE):
-            some = gone[start : start + _AT_ONCE]
-            with write_transaction(self._engine) as connection:
-                self._letters.erase(connection, some)
-            for sequence in some:
-                del self._on_way[sequence]
+        self._erase(gone)
+        self._erase(self._copies())
+        gone += self._sweep(head, hops)
         self._save_place()
         return len(gone)
+
+    def _erase(self, sequences: Sequence[int]) -> None:
+        for start in range(0, len(sequences), _AT_ONCE):
+            some = sequences[start : start + _AT_ONCE]
+            with write_transaction(self._engine) as connection:
+                self._letters.erase(connection, some)
+            self._forget(some)
+
+    def _forget(self, sequences: Sequence[int]) -> None:
+        for sequence in sequences:
+            self._on_way.pop(sequence, None)
+            name = self._names.pop(sequence, None)
+            if name is not None and self._first.get(name.letter) == sequence:
+                del self._first[name.letter]
+
+    def _copies(self) -> list[int]:
+        """Copies that another copy makes needless, of the letters that were not looked at yet."""
+        unknown = [sequence for sequence in sorted(self._on_way) if sequence not in self._names]
+        needless: list[int] = []
+        with read_transaction(self._engine) as connection:
+            for sequence in unknown[:_NAMES_A_STEP]:
+                entry = self._entry(connection, self._on_way[sequence])
+                name = self._names[sequence] = _name_of(entry)
+                first = self._first.setdefault(name.letter, sequence)
+                if first == sequence or not name.letter[1]:
+                    continue
+                same = self._names[first] == name
+                needless.append(sequence if same else first)
+                self._first[name.letter] = first if same else sequence
+        return needless
+
+    def _sweep(self, head: int, hops: _Hops) -> list[int]:
+        """Erase what was handed on beyond the letters that are remembered; what it was.
+
+        Letters for somebody who is away for long must not keep those of all others.
+        """
+        now_ms, at = self._clock.monotonic_ms(), self._scanned or 0
+        if at >= head or (self._swept_ms is not None and now_ms - self._swept_ms < _SWEEP_MS):
+            return []
+        self._swept_ms = now_ms
+        gone: list[int] = []
+        while at < head:
+            up_to = min(head, at + _SLICE)
+            with read_transaction(self._engine) as connection:
+                waiting = self._letters.waiting(connection, at, up_to)
+            gone += [e.sequence for e in waiting if self._is_handed_on(e, hops, hops.held)]
+            at = up_to
+        self._erase(gone)
+        return gone
 
     def find(self, connection: Connection, letter_id: str, sender: str, to: str) -> bool:
         """Whether a letter lies in this node's log and was not handed on, as of the last step."""
         with self._lock:
             between = [
-                letter.sequence
+                letter
                 for letter in self._on_way.values()
                 if (letter.origin_node, letter.home_node) == (sender, to)
             ]
-        for sequence in between:
-            entry = self._entry(connection, sequence)
+        for each in between:
+            entry = self._entry(connection, each)
             if entry is not None and _letter_id(entry) == letter_id:
                 return True
         return False
@@ -178,7 +247,7 @@ class Carriage:
         if self._scanned is None:
             self._saved = int(facts.get(_ERASED_TO, "0"))
             self._scanned = max(self._saved, self._changelog.pruned_to(connection))
-        while self._scanned < head and len(self._on_way) < _ON_WAY_MAX:
+        while self._scanned < head and len(self._on_way) < self._remembered_max:
             up_to = min(head, self._scanned + _SLICE)
             for letter in self._letters.waiting(connection, self._scanned, up_to):
                 self._on_way[letter.sequence] = letter
@@ -189,7 +258,9 @@ class Carriage:
         parent = tree.parent(here)
         peers = [*tree.children(here), *([parent] if parent else [])]
         wanted = {next_hop(tree, here, NodeId(each.home_node)) for each in self._on_way.values()}
-        chosen = [peer for peer in peers if peer in wanted]
+        # There may be more letters than are remembered.
+        all_of_them = len(self._on_way) >= self._remembered_max
+        chosen = [peer for peer in peers if all_of_them or peer in wanted]
         return _Hops(
             {
                 peer: {
@@ -220,21 +291,29 @@ class Carriage:
         for start in range(0, len(passed), _AT_ONCE):
             some = passed[start : start + _AT_ONCE]
             with write_transaction(self._engine) as connection:
-                found = [self._entry(connection, sequence) for sequence in some]
+                found = [self._entry(connection, self._on_way[each]) for each in some]
                 self._letters.erase(connection, some)
                 entries = [_again(entry) for entry in found if entry is not None and entry.rows]
                 self._changelog.append(connection, entries)
-            for sequence in some:
-                del self._on_way[sequence]
+            self._forget(some)
+        if len(self._on_way) >= self._remembered_max:
+            # There may be more of them behind; until they are seen, they are kept.
+            return
         with write_transaction(self._engine) as connection:
             self._facts.save(connection, _fact(peer), _Held.NONE)
         self._log.info("letters kept for a neighbour go now", peer=peer, letters=len(passed))
 
-    def _entry(self, connection: Connection, sequence: int) -> LogEntry | None:
-        part = self._changelog.read(
-            connection, after=sequence - 1, lane=None, bytes_max=1, entries_max=1, up_to=sequence
-        )
-        return part.entries[0] if part.entries else None
+    def _entry(self, connection: Connection, letter: WaitingLetter) -> LogEntry | None:
+        """The letter itself, also one that was kept from pruning; None if it does not open."""
+        at = letter.sequence
+        try:
+            found = self._changelog.letters(
+                connection, letter.lane, after=at - 1, up_to=at, bytes_max=1
+            )
+        except SecurityError as error:
+            self._log.warning("a letter in the log does not open", sequence=at, code=error.code)
+            return None
+        return found[0] if found else None
 
     def _save_place(self) -> None:
         """Remember from where the next start has to look; not for every few numbers."""
@@ -248,6 +327,17 @@ class Carriage:
 
 def _fact(peer: str) -> str:
     return f"letters.{peer}"
+
+
+def _name_of(entry: LogEntry | None) -> _Name:
+    if entry is not None and entry.rows:
+        try:
+            header = read_envelope(entry.codec, entry.rows).header
+        except TransitError:
+            pass
+        else:
+            return _Name((header.sender, header.letter_id), header.to, header.key)
+    return _Name(("", ""), "", "")
 
 
 def _letter_id(entry: LogEntry) -> str:

@@ -34,7 +34,16 @@ from node.transit.keys import NodeVerifier, OwnKey, key_name
 from node.transit.model import CODEC_OPEN, CODEC_SEALED, Letter
 from replication.core.model import Lane
 
-__all__ = ["Envelope", "Header", "opened", "prove", "read_envelope", "write_open", "write_sealed"]
+__all__ = [
+    "Envelope",
+    "Examined",
+    "Header",
+    "opened",
+    "prove",
+    "read_envelope",
+    "write_open",
+    "write_sealed",
+]
 
 _TAG: Final = b"fenhe-letter-1"
 _INFO: Final = b"fenhe-letter-seal-1"
@@ -90,6 +99,18 @@ class Envelope:
             body,
             head.attempt,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A letter that came, as far as it can be looked at before the transaction.
+
+    `cause` "": nothing is wrong with it. `letter`: it was opened, its sender proven.
+    """
+
+    envelope: Envelope | None
+    letter: Letter | None = None
+    cause: str = ""
 
 
 def write_sealed(header: Header, clear: bytes, own: OwnKey, to: PublicKey) -> bytes:

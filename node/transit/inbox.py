@@ -34,16 +34,27 @@ class Inbox:
         row = connection.execute(query).first()
         return None if row is None else int(row.arrived_at)
 
-    def save(self, connection: Connection, letter: Letter, outcome: str, now_ms: int) -> None:
-        """Remember what became of a letter."""
+    def save(
+        self,
+        connection: Connection,
+        letter: Letter,
+        outcome: str,
+        now_ms: int,
+        *,
+        answer_after: int | None = None,
+    ) -> None:
+        """Remember what became of a letter; `answer_after`: see OwedReceipts, None: answered."""
         row = {
             "sender": letter.sender,
             "letter_id": letter.letter_id,
             "kind": letter.kind,
             "outcome": outcome,
             "arrived_at": now_ms,
+            "lane": letter.lane.value,
+            "answer_after": answer_after,
         }
-        upsert(connection, self._table, [row], ["kind", "outcome", "arrived_at"])
+        changed = ["kind", "outcome", "arrived_at", "lane", "answer_after"]
+        upsert(connection, self._table, [row], changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,6 @@ from node.security.caller import CallerKind
 from node.security.certificates import (
     PrivateKey,
     PublicKey,
-    certificate_hash,
-    certificates_from_pem,
     private_key_from_pem,
 )
 from node.security.errors import PeerIdentityError, SignatureInvalidError
@@ -47,11 +45,6 @@ class OwnKey:
     def key_id(self) -> str:
         """Names the key, whatever certificate it stands in."""
         return key_name(self.private_key.public_key())
-
-    @property
-    def certificate_id(self) -> str:
-        """SHA-256 of the certificate, hexadecimal."""
-        return certificate_hash(certificates_from_pem(self.chain_pem)[0])
 
 
 class KeyRing(Protocol):

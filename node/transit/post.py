@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection
@@ -23,6 +23,7 @@ from node.security.certificates import PublicKey, certificate_hash, certificates
 from node.transit.attempts import attempted
 from node.transit.envelope import (
     Envelope,
+    Examined,
     Header,
     opened,
     prove,
@@ -36,6 +37,7 @@ from node.transit.errors import (
     LetterTooLargeError,
     TransitError,
 )
+from node.transit.handlers import LetterHandler, PassingHandler, ReceiptHandler
 from node.transit.inbox import Certificates, Inbox, KnownKey
 from node.transit.keys import KeyRing, NodeVerifier, OwnKey, key_name
 from node.transit.model import (
@@ -48,6 +50,7 @@ from node.transit.model import (
     Subject,
 )
 from node.transit.outbox import BodySealer, Outbox
+from node.transit.owed import UNPLACED, Owed, OwedReceipts
 from node.transit.receipts import receipt_in, receipt_out
 from node.transit.tables import TransitTables
 from replication.changelog import ChangeLog, NewEntry
@@ -68,25 +71,6 @@ __all__ = ["BODY_BYTES_MAX", "Examined", "LetterHandler", "Post", "ReceiptHandle
 BODY_BYTES_MAX: Final = 2 << 20
 """Of one letter, clear."""
 _NO_HANDLER: Final = "LETTER_KIND_UNKNOWN"
-
-LetterHandler = Callable[[Connection, Letter], str]
-"""Takes a letter; "" accepts it, a stable code refuses it: then what it wrote is undone."""
-PassingHandler = Callable[[Connection, Letter], None]
-"""Sees an open letter on its way through here."""
-ReceiptHandler = Callable[[Connection, SentLetter, str], None]
-"""Learns at the author what the addressee said: "" or the code of its refusal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """A letter that came, as far as it can be looked at before the transaction.
-
-    `cause` "": nothing is wrong with it. `letter`: it was opened, its sender proven.
-    """
-
-    envelope: Envelope | None
-    letter: Letter | None = None
-    cause: str = ""
 
 
 class Post:
@@ -109,6 +93,7 @@ class Post:
         self.outbox = Outbox(tables, node_id, sealer)
         self.inbox = Inbox(tables)
         self.certificates = Certificates(tables)
+        self.owed = OwedReceipts(tables, changelog, node_id=node_id, hierarchy=hierarchy)
         self._hierarchy = hierarchy
         self._changelog = changelog
         self._clock = clock
@@ -424,14 +409,26 @@ class Post:
             )
         before = self.inbox.outcome(connection, letter.sender, letter.letter_id)
         outcome = examined.cause
-        if arrived(before) is Arrival.ANSWER_AGAIN:
+        again = arrived(before) is Arrival.ANSWER_AGAIN
+        if again:
             outcome = ""
+            if self.owed.is_open(connection, letter.sender, letter.letter_id):
+                return ""
         elif not outcome:
             outcome = self._handled(connection, letter)
+        waits = not again and not outcome and self.owed.waits(letter.sender)
         if outcome != LetterKeyOldError.code:
             # The time after the handler's: what it logged lies before.
-            self.inbox.save(connection, letter, outcome, self._clock.now_ms())
-        self._answer(connection, letter, outcome, now_ms)
+            self.inbox.save(
+                connection,
+                letter,
+                outcome,
+                self._clock.now_ms(),
+                answer_after=UNPLACED if waits else None,
+            )
+        if not waits:
+            owed = Owed(letter.sender, letter.letter_id, letter.lane, UNPLACED)
+            self._answer(connection, owed, outcome, now_ms)
         waits_already = bool(before) or outcome == LetterKeyOldError.code
         return "" if waits_already else outcome
 
@@ -441,7 +438,18 @@ class Post:
             return _NO_HANDLER
         return self.attempt(connection, lambda: handler(connection, letter))
 
-    def _answer(self, connection: Connection, letter: Letter, outcome: str, now_ms: int) -> None:
+    def answer_owed(self, connection: Connection, delivered: Callable[[Lane], int]) -> int:
+        """Send receipts whose rows the parent has by now; how many.
+
+        `delivered`: up to where the parent holds a lane.
+        """
+        due = self.owed.due(connection, delivered)
+        for each in due:
+            if self.owed.settle(connection, each):
+                self._answer(connection, each, "", self._clock.now_ms())
+        return len(due)
+
+    def _answer(self, connection: Connection, owed: Owed, outcome: str, now_ms: int) -> None:
         own = self.own()
         if own is None:
             raise TransitError("a receipt cannot be signed: this node's key cannot be read")
@@ -449,9 +457,9 @@ class Post:
         # In the lane of what the letter brought, behind it: whoever holds the receipt knows that
         # this node's parent holds the rows, and this node may lose them.
         header = Header(
-            self._ids.mint(), self.node_id, letter.sender, RECEIPT, letter.lane.value, at, 1
+            self._ids.mint(), self.node_id, owed.sender, RECEIPT, owed.lane.value, at, 1
         )
-        data = write_open(header, receipt_out(letter.letter_id, outcome, at), own)
+        data = write_open(header, receipt_out(owed.letter_id, outcome, at), own)
         self._append(connection, header, data, CODEC_OPEN, now_ms)
 
     def _take_receipt(self, connection: Connection, examined: Examined, receipt: Letter) -> str:

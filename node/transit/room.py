@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 
+from sqlalchemy import Connection
+
+from hierarchy_config.model import NodeId
 from node.clock import Clock
 from node.foundations import Foundations
 from node.link_store import NodeLinkStore
@@ -15,6 +19,7 @@ from node.transit.carriage import Carriage
 from node.transit.service import TransitService
 from node.transit.tracks import Tracks
 from node.transit.where import Wherever
+from replication.core.model import Lane
 
 __all__ = ["TransitRoom"]
 
@@ -53,6 +58,7 @@ class TransitRoom:
             notify=pump.notify,
             head=lambda: pump.head,
             aside=store.storage.context.aside,
+            delivered=_delivered(store, hub, base.hierarchy.parent(base.node_id)),
         )
         tracks = Tracks(
             store.engine,
@@ -75,3 +81,18 @@ class TransitRoom:
         answers = {**self.service.handlers, **self.where.handlers}
         hub.handlers = {**hub.handlers, **answers}
         hub.child_handlers = {**hub.child_handlers, **answers}
+
+
+def _delivered(
+    store: OpenStore, hub: LinkHub, parent: NodeId | None
+) -> Callable[[Connection, Lane], int]:
+    """Up to where the parent holds a lane: by its receipts, and by what a live link passed over."""
+
+    def delivered(connection: Connection, lane: Lane) -> int:
+        if parent is None:
+            return 0
+        saved = store.links.load_outbound(connection, parent).get(lane)
+        live = hub.states[parent].delivered_to.get(lane, 0)
+        return max(saved.covers_to if saved is not None else 0, live)
+
+    return delivered

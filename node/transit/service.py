@@ -27,7 +27,7 @@ from node.transit.carriage import Carriage, next_hop
 from node.transit.inbox import KnownKey
 from node.transit.post import Post
 from replication.channel import AskRefusedError
-from replication.core.model import Request
+from replication.core.model import Lane, Request
 
 __all__ = ["Asker", "TransitService"]
 
@@ -69,8 +69,23 @@ class TransitService:
         notify: Callable[[], None],
         head: Callable[[], int],
         aside: AsideBook,
+        delivered: Callable[[Connection, Lane], int],
     ) -> None:
-        """`notify`: the log has grown. `head`: how far it is durable. `aside`: bad letters."""
+        """Sends nothing yet.
+
+        Args:
+            engine: Of the node's database.
+            post: The letters.
+            carriage: Those on their way in the log.
+            hub: Asks neighbours.
+            hierarchy: Who they are.
+            clock: What is due.
+            threads: For the database.
+            notify: The log has grown.
+            head: How far it is durable.
+            aside: Where letters go that cannot be read.
+            delivered: Up to where the parent holds what is for it of a lane.
+        """
         self._transactions = Transactions(engine)
         self._post = post
         self._carriage = carriage
@@ -82,6 +97,7 @@ class TransitService:
         self._notify = notify
         self._head = head
         self._aside = aside
+        self._delivered = delivered
         self._log = get_logger("transit")
 
     @property
@@ -102,7 +118,21 @@ class TransitService:
             bad = letters[0][1]
             known = await self._find(addressee, bad, _KEY_MS)
             await self._run(self._go_on_with, known, [letter_id for letter_id, _ in letters])
+        if await self._run(self._answer_owed):
+            self._notify()
         await self._run(self._carriage.step, self._head())
+
+    def _answer_owed(self) -> int:
+        """Receipts that waited for the parent; how many have gone."""
+        owed = self._post.owed
+        self._transactions.write(owed.place)
+
+        def work(connection: Connection) -> int:
+            return self._post.answer_owed(
+                connection, lambda lane: self._delivered(connection, lane)
+            )
+
+        return self._transactions.write(work)
 
     def _send_due(self) -> dict[NodeId, list[tuple[str, str]]]:
         """Send what is due; by addressee, letters that want a key, each with the key refused."""

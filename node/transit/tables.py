@@ -98,7 +98,11 @@ def _subjects(metadata: MetaData) -> Table:
 
 
 def _received(metadata: MetaData) -> Table:
-    """Letters addressed here, by their sender's id for them; `outcome` "": accepted."""
+    """Letters addressed here, by their sender's id for them; `outcome` "": accepted.
+
+    `answer_after`: a receipt is owed once the parent has confirmed the log up to there, 0 where
+    that is not known yet; null: none is owed.
+    """
     return Table(
         "transit_in",
         metadata,
@@ -107,6 +111,9 @@ def _received(metadata: MetaData) -> Table:
         Column("kind", ascii_text(32), nullable=False),
         Column("outcome", ascii_text(64), nullable=False),
         Column("arrived_at", BigInteger, nullable=False),
+        Column("lane", SmallInteger, nullable=False),
+        Column("answer_after", BigInteger),
+        Index("ix_transit_in_answer_after", "answer_after"),
         **_OPTIONS,
     )
 

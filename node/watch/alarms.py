@@ -133,6 +133,7 @@ class AlarmBook:
         since_ms = min(self._progress[link.peer, lane.lane.value].since_ms for lane in still)
         entries = sum(lane.lag_entries for lane in still)
         names = ", ".join(lane.lane.name.lower() for lane in still)
+        what = f"{entries} entries ({names}) wait" if entries else f"A snapshot ({names}) waits"
         if link.connected:
             step = f"See the log of {link.peer}: it is linked and confirms nothing."
         elif link.next_step and not link.last_error.startswith("LINK_DOWN"):
@@ -143,7 +144,7 @@ class AlarmBook:
         yield Alarm(
             AlarmKind.BACKLOG_STALLED,
             link.peer,
-            f"{entries} entries ({names}) wait for {link.peer} and none has gone{why}.",
+            f"{what} for {link.peer} and nothing has gone{why}.",
             step,
             since_ms,
         )
@@ -151,7 +152,7 @@ class AlarmBook:
     def _stands_still(self, link: LinkFigure, lane: LaneFigure, now_ms: int) -> bool:
         key = (link.peer, lane.lane.value)
         held = self._progress.get(key)
-        if not lane.lag_entries:
+        if not lane.is_behind:
             self._progress.pop(key, None)
             return False
         where = (lane.delivered_to, lane.receipt_number)

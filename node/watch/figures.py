@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
-from node.clock import Clock
 from node.links import LinkHub, LinkState
 from node.storage.tables import CHANGELOG
 from replication.changelog import LinkState as LinkCursors
@@ -25,7 +24,7 @@ __all__ = ["Figures", "LaneFigure", "LinkFigure"]
 
 LOOK_ENTRIES_MAX: Final = 20_000
 """How far into a lane's backlog is looked; beyond, figures are "at least"."""
-_NO_VIEW: Final = LaneView(False, 0, "")
+_NO_VIEW: Final = LaneView(0, 0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,8 @@ class LaneFigure:
 
     `oldest_ms`: when the oldest entry that the peer has not confirmed was committed, by the clock
     of its origin; 0: there is none. `at_least`: the backlog is longer than was looked at.
+    `owes_snapshot`: the log no longer reaches back to where the peer stands, so that rows of the
+    tables come in its place; how many, the log does not say.
     """
 
     lane: Lane
@@ -48,6 +49,12 @@ class LaneFigure:
     at_least: bool
     refusals: int
     refused: str
+    owes_snapshot: bool = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the peer lacks something of this lane."""
+        return self.lag_entries > 0 or self.owes_snapshot
 
     def lag_s(self, now_ms: int) -> int:
         """Age of the oldest entry not confirmed, seconds; 0 if there is none."""
@@ -81,6 +88,8 @@ class _Look:
         self._connection = connection
         self._backlogs: dict[tuple[Lane, int], Backlog] = {}
         self.inbound, self.outbound = cursors.all_cursors(connection)
+        pruned = select(CHANGELOG.sequencer.c.pruned_to)
+        self.pruned_to = int(connection.execute(pruned).scalar() or 0)
 
     def backlog(self, lane: Lane, after: int) -> Backlog:
         """What of a lane lies after a sequence."""
@@ -96,13 +105,19 @@ class Figures:
     """Collects the figures of all links. `links` blocks on the database."""
 
     def __init__(
-        self, node_id: NodeId, hierarchy: Hierarchy, engine: Engine, hub: LinkHub, clock: Clock
+        self,
+        node_id: NodeId,
+        hierarchy: Hierarchy,
+        engine: Engine,
+        hub: LinkHub,
+        is_recovering: Callable[[NodeId], bool],
     ) -> None:
+        """Reads nothing yet. `is_recovering`: whether a peer said so when its link came up."""
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._engine = engine
         self._hub = hub
-        self._clock = clock
+        self._is_recovering = is_recovering
         self._cursors = LinkCursors(CHANGELOG)
 
     def links(self) -> tuple[LinkFigure, ...]:
@@ -110,6 +125,11 @@ class Figures:
         with read_transaction(self._engine) as connection:
             look = _Look(connection, self._cursors)
             return tuple(self._link(look, state) for state in self._hub.states.values())
+
+    def link(self, peer: NodeId) -> LinkFigure:
+        """Of one link."""
+        with read_transaction(self._engine) as connection:
+            return self._link(_Look(connection, self._cursors), self._hub.states[peer])
 
     def _link(self, look: _Look, state: LinkState) -> LinkFigure:
         runner = state.runner if state.connected else None
@@ -145,10 +165,12 @@ class Figures:
             waiting = [way for way in part.waiting if self._is_for(state, way)]
             view = views.get(lane, _NO_VIEW)
             entries = sum(way.entries for way in waiting)
+            # A lane in which nothing was ever sent may be empty: what there is comes as it is read.
+            owes = saved is not None and delivered < look.pruned_to
             lanes.append(
                 LaneFigure(
                     lane=lane,
-                    state=_state(state.connected, view, entries),
+                    state=_state(state.connected, view, entries or owes),
                     receipt_number=saved.number if saved else 0,
                     receipt_ms=receipt_ms,
                     delivered_to=delivered,
@@ -159,21 +181,27 @@ class Figures:
                     at_least=part.is_cut,
                     refusals=view.refusals,
                     refused=view.refused,
+                    owes_snapshot=owes,
                 )
             )
         return tuple(lanes)
 
     def _is_for(self, state: LinkState, way: Waiting) -> bool:
+        everything = self._is_recovering(state.peer)
         if state.role == PeerRole.CHILD:
+            if not (everything or way.audience.has_children):
+                return False
             below = self._hierarchy.subtree(state.peer)
             return goes_down(way.origin_node, way.home_node, way.form, below)
+        if not (everything or way.audience.has_parent):
+            return False
         here = self._hierarchy.subtree(self._node_id)
         return goes_up(way.origin_node, way.home_node, way.form, here)
 
 
-def _state(connected: bool, view: LaneView, entries: int) -> str:
+def _state(connected: bool, view: LaneView, owed: bool | int) -> str:
     if not connected:
         return "down"
     if view.refusals:
         return "refused"
-    return "sending" if view.waiting or entries else "idle"
+    return "sending" if view.waiting or owed else "idle"

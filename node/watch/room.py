@@ -48,6 +48,7 @@ class WatchRoom:
         base: Foundations,
         store: OpenStore,
         hub: LinkHub,
+        figures: Figures,
         disk: DiskGuard,
         *,
         threads: Executor,
@@ -66,7 +67,7 @@ class WatchRoom:
         self._lock = threading.Lock()
         self._gauges: WatchGauges | None = None
         self.node_id = base.node_id
-        self.figures = Figures(base.node_id, base.hierarchy, store.engine, hub, clock)
+        self.figures = figures
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
         self.desk = store.storage.desk
         self.notify = notify

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, and_, func, select
 
+from replication.changelog.letters import CODEC_ERASED
 from replication.changelog.tables import ChangelogTables
 from replication.core.model import Audience, Form, Lane
 
@@ -25,6 +26,7 @@ class Waiting:
     origin_node: str
     home_node: str
     form: Form
+    audience: Audience
     entries: int
     bytes: int
     oldest_ms: int
@@ -41,11 +43,20 @@ class Backlog:
 def backlog(
     connection: Connection, tables: ChangelogTables, lane: Lane, after: int, entries_max: int
 ) -> Backlog:
-    """The numbered entries of a lane after a sequence that are for others than this node alone."""
+    """The entries of a lane after a sequence that others than this node's own readers may be owed.
+
+    Letters that the next hop has confirmed are erased: they are nobody's any more.
+    """
     t = tables.change_log
     stretch = (
         select(
-            t.c.origin_node, t.c.home_node, t.c.form, t.c.audience, t.c["bytes"], t.c.committed_at
+            t.c.origin_node,
+            t.c.home_node,
+            t.c.form,
+            t.c.audience,
+            t.c.codec,
+            t.c["bytes"],
+            t.c.committed_at,
         )
         .where(t.c.lane == lane.value, t.c.sequence > after)
         .order_by(t.c.sequence)
@@ -53,18 +64,20 @@ def backlog(
         .subquery("stretch")
     )
     s = stretch.c
+    is_owed = and_(s.codec != CODEC_ERASED, s.audience != Audience.HERE.value)
     grouped = select(
         s.origin_node,
         s.home_node,
         s.form,
         s.audience,
+        is_owed.label("is_owed"),
         func.count().label("entries"),
         func.sum(s["bytes"]).label("size"),
         func.min(s.committed_at).label("oldest_ms"),
-    ).group_by(s.origin_node, s.home_node, s.form, s.audience)
+    ).group_by(s.origin_node, s.home_node, s.form, s.audience, is_owed)
     rows = connection.execute(grouped).all()
     return Backlog(
-        tuple(_waiting(row) for row in rows if row.audience == Audience.EVERYBODY.value),
+        tuple(_waiting(row) for row in rows if row.is_owed),
         sum(row.entries for row in rows) >= entries_max,
     )
 
@@ -90,6 +103,7 @@ def _waiting(row: Row[Any]) -> Waiting:
         row.origin_node,
         row.home_node,
         Form(row.form),
+        Audience(row.audience),
         row.entries,
         int(row.size),
         row.oldest_ms,

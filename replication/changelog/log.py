@@ -320,7 +320,11 @@ class ChangeLog:
         return int(head or 0)
 
     def lane_heads(self, connection: Connection, up_to: int) -> dict[Lane, int]:
-        """By lane, its greatest number at or below `up_to`; 0 for a lane that has none."""
+        """By lane, its greatest number at or below `up_to`; 0 for a lane that has none.
+
+        Of a lane that is pruned to its end nobody knows how far it went: not beyond `pruned_to`,
+        which is given then, so that whoever stands before it looks.
+        """
         t = self._tables.change_log
         ends = [
             select(func.max(t.c.sequence))
@@ -329,7 +333,8 @@ class ChangeLog:
             for lane in Lane
         ]
         row = connection.execute(select(*ends)).one()
-        return {lane: int(last or 0) for lane, last in zip(Lane, row, strict=True)}
+        floor = min(self.pruned_to(connection), up_to)
+        return {lane: max(int(last or 0), floor) for lane, last in zip(Lane, row, strict=True)}
 
     def end(self, connection: Connection, lane: Lane, after: int) -> LogEnd:
         """Whether a reader of `lane` at `after` has seen all of it that has committed.
@@ -361,14 +366,6 @@ class ChangeLog:
         t = self._tables.change_log
         waiting = select(t).where(t.c.sequence.is_(null())).order_by(t.c.entry_id)
         return [self._entry(row, 0) for row in connection.execute(waiting)]
-
-    def backlog(self, connection: Connection, lane: Lane | None, after: int) -> int:
-        """Numbered entries of a lane (None: of all) that a reader at `after` has not seen."""
-        t = self._tables.change_log
-        waiting = select(func.count()).select_from(t).where(t.c.sequence > after)
-        if lane is not None:
-            waiting = waiting.where(t.c.lane == lane.value)
-        return connection.execute(waiting).scalar_one()
 
     def known(self, connection: Connection, origins: Collection[OriginKey]) -> frozenset[OriginKey]:
         """Those of `origins` whose entry is in the log.

@@ -14,6 +14,7 @@ from replication.changelog.tables import SEQUENCER_ROW, ChangelogTables
 __all__ = ["Cut", "LogFigures", "LogReader", "cut_at", "log_figures", "sweep_letters"]
 
 _SAMPLE: Final = 1000
+_LOG_ONLY_TIMES: Final = 4
 _ENTRY_BYTES: Final = 400
 """What an entry takes in the database beside its rows, roughly."""
 
@@ -37,11 +38,13 @@ class LogReader:
     """Someone who reads the log: a neighbour, the columnar replica, the backup.
 
     `is_absent`: away for so long that he is not waited for; he is seeded when he comes.
+    `takes_log_only`: of a release that cannot be seeded, so that he is waited for much longer.
     """
 
     name: str
     at: int
     is_absent: bool = False
+    takes_log_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,14 @@ def cut_at(
 ) -> Cut:
     """Up to the last reader who is there; further, where the log takes more than `keep_bytes`.
 
-    The newest `entries_min` entries always stay: places in the log are not written down at every
-    step.
+    A reader who takes nothing but the log holds it up to four times as much. The newest
+    `entries_min` entries always stay: places in the log are not written down at every step.
     """
     lowest = min((r.at for r in readers if not r.is_absent), default=figures.head)
-    within = figures.head - keep_bytes // max(1, figures.entry_bytes)
-    up_to = min(max(lowest, within), figures.head - entries_min)
+    kept = keep_bytes // max(1, figures.entry_bytes)
+    needed = min((r.at for r in readers if r.takes_log_only), default=figures.head)
+    up_to = min(max(lowest, figures.head - kept), figures.head - entries_min)
+    up_to = min(up_to, max(needed, figures.head - _LOG_ONLY_TIMES * kept))
     up_to = max(up_to, figures.pruned_to)
     return Cut(up_to, tuple(sorted(r.name for r in readers if r.at < up_to)))
 

@@ -40,12 +40,15 @@ def coalesce(entries: Sequence[LogEntry]) -> tuple[list[LogEntry], bool]:
     dropped = False
     for entry, rows in zip(entries, decoded, strict=True):
         kept = [change for change in rows if newest[_key(change)] == change.version]
-        if len(kept) == len(rows):
+        encoded = encode_changes(kept) if 0 < len(kept) < len(rows) else b""
+        if len(kept) == len(rows) or len(encoded) >= len(entry.rows):
+            # Encoded anew it may be longer than it came (1e15 is 1000000000000000.0 here), longer
+            # even than a batch holds; and what is superseded may always go along.
             left.append(entry)
             continue
         dropped = True
         if kept:
-            left.append(replace(entry, rows=encode_changes(kept), row_count=len(kept)))
+            left.append(replace(entry, rows=encoded, row_count=len(kept)))
     return left, dropped
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "BODY_BYTES_LIMIT",
     "QUEUE_BATCHES_LIMIT",
     "QUEUE_BYTES_LIMIT",
+    "RATE_FIRST",
     "WINDOW_BYTES_LIMIT",
     "LinkConfig",
     "PeerRole",
@@ -24,6 +25,8 @@ BATCH_BYTES_LIMIT: Final = 1 << 20
 """Most a sender aims to put into one batch, bytes."""
 BODY_BYTES_LIMIT: Final = 4 << 20
 """Most a receiver takes in one batch: a batch may hold a single entry larger than its aim."""
+RATE_FIRST: Final = 64 << 10
+"""What a line is taken to carry that nobody has measured yet, bytes a second."""
 WINDOW_BYTES_LIMIT: Final = 16 << 20
 """Most a sender may leave unacknowledged."""
 QUEUE_BYTES_LIMIT: Final = WINDOW_BYTES_LIMIT + len(Lane) * BODY_BYTES_LIMIT
@@ -63,6 +66,8 @@ class LinkConfig:
         protocol_max: Newest link protocol this end speaks; lower than PROTOCOL_MAX only in tests.
         save_after_entries: Entries passed over, none of them for the peer, before the place is
             persisted although nothing was sent. The pruner keeps more than these.
+        rate_first: Bytes a second that the line is taken to carry until it is measured; what the
+            stream before has measured, if there was one (outbound.first_rate).
         small_in_flight: Batches of a lane that may be unacknowledged while the lane is at the
             log's end. What comes meanwhile shares the next one, so that a busy receiver gets fewer
             and larger batches.
@@ -86,6 +91,7 @@ class LinkConfig:
     batch_bytes_max: int = BATCH_BYTES_LIMIT
     batch_bytes_min: int = 4096
     window_bytes: int = 4 << 20
+    rate_first: int = RATE_FIRST
     features: tuple[str, ...] = ()
     lanes: tuple[Lane, ...] = tuple(Lane)
     clock_ms: int = 0

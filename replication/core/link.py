@@ -52,7 +52,6 @@ __all__ = ["TRANSITIONS", "LinkEnd", "LinkEvent", "LinkState"]
 
 CURSOR_CODES: Final = frozenset({"BATCH_OUT_OF_ORDER", "CURSOR_WENT_BACK"})
 """With these a store says that the lane no longer stands where this end believes."""
-_FIRST_BATCH_BYTES: Final = 64 << 10
 """A link whose rate is not known yet is taken for one that carries this much a second."""
 
 
@@ -111,7 +110,7 @@ class LinkEnd:
         self.config = config
         self.state = LinkState.NEW
         self.protocol = 0
-        self.meter = RateMeter(min(_FIRST_BATCH_BYTES, config.batch_bytes_max))
+        self.meter = RateMeter(min(config.rate_first, config.batch_bytes_max))
         self._inbound_saved = dict(inbound)
         self._outbound_saved = dict(outbound)
         self._in: dict[Lane, InboundLane] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Final
 
 __all__ = [
     "PROTOCOL_MAX",
@@ -35,6 +36,7 @@ __all__ = [
     "StreamEpoch",
     "Value",
     "Version",
+    "next_version",
 ]
 
 PROTOCOL_MIN = 1
@@ -83,6 +85,16 @@ class Audience(IntEnum):
     ABOVE = 3
     """The parent too, never a child: a child gave it back."""
 
+    @property
+    def has_parent(self) -> bool:
+        """Whether the parent is one of them."""
+        return self in {Audience.EVERYBODY, Audience.ABOVE}
+
+    @property
+    def has_children(self) -> bool:
+        """Whether children are among them."""
+        return self in {Audience.EVERYBODY, Audience.BELOW}
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
@@ -90,6 +102,20 @@ class Version:
 
     author_epoch: int
     number: int
+
+
+_NUMBERS_A_LIFE: Final = 1 << 20
+
+
+def next_version(held: Version, store_epoch: int) -> Version:
+    """The version of an amendment of a row that is held at `held`, in that life of the store.
+
+    A life's numbers lie above those of every life before: a store that was put back may not know
+    of a version that it gave away once, and no version may ever name two contents. Nobody amends
+    one row a million times in one life; and no reader needs numbers to follow one another.
+    """
+    floor = (store_epoch - 1) * _NUMBERS_A_LIFE
+    return Version(held.author_epoch, max(held.number, floor) + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,23 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from replication.core.config import QUEUE_BATCHES_LIMIT
+from replication.core.config import BATCH_BYTES_LIMIT, QUEUE_BATCHES_LIMIT
 from replication.core.effects import SEED
 from replication.core.greeting import seed_feature
 from replication.core.hashing import batch_digest, running_hash
 from replication.core.model import PROTOCOL_MAX, Batch, Cursor, Lane, LogEntry, Receipt
 from replication.core.resume import ResumePoint
 
-__all__ = ["ENTRY_OVERHEAD_BYTES", "LaneView", "OutboundLane", "RateMeter", "ReceiptFault"]
+__all__ = [
+    "ENTRY_OVERHEAD_BYTES",
+    "LaneView",
+    "OutboundLane",
+    "RateMeter",
+    "ReceiptFault",
+    "first_rate",
+]
 
+_RATE_MIN: Final = 4096
 ENTRY_OVERHEAD_BYTES: Final = 64
 """What an entry weighs beside its rows, for the window."""
 
@@ -56,6 +64,16 @@ class LaneView:
     def waiting(self) -> bool:
         """Whether a receipt is owed."""
         return self.in_flight > 0
+
+
+def first_rate(before: int, *, stalled: bool) -> int:
+    """What a line is taken to carry at its next stream, bytes a second.
+
+    Args:
+        before: What the stream before took it for at its end.
+        stalled: That stream ended because no receipt came in time: it may carry far less.
+    """
+    return min(max(before // 4 if stalled else before, _RATE_MIN), BATCH_BYTES_LIMIT)
 
 
 class RateMeter:

@@ -25,6 +25,7 @@ def shown(outcome: Outcome) -> str:
         *(f"LOST {count}: {where}" for where, count in sorted(verdict.lost.items())),
         *(f"LEAK {leak}" for leak in verdict.leaks[:10]),
         *(f"FAULT {fault}" for fault in verdict.faults),
+        *(f"UNEQUAL {unequal}" for unequal in outcome.unequal),
         *(f"VERSION FELL {fell}" for fell in outcome.fell[:10]),
         *(f"NOT POSSIBLE HERE {kind}" for kind in sorted(outcome.impossible)),
         *(f"NEVER FIRED {kind}" for kind in outcome.never_fired),
@@ -32,7 +33,7 @@ def shown(outcome: Outcome) -> str:
     fired = ", ".join(f"{kind} {count}" for kind, count in sorted(outcome.fired.items()))
     lines.append(
         f"acknowledged {verdict.acknowledged}, lost {sum(verdict.lost.values())}, "
-        f"leaked {len(verdict.leaks)}; faults: {fired}"
+        f"leaked {len(verdict.leaks)}, forgiven {verdict.forgiven}; faults: {fired}"
     )
     return "\n".join(lines)
 

@@ -163,20 +163,21 @@ class Faults:
             fenhe("backup", *where)
             self._tell(f"backed up {node}")
 
-    def begin(self, fault: Planned, now_s: float) -> None:
-        """Begin a fault on a node that is under no other; without one it does not fire."""
+    def begin(self, fault: Planned, now_s: float) -> bool:
+        """Begin a fault on a node that is under no other; False: none is free, try again later."""
         if fault.kind in self.impossible:
-            return
+            return True
         begin: Callable[[Planned], tuple[NodeId | str, Callable[[], None]] | None]
         begin = getattr(self, f"_{fault.kind}", self._line)
         begun = begin(fault)
         if begun is None:
-            return
+            return False
         target, end = begun
         self.fired[fault.kind] += 1
         self._tell(f"{now_s:6.1f} s {fault.kind} {target} for {fault.lasts_s:.1f} s")
         self._busy.add(target)
         self._under.append(_Under(now_s + fault.lasts_s, target, end, self._at_work.get(target)))
+        return True
 
     def end_due(self, now_s: float) -> None:
         """End what is over, and start again what has ended by itself."""

@@ -15,12 +15,13 @@ from typing import Final
 
 import grpc
 
+import protos.fenhe.node.v1.maintenance_pb2 as maintenance
 import protos.fenhe.node.v1.operations_pb2 as pb
 from hierarchy_config import CareLevel, NodeId
 from node.demo.processes import NodeStartError
 from node.security.credentials import load_credentials
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
-from protos.fenhe.node.v1 import operations_pb2_grpc
+from protos.fenhe.node.v1 import maintenance_pb2_grpc, operations_pb2_grpc
 from tests.chaos.acknowledged import read_all
 from tests.chaos.faults import KINDS, Faults, plan
 from tests.chaos.place import ChaosPlace, Teller
@@ -34,6 +35,7 @@ DRAIN_S_MAX: Final = 180.0
 _TICK_S: Final = 0.1
 _CALL_S: Final = 10.0
 _LOOK_S: Final = 10.0
+_COMPARE_S: Final = 120.0
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Outcome:
     refused: Counter[str] = field(default_factory=Counter)
     ended_by_themselves: Counter[NodeId] = field(default_factory=Counter)
     fell: list[str] = field(default_factory=list)
+    unequal: list[str] = field(default_factory=list)
+    """Links whose ends hold different content, by the nodes' own comparison of what they seal."""
 
     @property
     def never_fired(self) -> list[str]:
@@ -62,6 +66,7 @@ class Outcome:
             and self.drained_s is not None
             and not self.never_fired
             and not self.fell
+            and not self.unequal
         )
 
 
@@ -91,6 +96,8 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
             refused = writers.finish()
             written_s = (CLOCK.monotonic_ms() - started) / 1000
         drained = _drain(place, faults, tell)
+        tell("comparing")
+        unequal = _compared(place) if drained is not None else []
         place.fleet.stop()
         tell("verifying")
         noted = list(read_all(root / "acknowledged"))
@@ -104,6 +111,7 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
             refused,
             faults.ended_by_themselves,
             versions.fell,
+            unequal,
         )
 
 
@@ -114,8 +122,10 @@ def _break(faults: Faults, versions: VersionWatch, seed: int, minutes: float) ->
     started = CLOCK.monotonic_ms()
     looked_s = 0.0
     while (now_s := (CLOCK.monotonic_ms() - started) / 1000) < minutes * 60:
-        while planned and planned[0].at_s <= now_s:
-            faults.begin(planned.pop(0), now_s)
+        due = [fault for fault in planned if fault.at_s <= now_s]
+        # Who finds nobody to strike waits for his turn, so that every kind fires.
+        late = [fault for fault in due if not faults.begin(fault, now_s)]
+        planned = late + planned[len(due) :]
         faults.end_due(now_s)
         if now_s - looked_s > _LOOK_S:
             looked_s = now_s
@@ -222,14 +232,37 @@ def _drain(place: ChaosPlace, faults: Faults, tell: Teller) -> float | None:
     return None
 
 
+@contextmanager
+def _channel(place: ChaosPlace, node: NodeId) -> Iterator[grpc.Channel]:
+    """To a node, as its operator."""
+    who = load_credentials(place.place.credentials_dir(f"operator-{node}"))
+    options = channel_options(who.server_name, GrpcLimits())
+    with grpc.secure_channel(who.address, channel_credentials(who.tls), options=options) as channel:
+        yield channel
+
+
+def _compared(place: ChaosPlace) -> list[str]:
+    """What the comparison of each node with its parent finds, by digests of clear content."""
+    unequal = []
+    for node in place.nodes:
+        parent = place.parent(node)
+        if parent is None:
+            continue
+        with _channel(place, node) as channel:
+            stub = maintenance_pb2_grpc.MaintenanceServiceStub(channel)
+            for event in stub.Verify(maintenance.VerifyRequest(peer=parent), timeout=_COMPARE_S):
+                report = event.report if event.HasField("report") else None
+        if report is None or not report.equal:
+            found = [] if report is None else [dict(link.causes) for link in report.links]
+            unequal.append(f"{node} and {parent}: {found}")
+    return unequal
+
+
 def _not_drained(place: ChaosPlace, node: NodeId) -> str:
     """Why a node is not done; "" if it is."""
     try:
         place.fleet.wait_ready((node,))
-        who = load_credentials(place.place.credentials_dir(f"operator-{node}"))
-        options = channel_options(who.server_name, GrpcLimits())
-        credentials = channel_credentials(who.tls)
-        with grpc.secure_channel(who.address, credentials, options=options) as channel:
+        with _channel(place, node) as channel:
             stub = operations_pb2_grpc.ReplicationServiceStub(channel)
             said = stub.Status(pb.ReplicationStatusRequest(), timeout=_CALL_S)
     except (grpc.RpcError, NodeStartError) as error:
@@ -238,6 +271,6 @@ def _not_drained(place: ChaosPlace, node: NodeId) -> str:
         if not link.connected:
             return f"{node} is not linked to {link.peer}: {link.last_error[:80]}"
         lag = sum(lane.lag_entries for lane in link.lanes)
-        if lag:
-            return f"{node} has {lag} entries for {link.peer}"
+        if lag or any(lane.owes_snapshot for lane in link.lanes):
+            return f"{node} has {lag} entries, or a snapshot, for {link.peer}"
     return ""

@@ -18,7 +18,6 @@ BANNED_EVERYWHERE = {
     "tenant": "home_node",
     "golden": "enterprise_id",
     "dup": "candidate_pair",
-    "doctor": "practitioner",
     "cfg": "configuration",
     "mgr": "a noun that says what it does",
     "msg": "message",

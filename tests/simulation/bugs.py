@@ -206,6 +206,12 @@ PLANTED_BUGS = (
         faults="delay",
         caught_by="I2 I8 MARK",
     ),
+    _bug(
+        "lane_heads_of_what_is_left",
+        broken="lane_heads_of_what_is_left",
+        faults="drop_log_and_die",
+        caught_by="I2 I8 MARK",
+    ),
     _bug("letter_sent_once", broken="letters_sent_once", faults="restore", caught_by="I2 I8"),
     _bug(
         "letter_done_at_first_hop",
@@ -219,6 +225,14 @@ PLANTED_BUGS = (
         broken="receipt_in_another_lane",
         faults="restore_addressee",
         writes=120,
+        away=0.6,
+        caught_by="I2",
+    ),
+    _bug(
+        "snapshot_letters_before_rows",
+        broken="snapshot_letters_before_rows",
+        faults="restore_pruned_addressee",
+        writes=60,
         away=0.6,
         caught_by="I2",
     ),
@@ -244,6 +258,14 @@ PLANTED_BUGS = (
         unchecked="I6",
         faults="delay",
         caught_by="I3 I9",
+    ),
+    _bug(
+        "amends_under_used_versions",
+        broken="amends_under_used_versions",
+        faults="restore",
+        writes=90,
+        away=0.7,
+        caught_by="I2 I3",
     ),
     _bug("letter_kept_by_relay", broken="letters_kept", faults="delay", caught_by="I8 I9"),
     _bug(

@@ -90,6 +90,19 @@ class Checkers:
                 if (i, node) not in self.forgiven:
                     self._require("I2", node, disks[node], row)
 
+    def one_content_a_version(self, disks: Mapping[str, Durable]) -> None:
+        """No version of a row, under one home epoch, stands for two contents anywhere."""
+        contents: dict[tuple[object, ...], tuple[str, object]] = {}
+        for node, disk in disks.items():
+            for key, row in disk.rows.items():
+                if row.form is not Form.FULL:
+                    continue
+                name = (*key, row.version, row.home_epoch)
+                said = (row.operation.value, sorted(row.values.items()))
+                first, content = contents.setdefault(name, (node, said))
+                if content != said:
+                    self.fail("I3", f"{row.row_id} {row.version} differs at {first} and {node}")
+
     def _moved_along(self, grant: Grant, row: RowChange, disks: Mapping[str, Durable]) -> None:
         """He has moved: the version is at his new home and above, or stands there as a proposal."""
         home = disks[grant.home_node]
@@ -152,7 +165,9 @@ class Checkers:
         self._restored_at[node] = len(self.acknowledgements)
         if node in self._tree.villages:
             self._marks_void.add(node)
-        lettered = _in_letters(disks, lost.logged - disks[node].logged)
+        # An addressee opens what is for it, and answers, without logging it.
+        opened = lost.letters_seen.keys() - disks[node].letters_seen.keys()
+        lettered = _in_letters(disks, lost.logged - disks[node].logged, node, opened)
         for i, row in enumerate(self.acknowledgements):
             places = self._tree.destinations(row.author_node, row.home_node)
             kept = _anywhere(disks, self._tree.path_up[row.home_node], row, lettered)
@@ -375,16 +390,24 @@ def _anywhere(
 
 
 def _in_letters(
-    disks: Mapping[str, Durable], confirmed: AbstractSet[EntryKey]
+    disks: Mapping[str, Durable],
+    confirmed: AbstractSet[EntryKey],
+    restored: str,
+    opened: AbstractSet[str],
 ) -> dict[tuple[str, str], int]:
-    """By row, the newest version that an outbox or a letter under way, not confirmed, carries."""
+    """By row, the newest version that an outbox or a letter under way, not confirmed, carries.
+
+    `opened`: letters that the restored node took, and has forgotten.
+    """
     found: dict[tuple[str, str], int] = {}
     for disk in disks.values():
         bodies = [letter.body for letter in disk.outbox.values() if letter.kind == ROWS]
         waiting = [disk.log[number] for number in disk.sealed]
         for entry in (*waiting, *disk.unnumbered):
             if entry.form is Form.SEALED and entry.rows and entry_key(entry) not in confirmed:
-                _, _, kind, body = content_of(entry.rows)
+                letter_id, _, kind, body = content_of(entry.rows)
+                if entry.home_node == restored and letter_id in opened:
+                    continue
                 bodies += [body] if kind == ROWS else []
         for body in bodies:
             for row in decode_changes(CODEC_JSON, body.encode()):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.simulation.store import SimStore
     from tests.simulation.world import World
 
-__all__ = ["CRASH_POINTS", "FAULTS", "FIRED_KINDS", "LETTER_FAULTS", "Faults"]
+__all__ = ["AIMED_FAULTS", "CRASH_POINTS", "FAULTS", "FIRED_KINDS", "Faults"]
 
 _TEN_YEARS_MS: Final = 10 * 365 * 86_400_000
 
@@ -107,7 +107,7 @@ class Faults:
         if self._world.healed:
             return
         self._world.note_text(f"fault {kind}")
-        (FAULTS.get(kind) or LETTER_FAULTS[kind])(self)
+        (FAULTS.get(kind) or AIMED_FAULTS[kind])(self)
 
     def _node(self) -> SimNode:
         return self._world.nodes[self._random.choice(self._world.tree.nodes)]
@@ -299,6 +299,31 @@ class Faults:
                 network.narrow(node.node_id, rate, only_up=True)
                 self._world.after(7000, self._end, network.narrow, (node.node_id, 0))
 
+    def restore_pruned_addressee(self) -> None:
+        """The same, and its log is gone: what it still has to pass on comes out of its tables."""
+        self.restore_addressee()
+        for name in sorted(self._backed_up):
+            node = self._world.nodes[name]
+            for delay_ms in (400, 1500, 3000):
+                self._world.after(delay_ms, self._drop_log, node)
+
+    def drop_log_and_die(self) -> None:
+        """A neighbour is cut off, the log is pruned to its end, and the process begins anew."""
+        node = self._node()
+        other = self._random.choice(self._world.tree.neighbours(node.node_id))
+        self._world.network.block(node.node_id, other)
+        self._world.after(1500, self._drop_log, node)
+        self._world.after(1600, self._die, node)
+        self._world.after(2500, self._end, self._world.network.unblock, (node.node_id, other))
+
+    def _drop_log(self, node: SimNode) -> None:
+        if node.alive and not self._world.healed:
+            self._world.guard(node, node.prune, node.store.disk.head)
+
+    def _die(self, node: SimNode) -> None:
+        if node.alive and not self._world.healed:
+            self._world.crash(node)
+
     def _put_back(self, node: SimNode, backup: Durable) -> None:
         self._backed_up.discard(node.node_id)
         if not self._world.healed:
@@ -337,8 +362,10 @@ FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
 }
 """What a schedule draws its kinds from."""
 
-LETTER_FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
+AIMED_FAULTS: Final[Mapping[str, Callable[[Faults], None]]] = {
+    "drop_log_and_die": Faults.drop_log_and_die,
     "restore_addressee": Faults.restore_addressee,
+    "restore_pruned_addressee": Faults.restore_pruned_addressee,
     "restore_relay": Faults.restore_relay,
 }
-"""Restores aimed at letters under way: kinds that only a schedule which names them has."""
+"""Aimed at one weakness: kinds that only a schedule which names them has."""

@@ -103,6 +103,7 @@ class SimNode:
         self._dial_due = False
         self._numbering = False
         self.world.checkers.recovered(self.store)
+        self.store.count_lanes()
         self.crash_point("recovery.loaded")
         self._try(self.store.number)
         self.crash_point("recovery.numbered")
@@ -446,12 +447,12 @@ class SimNode:
     def _send_again(self) -> None:
         self.world.fired["letter_sent_again"] += self.store.post.send_again(self._mail_clock())
 
-    def prune(self) -> None:
-        """Drop the log, whoever has not read it yet; old peers cannot do without it."""
+    def prune(self, to: int | None = None) -> None:
+        """Drop the log up to a place, whoever has not read it; old peers cannot do without it."""
         disk = self.store.disk
         around = self.tree.neighbours(self.node_id)
         if all(disk.protocols.get(peer, 1) >= 2 for peer in around) and disk.head:
-            up_to = self.world.random.randrange(disk.head + 1)
+            up_to = self.world.random.randrange(disk.head + 1) if to is None else to
             dropped: list[int] = []
             if self._try(lambda: dropped.append(self.store.prune(up_to))) and dropped[0]:
                 self.world.fired["log_pruned"] += 1

@@ -1,7 +1,7 @@
 """What a simulated store gives a peer of its log, and of its rows where the log does not serve.
 
-A snapshot stands in for (after, S] of the log: the letters that still wait in it, then the rows of
-the tables in the order of their keys. Its position names S and the last key, nothing in memory, so
+A snapshot stands in for (after, S] of the log: the rows of the tables in the order of their keys,
+then the letters that still wait in it. Its position names S and the last key, nothing in memory, so
 it goes on after a crash of either end. Rows changed meanwhile lie beyond S in the log.
 """
 
@@ -27,6 +27,7 @@ RECOVERY: Final = "R"
 """That, and what a recovering peer itself owned."""
 OWNED: Final = "O"
 """Only what it owned: the rest comes from the log."""
+_START: Final = "^"
 _LETTERS: Final = "@"
 _END: Final = "$"
 _ROW_BYTES: Final = 150
@@ -151,7 +152,7 @@ class Sending:
 
     def _begin(self, kind: str, peer: str, lane: Lane, after: int, bytes_max: int) -> LogPart:
         self.begun += 1
-        begun = f"{kind}{max(after, self._store.disk.head)}:{_LETTERS}:"
+        begun = f"{kind}{max(after, self._store.disk.head)}:{_START}:"
         return self._snapshot(peer, lane, after, bytes_max, begun)
 
     def _snapshot(
@@ -165,12 +166,17 @@ class Sending:
             head = store.disk.head
         if table == _END:
             return LogPart((), after if kind == OWNED else max(after, head), "", coalesced=True)
+        stages = [_START, table_of(lane), _LETTERS, _END]
+        if "snapshot_letters_before_rows" in store.broken:
+            stages = [_START, _LETTERS, table_of(lane), _END]
+        if table == _START:
+            table = stages[1]
+        following = stages[stages.index(table) + 1]
         if table == _LETTERS:
             letters = [] if kind == OWNED else self._letters(peer, lane, after, head)
-            where = f"{kind}{head}:{table_of(lane)}:"
-            return LogPart(letters, after, where, coalesced=True)
+            return LogPart(letters, after, f"{kind}{head}:{following}:", coalesced=True)
         rows, last = self._rows_after(last, peer, lane, bytes_max, kind)
-        table = table if last else _END
+        table = table if last else following
         where = f"{kind}{head}:{table}:{last}"
         return LogPart(self._grouped(rows, lane, peer), after, where, coalesced=True)
 

@@ -117,6 +117,14 @@ class SimStore:
             raise RefusedError("COMMIT_FAILED")
         yield
 
+    def count_lanes(self) -> None:
+        """What a process that starts knows of the lanes' ends: what is left of the log says it."""
+        disk = self.disk
+        floor = 0 if "lane_heads_of_what_is_left" in self.broken else disk.pruned_to
+        disk.lane_heads = dict.fromkeys(Lane, floor)
+        for number, entry in disk.log.items():
+            disk.lane_heads[entry.lane] = max(number, disk.lane_heads[entry.lane])
+
     # -- writing here ---------------------------------------------------------------------------
 
     def reserve_numbers(self, count: int) -> list[int]:

@@ -151,6 +151,7 @@ class World:
                 break
         disks = self._disks()
         self.checkers.arrived_everywhere(disks)
+        self.checkers.one_content_a_version(disks)
         self.checkers.rows_are_logged(disks)
         self.checkers.letters_are_gone(disks)
         for node in self.nodes.values():

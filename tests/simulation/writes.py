@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from replication.core.model import Form, Lane, Operation, RowChange, Version
+from replication.core.model import Form, Lane, Operation, RowChange, Version, next_version
 from tests.simulation.durable import lane_of
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ class Writes:
         if disk.recovering and "amends_while_recovering" not in node.store.broken:
             return []
         local = self._tree.subtree[here]
-        # What it wrote for a home elsewhere may have a later version there since a restore.
-        far = node.protocol_max >= 2 and disk.store_epoch == 1
+        far = node.protocol_max >= 2
         own = [
             row
             for row in disk.rows.values()
@@ -77,7 +76,9 @@ class Writes:
         row = self._at_present(node, self._random.choice(own))
         if row is None:
             return []
-        version = Version(row.version.author_epoch, row.version.number + 1)
+        # A former life of this store may have given a later version away.
+        epoch = 1 if "amends_under_used_versions" in node.store.broken else disk.store_epoch
+        version = next_version(row.version, epoch)
         # The content is new, so that two rows of one version are told apart.
         values = {**row.values, "amended": self._random.randrange(1 << 30)}
         return [(lane_of(row), replace(row, version=version, values=values))]

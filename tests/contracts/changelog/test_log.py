@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event, func, select, update
 
-from replication.changelog import DuplicateEntryError, LogPrunedError, OriginKey, read_transaction
+from replication.changelog import (
+    DuplicateEntryError,
+    LogPrunedError,
+    OriginKey,
+    read_transaction,
+    write_transaction,
+)
 from replication.core.model import Form, Lane
 from tests.contracts.changelog.stores import NODE, LogStore, SealBrokenError, entry, key_of
 
@@ -130,13 +136,20 @@ def test_what_is_not_numbered_is_not_read(store: LogStore) -> None:
         assert started.log.head(connection) == 2
 
 
-def test_counts_a_backlog(store: LogStore) -> None:
-    """Entries of a lane, or of all, beyond a cursor."""
-    store.append(entry("a"), entry("b", Lane.CARE), entry("c"))
+def test_a_lane_that_is_pruned_to_its_end_reaches_to_where_the_log_begins(store: LogStore) -> None:
+    """How far it went nobody knows, so whoever stands before that place must look."""
+    store.append(entry("a"), entry("b"))
+    store.append(entry("c", Lane.CARE))
     store.number()
+    with write_transaction(store.engine) as connection:
+        store.log.prune(connection, 2)
     with read_transaction(store.engine) as connection:
-        assert store.log.backlog(connection, Lane.BULK, 1) == 1
-        assert store.log.backlog(connection, None, 0) == 3
+        assert store.log.lane_heads(connection, 3) == {
+            Lane.CONTROL: 2,
+            Lane.CARE: 3,
+            Lane.IDENTITY: 2,
+            Lane.BULK: 2,
+        }
 
 
 def test_no_clear_text_lies_in_the_table(store: LogStore) -> None:

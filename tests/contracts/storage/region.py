@@ -120,6 +120,7 @@ class NodeStore:
     tree: Hierarchy
     clock: FakeClock
     seed: int
+    store_epoch: int = 1
     storage: Storage = field(init=False)
     log: ChangeLog = field(init=False)
     keys: DataKeys = field(init=False)
@@ -139,7 +140,7 @@ class NodeStore:
         self._numbered = NodeLog(
             self.engine,
             node_id=self.node_id,
-            store_epoch=1,
+            store_epoch=self.store_epoch,
             keys=self.keys,
             random_bytes=source.randbytes,
         )

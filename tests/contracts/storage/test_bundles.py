@@ -224,6 +224,28 @@ def test_an_amendment_is_the_next_version_of_the_same_row(village: NodeStore) ->
     assert versions == [Version(1, 1), Version(1, 2)]
 
 
+def test_an_amendment_in_a_later_life_is_above_all_of_the_lives_before(region: Region) -> None:
+    """What a store gave away before it was put back, it may not know: no number comes twice."""
+    first = region.node(VILLAGE)
+    again = NodeStore(
+        VILLAGE, region.another(VILLAGE).engine, region.tree, region.clock, 77, store_epoch=2
+    )
+    numbers = []
+    for village in (first, again):
+        caller = village.caller()
+        [resident] = village.storage.put_bundle(caller, bundle("one-1", person())).resident_ids
+        put = village.storage.put_bundle(caller, bundle("two-1", observation(resident)))
+        [record] = put.record_ids
+        amended = observation(resident, 130.0, record_id=record)
+        village.storage.put_bundle(caller, bundle("three-1", amended))
+        held = village.storage.record(caller, record)
+        assert held is not None
+        numbers.append(held.version.number)
+
+    assert numbers[0] == 2
+    assert numbers[1] > 1 << 20
+
+
 def test_amending_a_resident_keeps_his_identifiers(village: NodeStore) -> None:
     """A changed phone number, with the identity number sent along: one new row version."""
     caller = village.caller()

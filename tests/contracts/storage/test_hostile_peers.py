@@ -30,6 +30,7 @@ from tests.contracts.storage.region import (
     person,
     send,
 )
+from tests.contracts.storage.seeding import drain, held, prune_all
 
 NUMBER = "14260119900101003X"
 
@@ -187,3 +188,77 @@ def test_a_bundle_of_very_many_rows_can_be_sent(village: NodeStore) -> None:
     entries = village.entries(Lane.IDENTITY)
     assert sum(entry.row_count for entry in entries) == len(many) + 1
     assert max(len(entry.rows) for entry in entries) <= PIECE_BYTES_MAX
+
+
+def test_a_child_takes_no_record_from_the_resident_of_its_sibling(region: Region) -> None:
+    """Under the sibling's name as author, for a resident of its own, by a greater version."""
+    sibling, township, village = region.node(VILLAGE_2), region.node(TOWNSHIP), region.node(VILLAGE)
+    caller = sibling.caller()
+    [theirs] = sibling.storage.put_bundle(caller, bundle("first-one", person())).resident_ids
+    put = sibling.storage.put_bundle(caller, bundle("second-one", observation(theirs, 128.0)))
+    [record] = put.record_ids
+    mine = person("142601197003032222")
+    [own] = village.storage.put_bundle(village.caller(), bundle("first-one", mine)).resident_ids
+    region.ship(sibling, township)
+    region.ship(village, township)
+    forged = replace(
+        change(author=VILLAGE_2, version=(1, 1000), values={"code": "8480-6", "value": 1.0}),
+        row_id=record,
+        resident_id=own,
+    )
+
+    send(township, VILLAGE, PeerRole.CHILD, log_entry(forged, sequence=77))
+
+    amended = observation(theirs, 140.0, record_id=record)
+    sibling.storage.put_bundle(caller, bundle("third-one", amended))
+    region.ship(sibling, township)
+    held = township.storage.record(township.caller(), record)
+    assert held is not None
+    assert (held.resident_id, held.values["value"]) == (theirs, 140.0)
+    assert _causes(township) == ["AUTHOR_CHANGED"]
+
+
+def _wide(rows: int, base: int, number: str) -> LogEntry:
+    """An entry whose rows have thousands of columns that this release does not know."""
+    entry = log_entry(*(change(row=base + n, values={}) for n in range(rows)), sequence=base)
+    columns = "{" + ",".join(f'"{n:x}":{number}' for n in range(8_800)) + "}"
+    text = json.dumps(json.loads(entry.rows), separators=(",", ":")).replace("{}", columns)
+    return replace(entry, rows=text.encode())
+
+
+def test_no_part_of_a_snapshot_outgrows_a_batch(region: Region) -> None:
+    """Numbers and names of columns weigh too: a child could stop its parent's snapshots."""
+    township = region.node(TOWNSHIP)
+    for n in range(3):
+        send(township, VILLAGE, PeerRole.CHILD, _wide(8, 1000 + 8 * n, "0.1234567890123456"))
+    assert _causes(township) == []
+    taken = region.another(COUNTY)
+
+    sizes = [
+        sum(len(entry.rows) for entry in part.entries)
+        for part in drain(township, taken, lanes=(Lane.BULK,), seed=True, bytes_max=65_536)
+    ]
+
+    assert 0 < max(sizes) <= PIECE_BYTES_MAX
+    assert len(held_rows_of(taken)) == 24
+
+
+def held_rows_of(node: NodeStore) -> list[RowChange]:
+    """Observations held."""
+    return [row for (table, _), row in held(node).items() if table == "observations"]
+
+
+def test_a_number_that_comes_twice_stops_no_lane_above(region: Region) -> None:
+    """The node above has the first still, which the node between has pruned."""
+    township, county = region.node(TOWNSHIP), region.node(COUNTY)
+    send(township, VILLAGE, PeerRole.CHILD, log_entry(change(row=1), sequence=7))
+    region.ship(township, county)
+    prune_all(township)
+    send(township, VILLAGE, PeerRole.CHILD, log_entry(change(row=2), sequence=7))
+    send(township, VILLAGE, PeerRole.CHILD, log_entry(change(row=3), sequence=8))
+
+    drain(township, county, lanes=(Lane.BULK,))
+
+    assert len(held_rows_of(county)) == 3
+    assert [entry.origin_sequence for entry in county.entries()] == [7, 0, 8]
+    assert _causes(county) == []

@@ -307,3 +307,36 @@ def counted(node: KeyedNode, folder: Path) -> tuple[int, int]:
         return by_home, by_author
     finally:
         replica.close()
+
+
+def test_a_receipt_for_an_author_below_waits_for_the_parent(region: KeyedRegion) -> None:
+    """Else the home could be put back when nobody but the author, who is done, has the row."""
+    author, home, above = region.node(VILLAGE), region.node(TOWNSHIP), region.node(COUNTY)
+    author.knows(home)
+    home.knows(author)
+    [resident_id] = put(home, "register-1", person()).resident_ids
+    [record_id] = put(author, "visit-001", away(resident_id, home_node=TOWNSHIP)).record_ids
+    region.travel(VILLAGE, TOWNSHIP)
+    delivered = 0
+
+    def answered() -> int:
+        with write_transaction(home.engine) as connection:
+            home.post.owed.place(connection)
+            return home.post.answer_owed(connection, lambda _: delivered)
+
+    assert held(home, record_id) is not None
+    assert answered() == 0
+    region.travel(TOWNSHIP, VILLAGE)
+    assert state(author, record_id) == [PostState.SENT]
+    region.clock.ms += 600_000
+    author.carry()
+    region.travel(VILLAGE, TOWNSHIP, VILLAGE)
+    assert state(author, record_id) == [PostState.SENT]
+
+    region.travel(TOWNSHIP, COUNTY)
+    delivered = home.number()
+    assert held(above, record_id) is not None
+    assert answered() == 1
+    assert answered() == 0
+    region.travel(TOWNSHIP, VILLAGE)
+    assert state(author, record_id) == [PostState.CONFIRMED]

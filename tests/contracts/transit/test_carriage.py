@@ -259,6 +259,7 @@ def served(region: KeyedRegion, threads: ThreadPoolExecutor, *nodes: NodeId) -> 
             notify=lambda: None,
             head=node.number,
             aside=node.storage.context.aside,
+            delivered=lambda _connection, _lane: 0,
         )
     return wires
 
@@ -364,3 +365,75 @@ def test_a_parent_that_lies_about_a_chain_is_not_believed(
     letter_id = post(village)
     asyncio.run(wires.services[VILLAGE].step())
     assert kept(village, letter_id).parcel.state is PostState.WAITING_KEY
+
+
+DAYS_30 = 30 * 24 * 6
+"""Steps of ten minutes."""
+
+
+def test_a_letter_to_somebody_who_is_away_lies_once_in_each_log(region: KeyedRegion) -> None:
+    """Sent again for thirty days; neither its author nor a relay keeps the copies."""
+    author, relay, village = region.node(OTHER_COUNTY), region.node(CITY), region.node(VILLAGE)
+    author.knows(village)
+    post(author, VILLAGE)
+    carriages = [carriage_of(node) for node in (author, relay)]
+    for n in range(DAYS_30):
+        region.clock.ms += 600_000
+        author.carry()
+        if n == DAYS_30 // 2:
+            confirm(author, CITY, author.number())
+        if n > DAYS_30 // 2:
+            region.ship(author, relay)
+            confirm(author, CITY, author.number())
+        for node, carriage in zip((author, relay), carriages, strict=True):
+            carriage.step(node.number())
+
+    assert [len(payloads(node)) for node in (author, relay)] == [0, 1]
+    [kept_entry] = [entry for entry in relay.entries() if entry.rows]
+    assert kept_entry.sequence == 1
+    assert relay.number() > 10
+
+
+def test_a_copy_to_another_key_replaces_the_first(region: KeyedRegion) -> None:
+    """The addressee could not open the older."""
+    author, village = region.node(VILLAGE_2), region.node(VILLAGE)
+    author.knows(village)
+    letter_id = post(author, VILLAGE)
+    carriage = carriage_of(author)
+    carriage.step(author.number())
+    assert payloads(author) == [1]
+    with write_transaction(author.engine) as connection:
+        author.post.redirect(connection, letter_id, TOWNSHIP)
+    author.knows(region.node(TOWNSHIP))
+    region.clock.ms += 600_000
+    author.carry()
+
+    carriage.step(author.number())
+
+    assert payloads(author) == [2]
+
+
+def test_letters_of_one_who_is_away_keep_no_others(region: KeyedRegion) -> None:
+    """However many wait for him, what was handed on is erased."""
+    town = region.node(TOWNSHIP)
+    town.knows(region.node(VILLAGE), region.node(VILLAGE_2))
+    for _ in range(5):
+        post(town, VILLAGE)
+    post(town, VILLAGE_2)
+    carriage = Carriage(
+        town.engine,
+        CHANGELOG,
+        town.post,
+        hierarchy=town.tree,
+        changelog=town.log,
+        clock=town.clock,
+        remembered_max=3,
+    )
+    carriage.step(town.number())
+    post(town, VILLAGE_2)
+    confirm(town, VILLAGE_2, town.number())
+    region.clock.ms += 60_000
+
+    carriage.step(town.number())
+
+    assert payloads(town) == [1, 2, 3, 4, 5]

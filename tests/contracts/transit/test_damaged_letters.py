@@ -68,6 +68,7 @@ def service(village: KeyedNode) -> TransitService:
         notify=lambda: None,
         head=village.number,
         aside=village.storage.context.aside,
+        delivered=lambda _connection, _lane: 0,
     )
 
 

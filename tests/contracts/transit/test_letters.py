@@ -13,6 +13,7 @@ from node.storage.tables import CHANGELOG, TRANSIT
 from node.transit import Letter, SentLetter
 from node.transit.errors import LetterTooLargeError
 from node.transit.model import Unanswered
+from node.transit.owed import Owed
 from replication.changelog import LetterEntries, read_transaction, write_transaction
 from replication.core.config import PeerRole
 from replication.core.mailbox import PostState
@@ -397,7 +398,7 @@ def test_a_receipt_counts_only_from_the_addressee(region: KeyedRegion) -> None:
     with write_transaction(city.engine) as connection:
         city.post._answer(  # noqa: SLF001  # what a dishonest city would write
             connection,
-            Letter(letter_id, VILLAGE, CITY, "note", Lane.BULK, "2026-01-01", b"", 1),
+            Owed(VILLAGE, letter_id, Lane.BULK, 0),
             "",
             region.clock.ms,
         )

@@ -88,7 +88,7 @@ class Place:
             utc=now,
             restart=lambda: self.restarts.append(node),
             number=lambda: 0,
-            links=cast(Any, None),
+            figures=cast(Any, None),
             pruned_to=lambda: 0,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -39,6 +40,15 @@ def test_a_full_disk_takes_no_rows(lane: Lane) -> None:
     room[0] = True
     store.apply(VILLAGE, *_batch(lane))
     assert shelf.lanes == [Lane.CONTROL, lane]
+
+
+def test_what_is_large_does_not_steer() -> None:
+    """A child could fill the last of the disk in the control lane."""
+    shelf = Shelf()
+    batch, cursor = _batch(Lane.CONTROL)
+    with pytest.raises(DiskFullError):
+        _store(shelf, [False]).apply(VILLAGE, replace(batch, body_bytes=20_000), cursor)
+    assert shelf.lanes == []
 
 
 def _store(shelf: Shelf, room: list[bool]) -> NodeLinkStore:

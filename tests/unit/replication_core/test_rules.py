@@ -30,6 +30,7 @@ from replication.core.model import (
     RowChange,
     StreamEpoch,
     Version,
+    next_version,
 )
 from replication.core.resume import resume_point
 from replication.core.routing import goes_down, goes_up
@@ -273,6 +274,28 @@ def test_coalescing_keeps_the_newest_version_of_each_row() -> None:
     assert [one.sequence for one in left] == [2, 3]
     assert [decode_changes(1, one.rows) for one in left] == [[other], [new]]
     assert [one.row_count for one in left] == [1, 1]
+
+
+def test_an_entry_that_would_grow_by_it_stays_as_it_is() -> None:
+    """Encoded anew 1e15 is 1000000000000000.0: it could outgrow what a batch holds."""
+    many = {f"c{n}": 1e15 for n in range(99)}
+    whole = logged(1, Lane.BULK, change(row_id="other", values=many), change(version=Version(1, 1)))
+    short = replace(whole, rows=whole.rows.replace(b"1000000000000000.0", b"1e15"))
+    entries = [short, logged(2, Lane.BULK, change())]
+
+    assert len(whole.rows) > len(short.rows) + 1000
+    assert coalesce(entries) == (entries, False)
+
+
+def test_numbers_of_a_later_life_lie_above_all_before() -> None:
+    """A store that was put back may not know of a version that it gave away."""
+    second = next_version(Version(1, 7), 2)
+
+    assert next_version(Version(1, 7), 1) == Version(1, 8)
+    assert second.number > 1 << 20
+    assert second == next_version(Version(1, 3), 2)
+    assert next_version(second, 2).number == second.number + 1
+    assert second < next_version(second, 1_795_000_000) < Version(1, 1 << 53)
 
 
 @pytest.mark.parametrize("lane", [Lane.CONTROL, Lane.CARE])

@@ -11,6 +11,7 @@ from replication.core.effects import SEED, Close, Effect, ReadLog, SaveDelivered
 from replication.core.greeting import RECOVERING, seed_feature
 from replication.core.link import LinkEnd, LinkState
 from replication.core.model import Batch, Cursor, Lane, Mark, Receipt, StreamEpoch
+from replication.core.outbound import first_rate
 from replication.errors import LocalProtocolError
 from tests.unit.replication_core.ends import (
     HERE,
@@ -27,6 +28,18 @@ from tests.unit.replication_core.ends import (
 
 SMALL = config(batch_bytes_min=100, batch_bytes_max=1000, window_bytes=2000)
 BULK_AND_CARE = {Lane.CONTROL: 0, Lane.CARE: 0, Lane.IDENTITY: 0}
+
+
+def test_a_line_that_stalled_is_taken_for_a_slower_one() -> None:
+    """Until a batch gets through; a line that ended otherwise goes on as it was measured."""
+    rates = [64 << 10]
+    for _ in range(4):
+        rates.append(first_rate(rates[-1], stalled=True))
+    assert rates == [65536, 16384, 4096, 4096, 4096]
+    assert first_rate(9_000, stalled=False) == 9_000
+    assert first_rate(50 << 20, stalled=False) == 1 << 20
+    slow = up(settings=config(rate_first=4096))
+    assert slow.batch_bytes == 4096
 
 
 def answer_empty(end: LinkEnd, *lanes: Lane, to: int = 10) -> None:

@@ -72,6 +72,16 @@ def test_a_backlog_that_stands_still_is_an_alarm(book: Book) -> None:
     assert book.said == [(AlarmKind.BACKLOG_STALLED, True), (AlarmKind.BACKLOG_STALLED, False)]
 
 
+def test_a_snapshot_that_is_owed_is_a_backlog(book: Book) -> None:
+    """The log was pruned beyond the peer, and so counts nothing for it any more."""
+    owed = replace(LANE, owes_snapshot=True)
+    assert book.look(owed) == ()
+    [alarm] = book.look(owed, after_s=AFTER_S)
+    assert (alarm.kind, alarm.peer) == (AlarmKind.BACKLOG_STALLED, PEER)
+    assert alarm.message.startswith("A snapshot (bulk) waits for 141002")
+    assert book.look(LANE) == ()
+
+
 def test_what_drains_is_no_alarm(book: Book) -> None:
     """However long the backlog is."""
     for n in range(10):

@@ -143,6 +143,9 @@ def _transit() -> None:
         sa.Column("kind", _ascii(32), nullable=False),
         sa.Column("outcome", _ascii(64), nullable=False),
         sa.Column("arrived_at", sa.BigInteger, nullable=False),
+        sa.Column("lane", sa.SmallInteger, nullable=False),
+        sa.Column("answer_after", sa.BigInteger),
+        sa.Index("ix_transit_in_answer_after", "answer_after"),
         **options,
     )
     op.create_table(

@@ -228,7 +228,7 @@ class LaneStatus(_message.Message):
     applied_to: _builtins.int
     """Log sequence of the peer applied here."""
     backlog: _builtins.int
-    """Entries of this node's log after delivered_to in this lane (some may not be for the peer)."""
+    """Entries of this node's log that the peer has not confirmed and is to have."""
     def __init__(
         self,
         *,

@@ -177,6 +177,7 @@ class LaneReplication(_message.Message):
     REFUSALS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     APPLIED_TO_FIELD_NUMBER: _builtins.int
+    OWES_SNAPSHOT_FIELD_NUMBER: _builtins.int
     lane: _common_pb2.Lane.ValueType
     """Which lane."""
     state: _builtins.str
@@ -199,6 +200,10 @@ class LaneReplication(_message.Message):
     """The code of the last of them; empty: none."""
     applied_to: _builtins.int
     """Log sequence of the peer applied here."""
+    owes_snapshot: _builtins.bool
+    """True: the log no longer reaches back to the peer, so rows of the tables are owed in its place;
+    lag_entries does not count them.
+    """
     def __init__(
         self,
         *,
@@ -213,10 +218,11 @@ class LaneReplication(_message.Message):
         refusals: _builtins.int = ...,
         refused: _builtins.str = ...,
         applied_to: _builtins.int = ...,
+        owes_snapshot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_to", b"applied_to", "at_least", b"at_least", "backlog_bytes", b"backlog_bytes", "lag_entries", b"lag_entries", "lag_seconds", b"lag_seconds", "lane", b"lane", "receipt_at", b"receipt_at", "receipt_number", b"receipt_number", "refusals", b"refusals", "refused", b"refused", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_to", b"applied_to", "at_least", b"at_least", "backlog_bytes", b"backlog_bytes", "lag_entries", b"lag_entries", "lag_seconds", b"lag_seconds", "lane", b"lane", "owes_snapshot", b"owes_snapshot", "receipt_at", b"receipt_at", "receipt_number", b"receipt_number", "refusals", b"refusals", "refused", b"refused", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""`hop_batch`: rows a second over one hop, a hundred rows a transaction, one and four writers.
+"""`hop_hundred`: rows a second over one hop, a hundred rows a transaction, one and four writers.
 
 As `hop_single`, but for the size of a bundle: ours is clients inside the village's node, MariaDB's
 own is processes that insert a hundred rows with one statement. The headline is the worse of both.
@@ -59,7 +59,7 @@ def run(scale: Scale) -> Result:
     by_writers = {1: ratio_of(one, one_beside), 4: ratio_of(four, four_beside)}
     figure, other, ratio = min(by_writers.values(), key=lambda each: each[2])
     return Result(
-        name="hop_batch",
+        name="hop_hundred",
         figure=figure,
         unit="rows/s",
         beside="MariaDB's own replication, parallel apply",
