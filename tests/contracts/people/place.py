@@ -132,4 +132,4 @@ def deeds_of(node: NodeStore) -> list[tuple[str, str, str, str | None]]:
     columns = (AUDIT.c.action, AUDIT.c.object_table, AUDIT.c.outcome, AUDIT.c.object_id)
     with read_transaction(node.engine) as connection:
         rows = connection.execute(select(*columns).order_by(AUDIT.c.audit_id))
-        return [tuple(row) for row in rows]  # type: ignore[misc]
+        return [tuple(row) for row in rows]
