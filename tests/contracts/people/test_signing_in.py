@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.kdf import argon2
@@ -48,10 +47,10 @@ def nurse(office: Office, hospital: str) -> Worker:
     return office.worker(hospital, Role.NURSE)
 
 
-def refused(office: Office, *asked: str, **more: Any) -> str:
+def refused(office: Office, name: str, password: str = PASSWORD, *, code: str = "") -> str:
     """The one answer; its words."""
     with pytest.raises(SignInRefusedError) as raised:
-        office.sign_in(*asked, **more)
+        office.sign_in(name, password, code=code)
     return f"{raised.value.code} {raised.value.message} {raised.value.hint}"
 
 
