@@ -84,7 +84,7 @@ def code_of(region: Region, node: NodeId, kind: str, token: str | None, work: An
     """The stable code of a call that fails."""
     with pytest.raises(grpc.RpcError) as raised:
         call(region, node, kind, token, work)
-    trailing = raised.value.trailing_metadata() or ()
+    trailing: Any = raised.value.trailing_metadata() or ()
     return next((str(value) for key, value in trailing if key == "fenhe-code"), "")
 
 

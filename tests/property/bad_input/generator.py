@@ -241,8 +241,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
-
-
-def _kind_of(field: FieldDescriptor) -> Descriptor:
-    assert field.message_type is not None
-    return field.message_type
