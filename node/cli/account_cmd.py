@@ -94,7 +94,7 @@ def password(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set somebody's password, or change your own; asks for it, and ends the sessions."""
+    """Set a password, asked for; it ends the sessions."""
     if name:
         request = pb.SetPasswordRequest(
             name=name, password=secret("New password"), request_id=new_request_id()
@@ -121,7 +121,7 @@ def totp(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give your own account a second factor; or take somebody's away, as after a loss."""
+    """Take up a second factor, or remove a lost one."""
     if remove != bool(name):
         raise InvalidRequestError(
             "a second factor is made for one's own account, and taken away by name",

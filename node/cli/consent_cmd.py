@@ -219,7 +219,7 @@ def break_glass(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """See one resident for 30 minutes, whatever consents say; his home reviews it."""
+    """See one resident for 30 minutes; his home reviews it."""
     request = pb.BreakGlassRequest(
         request_id=str(uuid.uuid4()), resident_id=resident, reason=reason
     )

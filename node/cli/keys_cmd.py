@@ -151,7 +151,7 @@ def recover(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Approve that a child's keys are taken out of escrow; the second operator gets them."""
+    """Take a child's keys out of escrow, two operators."""
     from node.security.key_files import write_secret
 
     if out_file is not None and out_file.exists():
@@ -193,7 +193,7 @@ def restore(
     data: Annotated[Path, typer.Option("--data", envvar="FENHE_DATA", help="The data folder.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Open a store whose keys/node.key is lost: wrap recovered keys under a new one."""
+    """Open a store whose node key is lost."""
     from node.clock import SystemClock
     from node.keys.restoring import restore_keys
 

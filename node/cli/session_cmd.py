@@ -50,7 +50,7 @@ def sign_in(  # noqa: PLR0917 -- the options of a command
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Sign in; the commands that follow with the same credentials are yours."""
+    """Sign in; what follows with these credentials is yours."""
     if bool(name) == (oidc_token is not None):
         raise InvalidRequestError("sign in by name, or with --oidc-token")
     request = pb.SignInRequest(organization_id=organization)
@@ -102,7 +102,7 @@ def list_sessions(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """List your sessions; for administrators and operators those of everybody."""
+    """List your sessions; an administrator: everybody's."""
     request = pb.ListSessionsRequest(ended=ended)
     found = all_pages(credentials, "session", "ListSessions", request, "sessions")
     if as_json:
@@ -130,7 +130,7 @@ def end(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a session of your own; as an administrator or operator, anybody's."""
+    """End a session of your own; an administrator: anybody's."""
     request = pb.EndSessionRequest(session_id=session, request_id=new_request_id())
     done = asked(credentials, "session", "EndSession", request)
     show_ended(done, "The session is over.", as_json=as_json)
