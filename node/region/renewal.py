@@ -66,11 +66,14 @@ class Renewal:
         """Whether this node's certificate carries a former name, or half of its life is over."""
         if self._c.base.credentials.is_former:
             return True
-        now_ms = self._clock.monotonic_ms()
-        if now_ms < self._next_ms:
+        base, now_ms = self._c.base, self._clock.monotonic_ms()
+        parent = base.hierarchy.parent(base.node_id)
+        # A try without a link would put off the one that is possible as soon as there is one.
+        linked = parent is not None and self._c.hub.states[parent].connected
+        if not linked or now_ms < self._next_ms:
             return False
         self._next_ms = now_ms + _FAILED_MS
-        return is_half_over(self._c.base, utc_now(self._clock))
+        return is_half_over(base, utc_now(self._clock))
 
     def take_up(self) -> bool:
         """Go on with the certificates that were just installed; False: it takes another life.
