@@ -251,7 +251,7 @@ def test_a_deposit_is_renewed_when_anything_of_it_changed(village: KeyedNode) ->
         {"key_set": "t" * 64},
         {"at_ms": 1_000 + 31 * 86_400_000},
     ):
-        assert not mark.is_fresh(replace(mark, **change))  # type: ignore[arg-type]
+        assert not mark.is_fresh(replace(mark, **change))
 
 
 @pytest.mark.parametrize(

@@ -200,12 +200,12 @@ def test_a_tampered_cell_is_no_answer(attacked: tuple[KeyedNode, Attacker]) -> N
         real = set(
             connection.execute(select(t.c.row_id).where(t.c.author_node == node.node_id)).scalars()
         )
-    one, two = [key for key in named if key[1][0] in real][:2]  # type: ignore[index]
+    one, two = [key for key in named if key[1][0] in real][:2]
     _write(node, one, attacker.cells[two])
     with pytest.raises(FOUND):
-        node.store.storage.resident(node.caller, one[1][0])  # type: ignore[index]
+        node.store.storage.resident(node.caller, one[1][0])
     _write(node, one, attacker.cells[one])
-    read = node.store.storage.resident(node.caller, one[1][0])  # type: ignore[index]
+    read = node.store.storage.resident(node.caller, one[1][0])
     assert read is not None
 
 
