@@ -102,16 +102,16 @@ class KeyedNode(BackedUpNode):
                             found[place.name, key, name] = bytes(row[name])
         return found
 
-    def clear(self) -> dict[tuple[str, Any, str], bytes]:
+    def clear(self) -> Cells:
         """Every sealed value, opened in its place."""
-        found: dict[tuple[str, Any, str], bytes] = {}
+        found: Cells = {}
         with self.store.engine.connect() as connection:
             for place in PLACES.values():
                 for row in connection.execute(select(place.table)).mappings():
                     found |= self._opened(place, dict(row))
         return found
 
-    def _opened(self, place: SealedPlace, row: dict[str, Any]) -> dict[tuple[str, Any, str], bytes]:
+    def _opened(self, place: SealedPlace, row: dict[str, Any]) -> Cells:
         key = tuple(row[column.name] for column in place.key)
         named = row["key_id"] if place.named else None
         return {
