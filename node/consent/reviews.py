@@ -1,8 +1,8 @@
 """The queue in which a resident's home looks at every glass that was broken over him.
 
 A broken glass is a grant like any other, which travels to the home as every row about him does.
-That it is there is the alert; what was found of it is a row of the home's, under the grant's id,
-which rises as policy says, so that whoever broke the glass learns it.
+That it waits there is an alarm (node/watch/alarms.py). What was found of it is a row of the home's,
+under the grant's id, which rises as policy says, so that whoever broke the glass learns it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, bindparam, exists, func, not_, select
+from sqlalchemy import Connection, Select, bindparam, exists, func, not_, select
 
 from node.clock import format_ms
 from node.consent.consents import NOTE_MAX
@@ -27,7 +27,7 @@ from node.storage.stored import stored_change
 from node.storage.tables import REPLICATED
 from replication.core.model import Form
 
-__all__ = ["ReviewDesk"]
+__all__ = ["ReviewDesk", "glasses_waiting"]
 
 _G: Final = REPLICATED[ACCESS_GRANTS.name]
 _V: Final = REPLICATED[ACCESS_REVIEWS.name]
@@ -48,11 +48,16 @@ def _broken(*what: Any, closed_too: bool) -> Select[Any]:
 _WAITING: Final = _broken(func.count(), closed_too=False)
 _PAGES: Final = {
     closed_too: _broken(_G, closed_too=closed_too)
-    .where(and_(_G.c.row_id > bindparam("after")))
+    .where(_G.c.row_id > bindparam("after"))
     .order_by(_G.c.row_id)
     .limit(bindparam("size"))
     for closed_too in (False, True)
 }
+
+
+def glasses_waiting(connection: Connection, here: str) -> int:
+    """Glasses broken over residents of a home that nobody has looked at."""
+    return int(connection.execute(_WAITING, {"here": here}).scalar_one())
 
 
 class ReviewDesk:
@@ -62,13 +67,6 @@ class ReviewDesk:
         self._store = store
         self._rows = AccessRows(store)
         self._refuse_writes = refuse_writes
-
-    def waiting(self) -> int:
-        """Broken glasses that nobody has looked at."""
-        here = {"here": self._store.node_id}
-        return self._store.transactions.read(
-            lambda connection: int(connection.execute(_WAITING, here).scalar_one())
-        )
 
     def listed(self, caller: Caller, *, closed_too: bool, after: str, limit: int) -> list[Review]:
         """Glasses broken over residents whose home is here."""

@@ -46,6 +46,7 @@ class AlarmKind(StrEnum):
     AUDIT_LOST = "AUDIT_LOST"
     AUDIT_RESERVE = "AUDIT_RESERVE"
     CANARY_OUT_OF_PLACE = "CANARY_OUT_OF_PLACE"
+    GLASS_BROKEN = "GLASS_BROKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Look:
 
     `disk_room`: free space over the watermark below which writes are refused; 1.0 is at it.
     `aside`: how many items cannot be read or handled, by kind. `audit`: what node/auditing found.
+    `glasses`: broken over residents of this home, and not reviewed.
     """
 
     now_ms: int
@@ -77,6 +79,7 @@ class Look:
     audit: Sequence[Alarm] = ()
     strays: Mapping[str, str] = field(default_factory=dict)
     """Canaries where they must not be, in words, by who holds them; "": this node."""
+    glasses: int = 0
 
 
 @dataclass(slots=True)
@@ -135,6 +138,7 @@ class AlarmBook:
         yield from _aside(look)
         yield from look.audit
         yield from _strays(look)
+        yield from _glasses(look)
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
         still = [lane for lane in link.lanes if self._stands_still(link, lane, now_ms)]
@@ -269,6 +273,19 @@ def _strays(look: Look) -> Iterator[Alarm]:
             f"{where} canaries that must not be there: {places}.",
             "Stop what copies data there and keep it as it is; `fenhe doctor canary look` there "
             "says where. Data has crossed a border that it must not cross.",
+            look.now_ms,
+        )
+
+
+def _glasses(look: Look) -> Iterator[Alarm]:
+    if look.glasses:
+        yield Alarm(
+            AlarmKind.GLASS_BROKEN,
+            "",
+            f"{look.glasses} time(s) somebody saw a resident of this node against the rules, in an "
+            "emergency that nobody has reviewed.",
+            "`fenhe access review list` names each; `fenhe access review close` says what was "
+            "found.",
             look.now_ms,
         )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from node.clock import Clock
+from node.consent.reviews import glasses_waiting
 from node.foundations import Foundations
 from node.guards import DiskGuard
 from node.links import LinkHub
@@ -114,6 +115,7 @@ class WatchRoom:
         links = self.figures.links()
         with read_transaction(self._engine) as connection:
             letters = self._outbox.unanswered(connection)
+            glasses = glasses_waiting(connection, self.node_id)
         causes = self.desk.by_cause()
         look_again(self._storage.context)
         aside = self._storage.context.aside.counts()
@@ -128,6 +130,7 @@ class WatchRoom:
                 aside,
                 self.audit(),
                 self.strays(),
+                glasses,
             )
         )
         return Seen(links, causes, letters, aside)

@@ -36,7 +36,8 @@ def _open_to(rule: MethodRule) -> str:
 def _levels(rule: MethodRule) -> str:
     if rule.levels == frozenset(CareLevel):
         return "all"
-    return ", ".join(sorted(rule.levels, key=lambda level: CareLevel(level).depth))
+    named = [level for level in CareLevel if level in rule.levels]
+    return ", ".join(named)
 
 
 if __name__ == "__main__":

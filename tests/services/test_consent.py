@@ -36,7 +36,7 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
     with Region(tmp_path_factory.mktemp("consent") / "region", ALL, "sqlite") as region:
         region.start(TOWNSHIP, VILLAGE)
         region.linked(VILLAGE)
-        region.put(VILLAGE, put_request("who", WHO))
+        region.put(VILLAGE, put_request("consent-who", WHO))
         until("the township knows him", lambda: _sees(region, TOWNSHIP))
         yield region
 

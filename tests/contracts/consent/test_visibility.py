@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -84,7 +84,11 @@ def _consent(world: World, name: str, resident_id: str, home: str) -> None:
         said = {"purpose": "any", "from_on": world.day(-9), **more}
         world.add("consents", resident_id, home, decision=decision, recipient=to, **said)
 
-    made: dict[str, Callable[[], object]] = {
+    def both() -> None:
+        add("permit")
+        add()
+
+    made: Mapping[str, Callable[[], None]] = {
         "none": lambda: None,
         "deny-any": add,
         "deny-treatment": lambda: add(purpose="treatment"),
@@ -98,14 +102,9 @@ def _consent(world: World, name: str, resident_id: str, home: str) -> None:
         "deny-today": lambda: add(from_on=world.day(0), until_on=world.day(0)),
         "revoked": lambda: add(revoked_at=world.moment(-1)),
         "permit": lambda: add("permit"),
-        "permit-and-deny": lambda: _both(add),
+        "permit-and-deny": both,
     }
     made[name]()
-
-
-def _both(add: Callable[..., None]) -> None:
-    add("permit")
-    add()
 
 
 def _ground(world: World, name: str, resident_id: str, home: str) -> None:
@@ -128,7 +127,7 @@ def _ground(world: World, name: str, resident_id: str, home: str) -> None:
     def glass(author: str = HERE, **more: str) -> None:
         grant(f"staff:{DOCTOR}", "break_glass", author, **more)
 
-    made: dict[str, Callable[[], object]] = {
+    made: Mapping[str, Callable[[], None]] = {
         "nothing": lambda: None,
         "wrote": lambda: None,
         "wrote-other": lambda: None,
@@ -218,17 +217,8 @@ def test_every_record_is_as_reviewed(
 
 
 def _with_many_homes(asker: Caller) -> Caller:
-    homes = frozenset(NodeId(f"1410250{n:02d}") for n in range(30))  # nodes that there are not
-    return Caller(
-        asker.kind,
-        asker.principal,
-        asker.node_id,
-        asker.purpose,
-        asker.scope | homes,
-        asker.roles,
-        asker.organization_id,
-        asker.staff_id,
-    )
+    homes = frozenset(NodeId(f"1410250{n:02d}") for n in range(30))
+    return replace(asker, scope=asker.scope | homes)
 
 
 @pytest.mark.parametrize("letter", CALLERS)

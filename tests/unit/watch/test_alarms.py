@@ -42,11 +42,12 @@ class Book:
         ends: datetime = FAR,
         letters: Sequence[Unanswered] = (),
         aside: Mapping[str, int] | None = None,
+        glasses: int = 0,
     ) -> tuple[Alarm, ...]:
         self.at_s += after_s
         links = [replace(link, lanes=(lane,))]
         now_ms = NOW_MS + self.at_s * 1000
-        self.book.look(Look(now_ms, links, quarantined, room, ends, letters, aside or {}))
+        self.book.look(Look(now_ms, links, quarantined, room, ends, letters, aside or {}, glasses))
         return self.book.standing
 
 
@@ -167,6 +168,16 @@ def test_a_refused_letter_is_an_alarm_for_a_week(book: Book) -> None:
     assert "2 letters" in alarm.message
     assert book.look(letters=refused, after_s=7 * 86_400 - 1)
     assert book.look(letters=refused, after_s=1) == ()
+
+
+def test_a_broken_glass_is_an_alarm_until_it_is_reviewed(book: Book) -> None:
+    """It says how many, and where the next step is."""
+    [alarm] = book.look(glasses=2)
+    assert (alarm.kind, alarm.peer) == (AlarmKind.GLASS_BROKEN, "")
+    assert "2 time(s)" in alarm.message
+    assert "fenhe access review" in alarm.next_step
+    assert book.look() == ()
+    assert book.said == [(AlarmKind.GLASS_BROKEN, True), (AlarmKind.GLASS_BROKEN, False)]
 
 
 def test_items_set_aside_are_an_alarm_until_none_is(book: Book) -> None:
