@@ -47,7 +47,9 @@ class Book:
         self.at_s += after_s
         links = [replace(link, lanes=(lane,))]
         now_ms = NOW_MS + self.at_s * 1000
-        self.book.look(Look(now_ms, links, quarantined, room, ends, letters, aside or {}, glasses))
+        self.book.look(
+            Look(now_ms, links, quarantined, room, ends, letters, aside or {}, glasses=glasses)
+        )
         return self.book.standing
 
 
