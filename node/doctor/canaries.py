@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from sqlalchemy import select
 from hierarchy_config import NodeId
 from node.cache import Cache
 from node.clock import RandomBytes
+from node.doctor import marks
 from node.records.canaries import (
     BEYOND,
     MARK,
@@ -36,7 +38,6 @@ __all__ = ["Canaries", "Sighting", "Stray", "marks_in"]
 
 _LOG_BYTES: Final = 4 << 20
 _DAY: Final = "1900-01-01"
-_SKIPPED: Final = frozenset({"keys"})
 
 ColumnarIds = Callable[[str, str], Mapping[str, tuple[str, ...]]]
 """Ids of residents in [low, high) that the columnar replica holds, by dataset."""
@@ -135,8 +136,9 @@ class Canaries:
         for each in sorted(self._cache.ids(START)):
             seen.strays.append(Stray("cache", canary_home(each) or "", "an answer kept"))
         for name, folder in folders.items():
-            for path in marks_in(folder, seen):
-                seen.strays.append(Stray("clear", "", f"{name}: {path}"))
+            count, found = marks_in(folder)
+            seen.looked_at += count
+            seen.strays += [Stray("clear", "", f"{name}: {path}") for path in found]
         return seen
 
     def _rows(self, seen: Sighting) -> None:
@@ -187,21 +189,21 @@ class Canaries:
             seen.strays.append(Stray(place, named or home_node, table))
 
 
-def marks_in(folder: Path, seen: Sighting) -> Iterator[Path]:
-    """Files below a folder that hold a canary's mark in clear; keys are not opened."""
-    mark = MARK.encode()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if relative.parts[0] in _SKIPPED or path.is_symlink() or not path.is_file():
-            continue
-        try:
-            with path.open("rb") as file:
-                seen.looked_at += 1
-                if path.stat().st_size == 0:
-                    continue
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                    if content.find(mark) >= 0:
-                        yield relative
-        except (OSError, ValueError):
-            # Removed or shortened meanwhile, or a socket's twin: none of them keeps anything.
-            continue
+def marks_in(folder: Path) -> tuple[int, list[str]]:
+    """How many files below a folder were looked at, and those with a canary's mark in clear.
+
+    By another process: see marks.py.
+
+    Raises:
+        OSError: It could not be started, or ended badly.
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", marks.__file__, MARK, str(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise OSError(f"looking through files ended with {done.returncode}")
+    count, *found = done.stdout.decode("utf-8", "replace").split("\n")
+    return int(count), [name.strip("'\"") for name in found]
