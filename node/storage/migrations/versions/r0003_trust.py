@@ -151,7 +151,7 @@ def _auditing() -> None:
         "audit_signers",
         sa.Column("key_id", _ascii(64), primary_key=True),
         sa.Column("node_id", _ascii(16), nullable=False),
-        sa.Column("chain", _long_bytes(), nullable=False),
+        sa.Column("chain", _blob(), nullable=False),
         **_utf8_options(),
     )
     op.create_table(
@@ -178,7 +178,7 @@ def _auditing() -> None:
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("accepted_at", sa.BigInteger),
         sa.Column("accepted_by", _ascii(200)),
-        sa.Column("reason", _audit_words(200)),
+        sa.Column("reason", _words(200)),
         **_utf8_options(),
     )
     op.create_index("ix_audit_findings_node_id", "audit_findings", ["node_id", "accepted_at"])
@@ -288,15 +288,6 @@ def _utf8_options() -> dict[str, Any]:
 
 
 def _blob() -> sa.types.TypeEngine[bytes]:
-    return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-
-
-def _audit_words(length: int) -> sa.types.TypeEngine[str]:
-    wide = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return sa.String(length).with_variant(wide, "mysql", "mariadb")
-
-
-def _long_bytes() -> sa.types.TypeEngine[bytes]:
     return sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 
 
