@@ -28,6 +28,8 @@ ALL = nodes("1410", "141002", "141002100", "141002100200")
 CITY, COUNTY, TOWNSHIP, VILLAGE = ALL
 ROOT: Final = Path(__file__).parents[2]
 WHO: Final = Person(8100, VILLAGE)
+EVERYTHING: Final = {"resident", "timeline"}
+NOTHING: Final[set[str]] = set()
 
 
 @pytest.fixture(scope="module")
@@ -37,34 +39,31 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
         region.start(TOWNSHIP, VILLAGE)
         region.linked(VILLAGE)
         region.put(VILLAGE, put_request("consent-who", WHO))
-        until("the township knows him", lambda: _sees(region, TOWNSHIP))
+        until("the township knows him", lambda: _shown(region, TOWNSHIP) == EVERYTHING)
         yield region
 
 
-def _sees(region: Region, node: NodeId, purpose: str = "", kind: str = "client") -> bool:
-    """Whether a clinic's system gets him, and his records, for a purpose."""
+def _shown(region: Region, node: NodeId, purpose: str = "", kind: str = "client") -> frozenset[str]:
+    """Which readers show him to a clinic's system, for a purpose."""
     metadata = ((PURPOSE_HEADER, purpose),) if purpose else ()
-    request = empi.GetResidentRequest(resident_id=WHO.resident_id)
+    his = care.TimelineRequest(resident_id=WHO.resident_id)
     with connected(region.credentials(kind, node)) as channel:
         records = care_pb2_grpc.RecordServiceStub(channel)
-        page = records.Timeline(
-            care.TimelineRequest(resident_id=WHO.resident_id), metadata=metadata, timeout=30
-        )
+        page = records.Timeline(his, metadata=metadata, timeout=30)
+        timeline = {"timeline"} if page.records else set()
         get = channel.unary_unary(
             "/fenhe.empi.v1.ResidentService/Get",
             request_serializer=empi.GetResidentRequest.SerializeToString,
             response_deserializer=empi.Resident.FromString,
         )
+        request = empi.GetResidentRequest(resident_id=WHO.resident_id)
         try:
             get(request, metadata=metadata, timeout=30)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-            found = False
-        else:
-            found = True
-    assert bool(page.records) == found
-    return found
+            return frozenset(timeline)
+    return frozenset({"resident", *timeline})
 
 
 def _command(region: Region, node: NodeId, *words: str, code: int = 0) -> Any:
@@ -84,8 +83,8 @@ def _command(region: Region, node: NodeId, *words: str, code: int = 0) -> Any:
 def test_a_consent_is_obeyed_at_home_at_once_and_above_when_it_has_come(region: Region) -> None:
     """Written, listed and revoked by the command; a node that is not his home refuses."""
     said = _command(region, VILLAGE, "consent", "add", WHO.resident_id, "deny", "--note", "paper 7")
-    assert not _sees(region, VILLAGE)
-    until("the township obeys", lambda: not _sees(region, TOWNSHIP))
+    assert _shown(region, VILLAGE) == NOTHING
+    until("the township obeys", lambda: _shown(region, TOWNSHIP) == NOTHING)
     (listed,) = _command(region, TOWNSHIP, "consent", "list", WHO.resident_id)
     assert (listed["consent_id"], listed["note"]) == (said["consent_id"], "paper 7")
 
@@ -94,8 +93,8 @@ def test_a_consent_is_obeyed_at_home_at_once_and_above_when_it_has_come(region: 
         region, TOWNSHIP, *words, code=1
     )
     assert _command(region, VILLAGE, *words)["revoked_at"]
-    assert _sees(region, VILLAGE)
-    until("the township sees him again", lambda: _sees(region, TOWNSHIP))
+    assert _shown(region, VILLAGE) == EVERYTHING
+    until("the township shows him", lambda: _shown(region, TOWNSHIP) == EVERYTHING)
 
 
 def test_a_consent_binds_the_purpose_that_is_stated(region: Region) -> None:
@@ -103,10 +102,10 @@ def test_a_consent_binds_the_purpose_that_is_stated(region: Region) -> None:
     said = _command(
         region, VILLAGE, "consent", "add", WHO.resident_id, "deny", "--purpose", "public_health"
     )
-    assert _sees(region, VILLAGE)
-    assert not _sees(region, VILLAGE, "public_health")
+    assert _shown(region, VILLAGE) == EVERYTHING
+    assert _shown(region, VILLAGE, "public_health") == NOTHING
     with pytest.raises(grpc.RpcError) as raised:
-        _sees(region, VILLAGE, "curiosity")
+        _shown(region, VILLAGE, "curiosity")
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert "curiosity" not in str(raised.value.details())
     _command(region, VILLAGE, "consent", "revoke", said["consent_id"])
