@@ -1,4 +1,4 @@
-"""Entries are found by every filter, page after page, along an index; whoever looks is found too."""
+"""Entries are found by every filter, page by page, along an index; whoever looks is found too."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ def test_pages_of_any_size_give_every_entry_once(place: Place) -> None:
         }
         for size in (1, 7, 500):
             found = everything(place.village.search, place, wanted, size)
+            # What is looked for about somebody is about him, too: the searches themselves.
+            found = [each for each in found if each.audit_id <= rows[-1]["audit_id"]]
             assert {each.audit_id for each in found} == expected
             assert len(found) == len(expected)
             order = [(each.entry.at, each.audit_id) for each in found]
