@@ -124,9 +124,9 @@ def called(channel: grpc.Channel) -> Iterator[grpc.RpcError | None]:
         (auditing_pb2_grpc.AuditServiceStub(channel).ExportAudit, pb.ExportAuditRequest()),
     ]
     for call, request in calls:
-        yield _error(lambda call=call, request=request: call(request, timeout=CALL_S))  # type: ignore[misc]
+        yield _error(lambda call=call, request=request: call(request, timeout=CALL_S))
     for call, request in streams:
-        yield _error(lambda call=call, request=request: list(call(request, timeout=CALL_S)))  # type: ignore[misc]
+        yield _error(lambda call=call, request=request: list(call(request, timeout=CALL_S)))
     feed = bundles_pb2_grpc.BundleServiceStub(channel).Import
     pieces = [bundles.BundlePiece(data=b"no bundle")]
     yield _error(lambda: feed(iter(pieces), timeout=CALL_S))
@@ -241,7 +241,7 @@ def test_unanchored_bulk_stops_then_reading_and_an_anchor_ends_it(region: Region
     assert state(region) == "reads_stopped"
     refused = asked()
     assert refused is not None
-    assert "AUDIT_UNANCHORED" in str(refused.details())  # type: ignore[attr-defined]
+    assert "AUDIT_UNANCHORED" in str(refused.details())
     export = audit(region, VILLAGE, "export")
     assert export.stderr.startswith("AUDIT_UNANCHORED:"), export.stderr
     with pytest.raises(grpc.RpcError, match="AUDIT_READS_STOPPED"):
