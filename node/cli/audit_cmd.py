@@ -151,7 +151,7 @@ def export(  # noqa: PLR0917 -- the options of a command
     since: Since = "",
     until: Until = "",
 ) -> None:
-    """Write entries as audit messages (DICOM PS3.15 A.5), one a line, in their order."""
+    """Write entries as DICOM audit messages, one a line, in their order."""
     request = pb.ExportAuditRequest(
         filter=_filter(resident, principal, action, outcome, since, until)
     )
@@ -173,7 +173,7 @@ def accept(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Anchor the audit of a neighbour anew after it contradicted what was anchored before."""
+    """Anchor a neighbour's audit anew after a contradiction."""
     request = pb.AcceptAuditRequest(node_id=node_id, reason=reason, request_id=uuid.uuid4().hex)
     with connected(find_credentials(credentials)) as channel:
         said = auditing_pb2_grpc.AuditServiceStub(channel).AcceptAudit(request, timeout=_CALL_S)
