@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, or_, select, true
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, or_, select, true
 
 from node.auditing.ground import AuditGround
 from node.errors import InvalidRequestError
@@ -127,16 +127,17 @@ def _query(wanted: Wanted, before: tuple[str, int] | None) -> Select[Any]:
 
 
 def _condition(wanted: Wanted) -> ColumnElement[bool]:
-    parts: list[ColumnElement[bool]] = [
-        AUDIT.c[name] == value
-        for name, value in (
-            ("resident_id", wanted.resident_id),
-            ("principal", wanted.principal),
-            ("action", wanted.action),
-            ("outcome", wanted.outcome),
-        )
-        if value
-    ]
+    parts: list[ColumnElement[bool]] = []
+    # The narrowest first, and the others so that no planner takes their index instead of its.
+    for name, value in (
+        ("resident_id", wanted.resident_id),
+        ("principal", wanted.principal),
+        ("action", wanted.action),
+        ("outcome", wanted.outcome),
+    ):
+        if value:
+            column = AUDIT.c[name]
+            parts.append((func.coalesce(column, "") if parts else column) == value)
     if wanted.since:
         parts.append(AUDIT.c.at >= wanted.since)
     if wanted.until:
