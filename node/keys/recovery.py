@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, insert, select, update
 
 from hierarchy_config.model import NodeId
+from node.errors import said_node
 from node.keys.errors import EscrowMissingError
 from node.keys.escrow import Deposits
 from node.security.caller import Caller
@@ -70,7 +71,7 @@ class Recoveries:
         d = self.deposits
         held = d.get(connection, child) if d.admits(child) else None
         if held is None:
-            raise EscrowMissingError(f"no keys are held in escrow for {child}")
+            raise EscrowMissingError(f"no keys are held in escrow for {said_node(child)}")
         now_ms = d.clock.now_ms()
         rows = self._open(connection, child, now_ms)
         known = {row.principal for row in rows} | {caller.principal}
