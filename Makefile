@@ -34,6 +34,7 @@ FLOORS_HERE := $(foreach floor,$(FLOORS),$(if $(wildcard tests/$(floor)),$(floor
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 
 .PHONY: help setup setup-dev services-installed demo test house check $(FLOORS) bench protos lock simulate chaos power links clean
+.PHONY: help setup setup-dev services-installed demo test house check $(FLOORS) bench protos lock sbom simulate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,13 +59,14 @@ test: setup-dev services-installed house check ## run everything, cheapest first
 house: setup-dev ## limits, names, protos and documents
 	@echo "== house" && $(PYTEST) tests/house
 
-check: setup-dev ## lint, format, types, imports, protos
+check: setup-dev ## lint, format, types, imports, protos, security
 	@echo "== check"
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/lint-imports --no-cache | tail -n 3
 	@$(BIN)/buf lint
+	@$(BIN)/bandit -q -c pyproject.toml -r $(ROOMS) setup.py
 
 $(filter-out chaos,$(FLOORS)): setup-dev services-installed
 	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/$@
@@ -82,6 +84,13 @@ lock: ## write the lock files anew (needs pip-compile of the oldest Python on th
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	    --extra $$kind -o requirements/$$kind.txt setup.py requirements/build.in; \
 	done
+
+# What a node consists of: every runtime package of the lock, with the digests of its files.
+sbom: setup-dev ## write build/sbom.cdx.json, the packages of a node (CycloneDX)
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o build/sbom.cdx.json \
+	  requirements/demo.txt
+	@echo build/sbom.cdx.json
 
 chaos: setup-dev services-installed ## fifteen real nodes under faults: MINUTES=3 CHAOS_SEED=1
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(CHAOS_SEED)

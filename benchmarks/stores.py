@@ -12,13 +12,15 @@ from sqlalchemy import Connection, Engine
 from hierarchy_config import NodeId
 from node.clock import SystemClock, system_ids
 from node.foundations import Foundations, read_foundations
+from node.keys.node_key import find_node_key
+from node.keys.opening import keys_of
 from node.security.blind_index import BlindIndex
 from node.security.caller import Caller, local_operator
 from node.security.folders import NodeFolder
 from node.security.key_files import load_key
-from node.security.sealing import DataKeys, WrappedKey
+from node.security.sealing import DataKeys
 from node.storage import EngineLimits, Storage, open_engine
-from node.storage.data_keys import KeyState, StoredKeys
+from node.storage.data_keys import StoredKeys, wrapped_of
 from node.storage.tables import CHANGELOG
 from replication.changelog import (
     ChangeLog,
@@ -87,7 +89,13 @@ def _storage(base: Foundations, engine: Engine, kind: Callable[..., ChangeLog]) 
     with read_transaction(engine) as connection:
         epoch = int(StoreState(CHANGELOG).load(connection)["store_epoch"])
     numbering = CounterSequencer(CHANGELOG, store_epoch=epoch)
-    log = kind(CHANGELOG, node_id=base.node_id, store_epoch=epoch, sealer=keys, numbering=numbering)
+    log = kind(
+        CHANGELOG,
+        node_id=base.node_id,
+        store_epoch=epoch,
+        sealer=keys.of(CHANGELOG.change_log.name),
+        numbering=numbering,
+    )
     return Storage(
         engine,
         node_id=base.node_id,
@@ -103,8 +111,5 @@ def _storage(base: Foundations, engine: Engine, kind: Callable[..., ChangeLog]) 
 def _data_keys(engine: Engine, folder: NodeFolder, node_id: NodeId) -> DataKeys:
     """The keys that the node made at its first start."""
     held = StoredKeys(engine, SystemClock()).load()
-    current = next(key.key_id for key in held if key.state == KeyState.CURRENT)
-    wrapped = [WrappedKey(key.key_id, key.suite, key.wrapped) for key in held]
-    return DataKeys(
-        node_id, load_key(folder.node_key), wrapped, current=current, random_bytes=os.urandom
-    )
+    node_key = find_node_key(folder, node_id, wrapped_of(held), None)
+    return keys_of(node_id, node_key, held, os.urandom)

@@ -71,6 +71,9 @@ class HardwareProfile(_Model):
     grpc_workers: Workers
     database_pool: Workers
     rpc_max_bytes: Annotated[int, _whole(BUNDLE_BYTES_MAX + _FRAME_OVERHEAD_BYTES, 64 << 20)]
+    calls_per_s: Annotated[int, _whole(1, 1_000_000)] = 200
+    calls_at_once: Annotated[int, _whole(8, 100_000)] = 64
+    lookups_per_minute: Annotated[int, _whole(1, 100_000)] = 60
     cache_mb: Megabytes
     redis: StrictBool
 
@@ -78,6 +81,8 @@ class HardwareProfile(_Model):
     window_bytes: Annotated[int, _whole(4096, 64 << 20)]
 
     verify_rows_s: Annotated[int, _whole(0, 1_000_000)] = 200
+
+    reseal_rows_s: Annotated[int, _whole(1, 1_000_000)] = 200
 
     columnar_threads: Cores
     columnar_memory_mb: Annotated[int, _whole(32, 1 << 20)]
@@ -93,6 +98,8 @@ class HardwareProfile(_Model):
 
     log_keep_mb: Megabytes = 1024
     log_keep_days: Annotated[int, _whole(1, 3650)] = 30
+
+    audit_unanchored_hours: Annotated[int, _whole(4, 87_600)] = 48
 
     mariadb: MariadbProfile
 

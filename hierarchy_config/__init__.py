@@ -30,6 +30,7 @@ from hierarchy_config.hierarchy import (
     with_endpoints,
 )
 from hierarchy_config.model import (
+    PEOPLE_TABLES,
     REPLICATED_TABLES,
     CareLevel,
     CopyForm,
@@ -49,6 +50,7 @@ from hierarchy_config.region_file import (
 )
 
 __all__ = [
+    "PEOPLE_TABLES",
     "REPLICATED_TABLES",
     "CareLevel",
     "Closing",

@@ -88,7 +88,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 def read_yaml(text: str, report: Report) -> Mapping[str, Any] | None:
     """Return the document's mapping, or None after reporting why it has none."""
     try:
-        document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+        document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader  # nosec B506
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "(file)"
@@ -96,6 +96,10 @@ def read_yaml(text: str, report: Report) -> Mapping[str, Any] | None:
         return None
     except yaml.YAMLError as error:
         report("(file)", str(error).splitlines()[0], "YAML")
+        return None
+    except (ValueError, RecursionError):
+        # A date that no calendar has, a number of thousands of digits, lists in lists without end.
+        report("(file)", "a value that cannot be read", "YAML")
         return None
     if not isinstance(document, dict):
         report("(file)", type(document).__name__, "a mapping of keys to values")

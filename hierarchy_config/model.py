@@ -13,6 +13,7 @@ from typing import Final, NewType
 __all__ = [
     "CELL_COUNT_MIN_DEFAULT",
     "FULL_ONLY_TABLES",
+    "PEOPLE_TABLES",
     "REPLICATED_TABLES",
     "CareLevel",
     "CopyForm",
@@ -28,6 +29,18 @@ NodeId = NewType("NodeId", str)
 """A statistical division code cut to its level: 4, 6, 9 or 12 digits."""
 
 CELL_COUNT_MIN_DEFAULT: Final = 10
+
+PEOPLE_TABLES: Final = frozenset(
+    {
+        "organizations",
+        "departments",
+        "staff",
+        "qualifications",
+        "assignments",
+        "endings",
+    }
+)
+"""Tables of those who work here, not of residents: copied up in full, or not at all."""
 
 # A copy rule that names a table nobody has would leave the default in force without a word, and
 # the default may send more than was meant. So the names are fixed here and checked.
@@ -46,13 +59,14 @@ REPLICATED_TABLES: Final = frozenset(
         "care_relations",
         "access_grants",
         "access_reviews",
+        *PEOPLE_TABLES,
     }
 )
 
 # Who may read a person's rows: a reduced form of that would be of no use to anybody but one who
-# wants to know whose rows they are.
+# wants to know whose rows they are. And nobody who works here is a case among many.
 FULL_ONLY_TABLES: Final = frozenset(
-    {"consents", "care_relations", "access_grants", "access_reviews"}
+    {"consents", "care_relations", "access_grants", "access_reviews", *PEOPLE_TABLES}
 )
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from hierarchy_config.divisions import division_tables
 from hierarchy_config.model import (
     CELL_COUNT_MIN_DEFAULT,
+    PEOPLE_TABLES,
     REPLICATED_TABLES,
     CareLevel,
     CopyForm,
@@ -144,6 +145,13 @@ def _table(value: object) -> str:
     raise ValueError('"*" or a table (' + ", ".join(sorted(REPLICATED_TABLES)) + ")")
 
 
+def _whole_people(rules: dict[str, tuple[CopyForm, ...]]) -> dict[str, tuple[CopyForm, ...]]:
+    for table in sorted(PEOPLE_TABLES & rules.keys()):
+        if rules[table] not in {(CopyForm.FULL,), (CopyForm.NONE,)}:
+            raise ValueError(f"{table}: full or none; there is no other form of who works here")
+    return rules
+
+
 SendingLevel = Annotated[CareLevel, BeforeValidator(_sending_level)]
 Table = Annotated[str, BeforeValidator(_table)]
 Forms = Annotated[tuple[CopyForm, ...], BeforeValidator(_forms)]
@@ -157,7 +165,9 @@ class RegionModel(_Model):
     divisions: str = "linfen"
     nodes: None = None
     changes: None = None
-    policies: dict[SendingLevel, dict[Table, Forms]] = Field(default_factory=dict)
+    policies: dict[SendingLevel, Annotated[dict[Table, Forms], AfterValidator(_whole_people)]] = (
+        Field(default_factory=dict)
+    )
     thresholds: ThresholdsModel = Field(default_factory=ThresholdsModel)
 
     @field_validator("region", mode="before")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -27,22 +28,29 @@ from node.clock import Clock, SystemClock
 from node.foundations import Foundations, read_foundations
 from node.guards import bound_port_is_free, folder_locked
 from node.joining.room import JoiningRoom
+from node.joining.wire import open_door
 from node.lasting import lasting
+from node.limits import CallGate, CallLimits, LimitGauges
 from node.links import ParentLink
 from node.logs import configure_logs, get_logger
 from node.metrics import NodeMetrics, serve_metrics
 from node.opening import OpenStore
 from node.parts import Assembly, Parts
-from node.region import RegionGround, parent_names
+from node.region import parent_names
+from node.renewing.child import Asker
+from node.renewing.standin import serving_files
+from node.renewing.watch import RenewalWatch
 from node.security.tls import ServerCertificates, open_channel, server_options
 from node.services.door_server import open_side_door
 from node.services.interceptor import GuardInterceptor
+from node.services.open_calls import OpenCalls
 from node.services.registration import Servicers, add_servicers
 from node.whereabouts import Whereabouts
 
 __all__ = ["Node", "run_node"]
 
 STOP_GRACE_S: Final = 3.0
+CANCEL_AGAIN_S: Final = 2.0
 WATCH_S: Final = 5.0
 AUDIT_CHAIN_S: Final = 5.0
 
@@ -90,7 +98,7 @@ class Node:
         # Before the server, so that it is stopped after it.
         await parts.questions.start()
         self._exit.push_async_callback(parts.questions.stop)
-        await self._serve(self._assembly.servicers(parts), metrics, parts.ground)
+        await self._serve(self._assembly.servicers(parts), metrics, parts)
         await self._open_door(parts.joining, metrics)
         self._exit.push_async_callback(parts.region.keeper.stop)
         for name, work in (
@@ -104,12 +112,18 @@ class Node:
             ("recovery", parts.seeding.recovery.run),
             ("pruning", parts.seeding.pruner.run),
             ("region", parts.region.run),
+            ("revocation", parts.revocation.run),
             ("letters", parts.transit.service.run),
             ("moves", parts.residence.run),
             ("comparison", partial(parts.reconcile.run, metrics)),
+            ("keys", parts.keys.run),
+            ("escrow", parts.keys.run_escrow),
+            ("audit anchors", parts.auditing.keeper.run),
+            ("audit figures", partial(parts.auditing.run, metrics)),
+            ("checkup", parts.checkup.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
-            self._run(lasting(name, work))
+            self._run(lasting(name, work), name)
         places = Whereabouts(base, self._assembly.threads("directory", 1))
         self._exit.push_async_callback(places.stop)
         self._run(places.run(self.address))
@@ -123,26 +137,40 @@ class Node:
 
     async def stop(self) -> None:
         """Finish what is under way and give everything back."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        waiting: set[asyncio.Task[None]] = set(self._tasks)
+        while waiting:
+            # Again and again: asyncio.wait_for forgets a cancellation that meets its own end.
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
+            for task in waiting:
+                self._log.warning("still at work", task=task.get_name())
         await self._exit.aclose()
         self._log.info("stopped", node=self._base.node_id)
 
-    async def _serve(
-        self, servicers: Servicers, metrics: NodeMetrics, ground: RegionGround
-    ) -> None:
+    async def _serve(self, servicers: Servicers, metrics: NodeMetrics, parts: Parts) -> None:
         base = self._base
+        calls = OpenCalls(parts.revocation.book)
+        parts.revocation.on_change(calls.look)
+        gauges = LimitGauges(metrics.registry)
+        gate = CallGate(CallLimits.of(base.profile), self._clock, gauges.refused)
+        gauges.watch(gate)
         guard = GuardInterceptor(
             base.node_id,
             base.hierarchy,
             lambda: secrets.token_hex(4),
             metrics.count_call,
-            ground.former,
+            parts.ground.former,
+            calls=calls,
+            gate=gate,
+            sessions=servicers.people,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)
-        certificates = ServerCertificates(base.credentials.tls)
+        files = await asyncio.get_running_loop().run_in_executor(
+            parts.threads, serving_files, base, self._clock
+        )
+        certificates = ServerCertificates(files)
         metrics.certificate(lambda: certificates.not_after, lambda: certificates.failures)
         port = server.add_secure_port(base.listen, certificates.credentials())
         host = base.listen.rpartition(":")[0]
@@ -180,7 +208,9 @@ class Node:
         """
         base = self._base
         parent = base.hierarchy.parent(base.node_id)
-        if parent is None:
+        self._run(lasting("renewal", self._renewal(parts, places).run))
+        if parent is None or base.credentials.limited is not None:
+            # A limited node opens no link: it asks at the parent's door.
             return
         if not places.has_directory and not await parts.region.keeper.is_switch_due():
             await places.parent_endpoint(parent)
@@ -191,6 +221,33 @@ class Node:
             return open_channel(endpoint, next(names), base.credentials.tls, base.limits)
 
         self._run(parts.hub.dial_parent(ParentLink(parent, channel)))
+
+    def _renewal(self, parts: Parts, places: Whereabouts) -> RenewalWatch:
+        base = self._base
+        parent = base.hierarchy.parent(base.node_id)
+        asker = None
+        if parent is not None:
+            asker = Asker(
+                base.paths.data,
+                base.node_id,
+                parent,
+                base.hierarchy,
+                self._clock,
+                os.urandom,
+                open_door,
+                parts.ground.former,
+                parts.revocation.book,
+            )
+        return RenewalWatch(
+            base,
+            parts.hub,
+            asker,
+            endpoint=places.parent_endpoint,
+            restart=self.restarting.set,
+            threads=self._assembly.threads("renewal", 1),
+            clock=self._clock,
+            jitter=random.SystemRandom().random,
+        )
 
     def _announce(self) -> None:
         """Say that the node serves: in the log, and in run.json for whoever started it."""
@@ -238,8 +295,8 @@ class Node:
             metrics.cache(available=store.cache.is_available, kept=counts.kept, read=counts.read)
             await asyncio.sleep(WATCH_S)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _run(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 

@@ -34,6 +34,7 @@ __all__ = [
     "PurposeError",
     "SettingsError",
     "public_status",
+    "said_node",
 ]
 
 
@@ -132,6 +133,7 @@ _PRECONDITION = PublicStatus(grpc.StatusCode.FAILED_PRECONDITION, 409)
 _UNAVAILABLE = PublicStatus(grpc.StatusCode.UNAVAILABLE, 503)
 _DENIED = PublicStatus(grpc.StatusCode.PERMISSION_DENIED, 403)
 _UNAUTHENTICATED = PublicStatus(grpc.StatusCode.UNAUTHENTICATED, 401)
+_TOO_MUCH = PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429)
 _INTERNAL = PublicStatus(grpc.StatusCode.INTERNAL, 500)
 
 STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
@@ -141,6 +143,7 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "DENIED": _DENIED,
         "PURPOSE_NOT_ALLOWED": _DENIED,
         "PEER_IDENTITY": _UNAUTHENTICATED,
+        "PEER_REVOKED": _DENIED,
         "SIGNATURE_INVALID": _UNAUTHENTICATED,
         "DISK_FULL": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         "RECOVERING": _UNAVAILABLE,
@@ -153,12 +156,35 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "UNKNOWN_RECORD": _PRECONDITION,
         "RESIDENT_MOVED": _PRECONDITION,
         "RESIDENT_IN_TRANSFER": _UNAVAILABLE,
+        "KEY_PURPOSE": _INVALID,
+        "KEYS_BUSY": _UNAVAILABLE,
+        "ESCROW_MISSING": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
+        "ESCROW_INVALID": _PRECONDITION,
+        "AUDIT_UNANCHORED": _UNAVAILABLE,
+        "AUDIT_READS_STOPPED": _UNAVAILABLE,
+        "AUDIT_NO_ROOM": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
+        "AUDIT_FINDING_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
+        "RATE_LIMITED": _TOO_MUCH,
+        "LOOKUPS_LIMITED": _TOO_MUCH,
+        "TOO_MANY_CALLS": _TOO_MUCH,
+        "OVERLOADED": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 503),
         "DOOR_BUSY": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         "JOIN_REFUSED": _DENIED,
         "JOIN_SPENT": _DENIED,
         "JOIN_EXPIRED": _DENIED,
         "JOIN_USED": _DENIED,
         "JOIN_WITHDRAWN": _DENIED,
+        "NOT_YOUR_DIVISION": _DENIED,
+        "ROLE_LACKED": _DENIED,
+        "PEOPLE_ENDED": _PRECONDITION,
+        "ACCOUNT_EXISTS": PublicStatus(grpc.StatusCode.ALREADY_EXISTS, 409),
+        "SIGN_IN_REFUSED": _UNAUTHENTICATED,
+        "SIGN_IN_BUSY": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+        "PASSWORD_MUST_CHANGE": _PRECONDITION,
+        "ORGANIZATION_NEEDED": _PRECONDITION,
+        "NO_ROLE_TODAY": _DENIED,
+        "SESSION_ENDED": _UNAUTHENTICATED,
+        "SESSION_NEEDED": _UNAUTHENTICATED,
         "MOVE_NOT_NEEDED": _PRECONDITION,
         "MOVE_REFUSED": _PRECONDITION,
         "CONSENT_NOT_AT_HOME": _PRECONDITION,
@@ -178,6 +204,11 @@ _BY_FAULT = MappingProxyType(
         Fault.HERE: _INTERNAL,
     }
 )
+
+
+def said_node(text: str) -> str:
+    """A division code that a caller named, for a sentence; anything else he wrote stays out."""
+    return text if text.isdecimal() and text.isascii() and len(text) <= 16 else "what was named"
 
 
 def public_status(error: FenheError) -> PublicStatus:

@@ -80,6 +80,10 @@ class DiskGuard:
         """Free space of the fullest disk over its watermark; below 1 writes wait."""
         return min(map(self._room, self._folders))
 
+    def free_bytes(self) -> int:
+        """Free space of the fullest disk, bytes."""
+        return min(shutil.disk_usage(folder).free for folder in self._folders)
+
     def _lacks_room(self, folder: Path) -> bool:
         return self._room(folder) < 1
 

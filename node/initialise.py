@@ -61,6 +61,7 @@ class NewNode:
     pseudonym_from: Path | None = None
     new_pseudonym_key: bool = False
     door_listen: str | None = None
+    parent_door: str | None = None
 
 
 def initialise(data_dir: Path, hierarchy: Hierarchy, new: NewNode, clock: Clock) -> None:
@@ -109,6 +110,7 @@ def write_settings(data_dir: Path, hierarchy: Hierarchy, new: NewNode) -> None:
             door_listen=new.door_listen,
             database=new.database,
             parent_endpoint=new.parent_endpoint,
+            parent_door=new.parent_door,
             suite=new.suite.value,
         ),
     )

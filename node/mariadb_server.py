@@ -100,7 +100,7 @@ class PrivateMariaDB:
         self._clock = clock or SystemClock()
         self._make_password = make_password
         self._search_path = search_path
-        self._password = ""
+        self._password = ""  # nosec B105
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_folder: Path | None = None
 

@@ -19,18 +19,20 @@ from hardware_profiles import HardwareProfile
 from hierarchy_config import Hierarchy, NodeId
 from node.cache import Cache, InProcessCache, RedisCache, StoreLife
 from node.clock import Clock, Ids, RandomBytes
-from node.errors import SettingsError
+from node.keys.opening import open_data_keys, refuse_misplaced
+from node.keys.service import service_of
 from node.residence.making import residence_of
 from node.residence.residence import Residence
+from node.revocation.book import RevokedBook
+from node.revocation.store import load_entries
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.security.folders import NodeFolder
-from node.security.key_files import load_key
-from node.security.sealing import DataKeys, WrappedKey, new_data_key
-from node.security.suites import Suite, suite_named
+from node.security.key_files import load_key, read_secret
+from node.security.sealing import DataKeys
+from node.security.suites import suite_named
 from node.settings import NodeSettings
 from node.storage import EngineLimits, Storage, migrate, open_engine
-from node.storage.data_keys import KeyState, StoredKeys
-from node.storage.tables import CHANGELOG
+from node.storage.tables import CHANGELOG, TRANSIT
 from node.transit import Post
 from node.transit.making import post_of
 from replication.changelog import (
@@ -77,7 +79,7 @@ class NodeLog:
             CHANGELOG,
             node_id=node_id,
             store_epoch=store_epoch,
-            sealer=keys,
+            sealer=keys.of(CHANGELOG.change_log.name),
             numbering=self._sequencer,
             random_bytes=random_bytes,
             tail=tail,
@@ -113,6 +115,10 @@ class OpenStore:
     """Letters to nodes that are not neighbours."""
     residence: Residence
     """Moves of residents."""
+    revoked: RevokedBook
+    """Keys that are not to be believed any more."""
+    keys: DataKeys
+    """What is stored is sealed with these."""
 
     def lane_heads(self, up_to: int) -> dict[Lane, int]:
         """By lane, its greatest number at or below `up_to`."""
@@ -141,20 +147,29 @@ def open_store(
 
     Raises:
         KeyFileError: A key is missing or exposed; nothing was changed.
+        KeyMisplacedError: A key lies there that this level must not hold; nothing was changed.
+        KeyServiceError: The outside service does not unwrap the node's key.
         DurabilityError: The database could lose what it acknowledged; nothing was changed.
         SealBrokenError: keys/node.key is not the one the data keys were wrapped with.
         SettingsError: node.yaml names another suite than the store was made with.
     """
     node_id = NodeId(settings.node_id)
     _read_keys(NodeFolder(data_dir))
+    refuse_misplaced(NodeFolder(data_dir), hierarchy, node_id)
     engine = open_engine(database_url(settings.database, data_dir), _limits(settings, profile))
     migrate(engine)
-    keys = _data_keys(engine, NodeFolder(data_dir), node_id, clock, suite_named(settings.suite))
+    keys = _keys(engine, NodeFolder(data_dir), settings, clock)
     epoch, incarnation = _life(engine)
     numbered = NodeLog(engine, node_id=node_id, store_epoch=epoch, keys=keys)
-    log = numbered.log
+    log, revoked = numbered.log, RevokedBook(hierarchy, load_entries(engine))
     post = post_of(
-        NodeFolder(data_dir), node_id, hierarchy, changelog=log, sealer=keys, clock=clock
+        NodeFolder(data_dir),
+        node_id,
+        hierarchy,
+        changelog=log,
+        sealer=keys.of(TRANSIT.out.name),
+        clock=clock,
+        revoked=revoked,
     )
     life = StoreLife(node_id, epoch, incarnation)
     cache = _cache(settings, profile, life, keys, clock)
@@ -184,7 +199,23 @@ def open_store(
         numbered.number,
         log.tail,
         post,
-        residence_of(NodeFolder(data_dir), storage, hierarchy, sealer=keys, clock=clock),
+        residence_of(
+            NodeFolder(data_dir), storage, hierarchy, keys=keys, clock=clock, revoked=revoked
+        ),
+        revoked,
+        keys,
+    )
+
+
+def _keys(engine: Engine, folder: NodeFolder, settings: NodeSettings, clock: Clock) -> DataKeys:
+    """The data keys, opened by the node's key or by the outside service that keeps it."""
+    return open_data_keys(
+        engine,
+        folder,
+        NodeId(settings.node_id),
+        suite_named(settings.suite),
+        service_of(settings.key_command),
+        clock=clock,
     )
 
 
@@ -211,8 +242,8 @@ def _cache(
 
 def _read_keys(folder: NodeFolder) -> None:
     """Find a missing or exposed key before anything is written."""
-    for path in (folder.node_key, folder.blind_index_key):
-        load_key(path)
+    read_secret(folder.node_key)
+    load_key(folder.blind_index_key)
     for path in (folder.regional_index_key, folder.pseudonym_key):
         if path.exists():
             load_key(path)
@@ -266,26 +297,6 @@ def cache_shares(settings: NodeSettings, profile: HardwareProfile) -> tuple[int,
     else:
         answers = max(1, profile.cache_mb // _ANSWERS_SHARE) if has_pages else profile.cache_mb
     return answers, profile.cache_mb - answers if has_pages else 0
-
-
-def _data_keys(
-    engine: Engine, folder: NodeFolder, node_id: NodeId, clock: Clock, suite: Suite
-) -> DataKeys:
-    """The node's data keys; the first start makes one, of the suite named."""
-    node_key = load_key(folder.node_key)
-    stored = StoredKeys(engine, clock)
-    if not stored.load():
-        stored.add_current(new_data_key(node_id, node_key, os.urandom, suite))
-    held = stored.load()
-    current = next(key for key in held if key.state == KeyState.CURRENT)
-    if current.suite != suite:
-        # Under the other keyed hash no identifier that is stored would be found again.
-        raise SettingsError(
-            f"node.yaml names the suite {suite}, the store was made with {current.suite}",
-            hint=f"Set suite: {current.suite} in node.yaml; it holds for the life of a store.",
-        )
-    wrapped = [WrappedKey(key.key_id, key.suite, key.wrapped) for key in held]
-    return DataKeys(node_id, node_key, wrapped, current=current.key_id, random_bytes=os.urandom)
 
 
 def _life(engine: Engine) -> tuple[int, str]:

@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from hierarchy_config import NodeId
+from node.auditing.room import AuditRoom
 from node.cache import CacheFollower, FollowerTask
 from node.clock import Clock
 from node.consent.room import ConsentRoom
+from node.doctor import CheckupRoom
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
 from node.joining.room import JoiningRoom
+from node.keys.room import KeysRoom
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
 from node.opening import OpenStore, open_store
+from node.people.room import PeopleRoom
 from node.pump import LogPump
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
 from node.recovery import SeedingRoom
 from node.region import RegionGround, RegionRoom, lay_ground
 from node.residence.room import ResidenceRoom
+from node.revocation.room import RevocationRoom
+from node.services.auditing import AuditServicer, standing_out
 from node.services.bundle_writes import BundleWrites
 from node.services.care import CareDesk
 from node.services.operations import ReplicationServicer
@@ -41,6 +48,7 @@ from node.services.status import NodeServicer, StatusSources
 from node.services.wire import resident_wire
 from node.transit.room import TransitRoom
 from node.watch import Figures, WatchRoom
+from replication.core.model import Hello, Lane
 
 __all__ = ["Assembly", "Parts"]
 
@@ -62,7 +70,12 @@ class Parts:
     residence: ResidenceRoom
     reconcile: ReconcileRoom
     joining: JoiningRoom
+    revocation: RevocationRoom
+    keys: KeysRoom
+    auditing: AuditRoom
+    checkup: CheckupRoom
     consent: ConsentRoom
+    people: PeopleRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -106,12 +119,7 @@ class Assembly:
         )
         self._exit.callback(store.close)
         disk = await loop.run_in_executor(threads, self._disk, store)
-        pump = LogPump(
-            store.number,
-            self.threads("number", 1),
-            ends=store.tail,
-            lane_heads=store.lane_heads,
-        )
+        pump = self._pump(store)
         link_store = self._link_store(store, pump, disk)
         ground = await loop.run_in_executor(threads, lay_ground, base, store, clock)
         hub = self._hub(store, link_store, pump, link_threads, ground)
@@ -119,30 +127,28 @@ class Assembly:
             base, store, hub, clock, utc=lambda: utc_now(clock), address=self._address
         )
         figures = Figures(base.node_id, base.hierarchy, store.engine, hub, link_store.is_recovering)
-        region = RegionRoom(
-            base,
-            ground,
-            store,
-            hub,
-            figures,
-            threads=threads,
-            clock=clock,
-            restart=self._restart,
-        )
-        joining = self._joining(store, hub, ground, threads)
-        hub.handlers = {**questions.handlers, **region.handlers, **joining.handlers}
-        hub.child_handlers = region.child_handlers
-        hub.met = region.met
+        region = self._region(ground, store, hub, figures, threads)
+        revocation = self._revocation(store, hub, ground, region, threads)
+        joining = self._joining(store, hub, ground, revocation, threads)
+        keys = self._keys(store, hub, disk)
+        for each in (questions, region, joining, revocation, keys):
+            hub.handlers = {**hub.handlers, **each.handlers}
+        for room in (region, revocation, keys):
+            hub.child_handlers = {**hub.child_handlers, **room.child_handlers}
         residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
         watch = WatchRoom(
             base, store, hub, figures, disk, threads=threads, clock=clock, notify=pump.notify
         )
+        people = self._people(store, pump, disk, threads)
         thread = self.threads("reconcile", 1)
         reconcile = ReconcileRoom(
             base, store, hub, link_store, thread=thread, clock=clock, notify=pump.notify
         )
+        auditing = await loop.run_in_executor(threads, self._auditing, store, hub, disk, ground)
+        watch.audit = auditing.alarms
+        checkup = self._checkup(store, hub, link_store, watch, joining, questions=questions)
         return Parts(
             store,
             pump,
@@ -157,26 +163,143 @@ class Assembly:
             residence,
             reconcile,
             joining,
+            revocation,
+            keys,
+            auditing,
+            checkup,
             ConsentRoom(
                 store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
             ),
+            people,
             disk,
             threads,
             started_ms,
         )
 
+    def _pump(self, store: OpenStore) -> LogPump:
+        return LogPump(
+            store.number,
+            self.threads("number", 1),
+            ends=store.tail,
+            lane_heads=store.lane_heads,
+        )
+
+    def _region(
+        self,
+        ground: RegionGround,
+        store: OpenStore,
+        hub: LinkHub,
+        figures: Figures,
+        threads: ThreadPoolExecutor,
+    ) -> RegionRoom:
+        return RegionRoom(
+            self._base,
+            ground,
+            store,
+            hub,
+            figures,
+            threads=threads,
+            clock=self._clock,
+            restart=self._restart,
+        )
+
+    def _revocation(
+        self,
+        store: OpenStore,
+        hub: LinkHub,
+        ground: RegionGround,
+        region: RegionRoom,
+        threads: ThreadPoolExecutor,
+    ) -> RevocationRoom:
+        room = RevocationRoom(
+            self._base, store, hub, ground.former.authority, threads=threads, clock=self._clock
+        )
+        region.admits(room.admit)
+        hub.met = partial(_met, (region.met, room.met))
+        return room
+
     def _joining(
-        self, store: OpenStore, hub: LinkHub, ground: RegionGround, threads: ThreadPoolExecutor
+        self,
+        store: OpenStore,
+        hub: LinkHub,
+        ground: RegionGround,
+        revocation: RevocationRoom,
+        threads: ThreadPoolExecutor,
     ) -> JoiningRoom:
         return JoiningRoom(
             self._base,
             store,
             hub,
-            ground.epochs,
+            ground,
             threads=threads,
             clock=self._clock,
             address=self._address,
+            admit=revocation.admit,
         )
+
+    def _keys(self, store: OpenStore, hub: LinkHub, disk: DiskGuard) -> KeysRoom:
+        return KeysRoom(
+            self._base,
+            store,
+            hub,
+            thread=self.threads("keys", 1),
+            clock=self._clock,
+            disk_is_full=disk.is_full,
+        )
+
+    def _auditing(
+        self, store: OpenStore, hub: LinkHub, disk: DiskGuard, ground: RegionGround
+    ) -> AuditRoom:
+        room = AuditRoom(
+            self._base,
+            store,
+            hub,
+            disk,
+            threads=self.threads("audit", 2),
+            clock=self._clock,
+            utc=lambda: utc_now(self._clock),
+            former=ground.former,
+        )
+        room.begin()
+        self._exit.push_async_callback(room.end)
+        return room
+
+    def _checkup(
+        self,
+        store: OpenStore,
+        hub: LinkHub,
+        link_store: NodeLinkStore,
+        watch: WatchRoom,
+        joining: JoiningRoom,
+        *,
+        questions: Questions,
+    ) -> CheckupRoom:
+        return CheckupRoom(
+            self._base,
+            store,
+            hub,
+            link_store,
+            watch,
+            joining=joining,
+            questions=questions,
+            threads=self.threads("checkup", 1),
+            clock=self._clock,
+        )
+
+    def _people(
+        self, store: OpenStore, pump: LogPump, disk: DiskGuard, threads: ThreadPoolExecutor
+    ) -> PeopleRoom:
+        people = PeopleRoom(
+            self._base,
+            store.storage.context,
+            threads=threads,
+            stretching=self.threads("stretch", 1),
+            clock=self._clock,
+            notify=pump.notify,
+            disk_is_full=disk.is_full,
+        )
+        pump.subscribe(lambda _head: people.log_advanced(pump.lane_heads.get(Lane.CARE)))
+        return people
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(
@@ -212,6 +335,7 @@ class Assembly:
             parts.watch.book,
             lambda: parts.seeding.pruner.standing,
             parts.ground.epochs.decided_after,
+            lambda: standing_out(parts.auditing),
         )
         return Servicers(
             self._desk(parts),
@@ -225,8 +349,14 @@ class Assembly:
             parts.transit.where,
             parts.reconcile,
             parts.joining,
+            parts.revocation,
+            parts.keys,
+            AuditServicer(parts.auditing),
             parts.consent,
+            parts.people,
+            clock,
             lambda: utc_now(clock),
+            parts.checkup,
         )
 
     def threads(self, name: str, count: int) -> ThreadPoolExecutor:
@@ -255,6 +385,7 @@ class Assembly:
             clock=self._clock,
             utc=lambda: utc_now(self._clock),
             former=ground.former,
+            revoked=store.revoked,
         )
         return LinkHub(
             base.node_id,
@@ -295,6 +426,12 @@ class Assembly:
             PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
             BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
+
+
+def _met(listeners: Sequence[Callable[[NodeId, Hello], None]], peer: NodeId, hello: Hello) -> None:
+    """A link is up: tell each part that greets."""
+    for listener in listeners:
+        listener(peer, hello)
 
 
 def _refuses_writes(region: RegionRoom, disk: DiskGuard) -> bool:

@@ -49,6 +49,7 @@ from node.opening import OpenStore
 from node.security.caller import Caller, CallerKind, local_operator
 from node.security.credentials import NodeCredentials
 from node.security.errors import PeerIdentityError, SignatureInvalidError
+from node.security.identity import KeyJudge
 from node.security.signatures import verify_chain
 from node.storage import Storage
 from replication.channel import AskError, AskRefusedError
@@ -134,6 +135,7 @@ class ManifestSeal:
     credentials: NodeCredentials
     hierarchy: Hierarchy
     utc: Callable[[], datetime]
+    revoked: KeyJudge | None = None
 
     def sign(self, manifest: bytes) -> SignedManifest:
         """The manifest with this node's signature."""
@@ -144,7 +146,11 @@ class ManifestSeal:
         """Whether the asking node itself signed it."""
         try:
             peer = verify_chain(
-                signed.certificate, self.credentials.root_pem, self.hierarchy, self.utc()
+                signed.certificate,
+                self.credentials.root_pem,
+                self.hierarchy,
+                self.utc(),
+                revoked=self.revoked,
             )
             peer.verify(_MANIFEST_TAG + signed.manifest, signed.signature)
         except (SignatureInvalidError, PeerIdentityError):
@@ -173,7 +179,7 @@ class Questions:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._more = asyncio.Event()
         self._asker = LinkAsker(hub)
-        self._seal = ManifestSeal(base.credentials, base.hierarchy, utc)
+        self._seal = ManifestSeal(base.credentials, base.hierarchy, utc, store.revoked)
         self._certificates = ExecutorCertificates(
             base.paths.data, base.node_id, base.hierarchy, address=address, utc=utc
         )
@@ -198,6 +204,13 @@ class Questions:
         if self._replica is not None:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._replica.flush)
+
+    def columnar_residents(self, low: str, high: str) -> Mapping[str, tuple[str, ...]]:
+        """Ids in [low, high) that the replica holds, by dataset. Blocks; none without a replica."""
+        if self._replica is None:
+            return {}
+        with self._replica.snapshot() as snapshot:
+            return snapshot.residents_between(low, high)
 
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:

@@ -22,7 +22,10 @@ SETTINGS_FILE: Final = "node.yaml"
 _ADDRESS = r"^[A-Za-z0-9_.\-\[\]:]+:\d{1,5}$"
 _DOOR = rf"{_ADDRESS}|^off$"
 _DIRECTORY = r"^(file:.+|consul://[A-Za-z0-9_.\-\[\]:]+:\d{1,5})$"
+_HTTPS = r"^https://.+$"
 _REDIS = r"^(rediss?|unix)://.+$"
+
+KeyWord = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class NodeSettings(BaseModel):
@@ -41,6 +44,11 @@ class NodeSettings(BaseModel):
     door_listen: Annotated[str, Field(pattern=_DOOR)] | None = None
     """Address of the side door of a node with children, host:port, or off; absent: the host of
     listen, and the port after its port."""
+    parent_door: Annotated[str, Field(pattern=_ADDRESS)] | None = None
+    """Address of the parent's side door, host:port; absent: the host where the parent is dialled,
+    and the port after its port."""
+    renewal_grace_days: Annotated[int, Field(ge=0, le=3_650)] = 365
+    """Days after the end of a child's certificate for which it is renewed at the door."""
     database: str = "sqlite:///store.db"
     """SQLAlchemy URL; a relative SQLite path lies in the data folder."""
     parent_endpoint: Annotated[str, Field(pattern=_ADDRESS)] | None = None
@@ -51,10 +59,23 @@ class NodeSettings(BaseModel):
     """Redis server for kept answers, where the profile has one; absent: kept in the process."""
     suite: Annotated[str, Field(pattern="^(intl|gm)$")] = "intl"
     """Algorithms of what is stored: chosen before the first start, and fixed from then on."""
+    key_command: Annotated[tuple[KeyWord, ...], Field(min_length=1, max_length=32)] | None = None
+    """Program and arguments of an outside key service, which wraps the node's key; absent: the key
+    lies in keys/node.key."""
+    key_rotation_days: Annotated[int, Field(ge=0, le=36_500)] = 365
+    """Age in days at which a table's data key is replaced by itself; 0: never."""
+    key_rotation_seals: Annotated[int, Field(ge=1_000, le=1 << 32)] = 1 << 31
+    """Seals under one data key at which it is replaced by itself."""
     metrics_listen: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
     alarm_after_s: Annotated[int, Field(ge=3, le=86_400)] = 600
     """Seconds that a neighbour's backlog may stand still before an alarm is raised."""
+    oidc_issuer: Annotated[str, Field(pattern=_HTTPS)] | None = None
+    """Whose tokens stand in for a password (OpenID Connect), an https address; absent: nobody's."""
+    oidc_audience: str = "fenhe"
+    """What the issuer calls this node in its tokens."""
+    oidc_jwks: str = "oidc.json"
+    """The issuer's keys: an https address, or a file, relative to the data folder."""
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     """Least level that is logged."""
 
@@ -105,4 +126,5 @@ def save_settings(data_dir: Path, settings: NodeSettings) -> None:
     """Write node.yaml, durably; keys that stand at their default are left out."""
     values = settings.model_dump(exclude_defaults=True)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_public(data_dir / SETTINGS_FILE, text.encode("utf-8"))
+    # A URL in it may hold a password.
+    write_public(data_dir / SETTINGS_FILE, text.encode("utf-8"), 0o600)

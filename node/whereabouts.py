@@ -26,7 +26,7 @@ __all__ = ["ParentAddressUnknownError", "Whereabouts", "open_directory", "public
 
 _ANSWER_S: Final = 5.0
 _LOOK_EVERY_S: Final = 30.0
-_ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared, not bound
+_ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared, not bound  # nosec B104
 
 T = TypeVar("T")
 

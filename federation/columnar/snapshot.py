@@ -154,6 +154,22 @@ class Snapshot:
         )
         return {str(home): int(count) for home, count in rows}
 
+    def residents_between(self, low: str, high: str) -> dict[str, tuple[str, ...]]:
+        """Ids of residents in [low, high) by the datasets that have rows of them."""
+        # As text: the bounds are beginnings of ids, and a column may be of a narrower type.
+        word = "CAST(resident_id AS VARCHAR)"
+        where = f"{word} >= {literal(low)} AND {word} < {literal(high)}"
+        found = {
+            dataset: tuple(
+                str(row[0])
+                for row in self.query(
+                    f"SELECT DISTINCT {word} FROM ({self.select(dataset)}) WHERE {where}"
+                )
+            )
+            for dataset in COLUMN_TYPES
+        }
+        return {dataset: ids for dataset, ids in found.items() if ids}
+
     def row_count(self, dataset: str) -> int:
         """Live rows of a dataset."""
         return int(self.query(f"SELECT count(*) FROM ({self.select(dataset)})")[0][0])

@@ -23,7 +23,7 @@ __all__ = ["RaySession", "environment", "open_session"]
 
 _PREFIX = "fenhe-ray-"
 _LOCK = "lock"
-_TOKEN = "token"  # noqa: S105 - a file's name
+_TOKEN = "token"  # noqa: S105 - a file's name  # nosec B105
 # What Ray puts below the folder, at its longest.
 _SOCKET_PATH_MAX = 107
 _SESSION_PATH_LENGTH = len("/r/session_2026-11-23_20-58-14_506620_4194304/sockets/plasma_store")
@@ -63,7 +63,7 @@ def open_session(token: str, *, below: Path | None = None) -> RaySession:
     """
     root = below or Path(tempfile.gettempdir())
     if len(str(root)) + 1 + len(_PREFIX) + 8 + _SESSION_PATH_LENGTH > _SOCKET_PATH_MAX:
-        root = Path("/tmp")  # noqa: S108 - short, and the folder below it is private
+        root = Path("/tmp")  # noqa: S108 - short, and the folder below it is private  # nosec B108
     _remove_abandoned(root)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
     lock = (folder / _LOCK).open("w", encoding="ascii")

@@ -18,7 +18,7 @@ from node.backup.snapshot import Snapshot
 from node.clock import format_ms, parse_ms
 from node.security.errors import DataKeyUnknownError, SealBrokenError
 from node.storage.purging import ROWS_PURGED
-from node.storage.tables import REPLICATED
+from node.storage.tables import KEYS, REPLICATED
 from replication.changelog import ChangeLog
 from replication.core.codec import decode_changes
 from replication.core.model import Form, LogEntry
@@ -87,6 +87,9 @@ def changed_steps(
 ) -> Steps:
     """A table as it is, from how it was when `marks` were taken."""
     held = marks["tables"].get(name)
+    if _resealed(snapshot).get(name, 0) != marks.get("resealed", {}).get(name, 0):
+        # Rows are under other keys, and nothing else names them (node/keys).
+        return whole_steps(snapshot, name)
     if held is not None and name in _TAILS and _tail_holds(snapshot, name, marks):
         return _tail_steps(snapshot, name, held["to"])
     if held is not None and name in REPLICATED and _touched_holds(snapshot, name, marks, touched):
@@ -103,7 +106,12 @@ def marks_of(snapshot: Snapshot) -> dict[str, Any]:
         elif name in _TAILS:
             to = _tail_end(snapshot, name)
             tables[name] = {"to": to, "kept": snapshot.count(name, _up_to(name, to))}
-    return {"tables": tables, "purged": _purged(snapshot), "pruned_to": _pruned_to(snapshot)}
+    return {
+        "tables": tables,
+        "purged": _purged(snapshot),
+        "pruned_to": _pruned_to(snapshot),
+        "resealed": _resealed(snapshot),
+    }
 
 
 # -- tables that grow ------------------------------------------------------------------------------
@@ -201,6 +209,15 @@ def _row_steps(snapshot: Snapshot, name: str, rows: Iterator[Row]) -> Steps:
 
 def _purged(snapshot: Snapshot) -> str:
     return _fact(snapshot, ROWS_PURGED) or "0"
+
+
+def _resealed(snapshot: Snapshot) -> dict[str, int]:
+    """By table, rows that were ever sealed under another key."""
+    shape = snapshot.shapes.get(KEYS.work.name)
+    if shape is None:
+        return {}
+    rows = [dict(zip(shape.columns, row, strict=True)) for row in snapshot.rows(shape.name)]
+    return {str(row["place"]): int(row["resealed"]) for row in rows}
 
 
 def _fact(snapshot: Snapshot, name: str) -> str | None:

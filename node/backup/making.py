@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from hierarchy_config import NodeId, load_region
 from node.backup.chains import Held, Shelf
 from node.backup.chunks import ChunkSeal, Step, encoded
 from node.backup.delta import Touched, changed_steps, marks_of, touched_rows, whole_steps
@@ -26,21 +27,26 @@ from node.backup.snapshot import Snapshot, consistent_view
 from node.clock import Clock, RandomBytes, format_ms
 from node.errors import DataFolderInUseError, SettingsError
 from node.guards import folder_locked
+from node.keys.node_key import find_node_key
+from node.keys.opening import keys_of
+from node.keys.service import service_of
 from node.opening import database_url
+from node.security.caller import local_operator
 from node.security.folders import NodeFolder
-from node.security.key_files import load_key
-from node.security.sealing import DataKeys, WrappedKey
 from node.settings import NodeSettings, load_settings
 from node.storage import CHANGELOG, EngineLimits, open_engine
+from node.storage.audit import Action, Auditor, Deed, Outcome
+from node.storage.data_keys import StoredKeys, wrapped_of
 from node.storage.migrations import head_revision, revision_of
 from replication.changelog import ChangeLog, CounterSequencer, LogReaders, write_transaction
 
-__all__ = ["READER", "Made", "make_backup"]
+__all__ = ["BACKUP_LOCK", "READER", "Made", "make_backup"]
 
 READER: Final = "backup"
 """Name of the log reader that stands at the newest backup's head."""
 
-_LOCK: Final = "backup.lock"
+BACKUP_LOCK: Final = "backup.lock"
+"""Held while a backup reads the store and the key files: those are not exchanged meanwhile."""
 _CONNECTIONS: Final = 2
 _CHUNK_BYTES: Final = 2 << 20
 _UID_BYTES: Final = 16
@@ -176,11 +182,22 @@ class _Making:
         place, top = self._shelf.place, f"{self._settings.node_id}/{folder}"
         if len(place.files(top)) != len(digests):
             raise BackupDamagedError(f"{top} was changed by another while it was written")
+        if revision == head_revision():
+            self._audit(number)
         place.write(f"{top}/{MANIFEST}", sealed(manifest, keys))
         if revision == head_revision():
             with write_transaction(self._engine) as connection:
                 LogReaders(CHANGELOG).save(connection, READER, life.head)
         return manifest
+
+    def _audit(self, number: int) -> None:
+        """Write down that everything has left the node, sealed: without this it is not listed."""
+        node_id = NodeId(self._settings.node_id)
+        hierarchy = load_region(self._data_dir / self._settings.region)
+        caller = local_operator(node_id, hierarchy, "backup")
+        deed = Deed(Action.BACKUP, "store", Outcome.DONE, 0, object_id=str(number))
+        with write_transaction(self._engine) as connection:
+            Auditor(self._clock).write(connection, caller, deed)
 
     def _base(self, life: _Life, revision: str | None, full: bool) -> tuple[Held | None, str]:
         """What the new backup rests on; None with the reason: it is full."""
@@ -233,16 +250,14 @@ class _Making:
     def _log(self, snapshot: Snapshot, life: _Life) -> ChangeLog:
         """The log, opened to be read; this process numbers nothing."""
         node_id = self._settings.node_id
-        columns = snapshot.shapes["data_keys"].columns
-        rows = [dict(zip(columns, row, strict=True)) for row in snapshot.rows("data_keys")]
-        wrapped = [WrappedKey(row["key_id"], row["suite"], row["wrapped"]) for row in rows]
-        keys = DataKeys(
+        held = StoredKeys(self._engine, self._clock).all(snapshot.connection)
+        node_key = find_node_key(
+            NodeFolder(self._data_dir),
             node_id,
-            load_key(NodeFolder(self._data_dir).node_key),
-            wrapped,
-            current=wrapped[0].key_id if wrapped else "",
-            random_bytes=self._random_bytes,
+            wrapped_of(held),
+            service_of(self._settings.key_command),
         )
+        keys = keys_of(node_id, node_key, held, self._random_bytes)
         return ChangeLog(
             CHANGELOG,
             node_id=node_id,
@@ -276,7 +291,7 @@ class _Making:
 @contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
     try:
-        with folder_locked(data_dir / _LOCK):
+        with folder_locked(data_dir / BACKUP_LOCK):
             yield
     except DataFolderInUseError:
         raise BackupRunningError(f"another process makes a backup of {data_dir}") from None

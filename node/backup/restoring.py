@@ -19,6 +19,7 @@ import yaml
 from pydantic import ValidationError
 from sqlalchemy import Engine, MetaData, Table, func, inspect, make_url, select
 
+from node.auditing.events import RESTORED_FACT
 from node.backup.chains import Held, Shelf
 from node.backup.chunks import Step, decoded_rows
 from node.backup.errors import BackupDamagedError, RestoreTargetError
@@ -253,6 +254,7 @@ class _Restoring:
             state.save(connection, "store_epoch", str(now))
             state.save(connection, "store_incarnation", random_bytes(_INCARNATION_BYTES).hex())
             state.save(connection, "recovering", "1")
+            state.save(connection, RESTORED_FACT, str(self._last.number))
         return now
 
 

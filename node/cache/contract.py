@@ -60,5 +60,8 @@ class Cache(Protocol):
     def start_over(self, position: int) -> None:
         """Hold nothing, at this position."""
 
+    def ids(self, start: str) -> frozenset[str]:
+        """Ids of residents held that begin so; may take its time, and changes nothing."""
+
     def close(self) -> None:
         """Give back what is held open; what lies in a server stays there."""

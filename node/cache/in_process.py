@@ -74,6 +74,10 @@ class InProcessCache:
             self._bytes = 0
             self._position = position
 
+    def ids(self, start: str) -> frozenset[str]:
+        with self._lock:
+            return frozenset(each for each in self._answers if each.startswith(start))
+
     def close(self) -> None:
         """Nothing is held open."""
 

@@ -147,6 +147,15 @@ class RedisCache:
         self._ask(lambda: self._client.set(self._at, f"{generation} {position}"), None)
         self._generation = generation
 
+    def ids(self, start: str) -> frozenset[str]:
+        def look() -> frozenset[str]:
+            # Of any life and generation of this node's: what is left over lies there too.
+            pattern = f"fenhe:{self._life.node_id}:*:{start}*"
+            found = (bytes(key) for key in self._client.scan_iter(match=pattern, count=1000))
+            return frozenset(key.decode("ascii", "replace").rpartition(":")[2] for key in found)
+
+        return self._ask(look, frozenset())
+
     def close(self) -> None:
         self._client.close()
 

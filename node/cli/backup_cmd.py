@@ -18,6 +18,7 @@ from node.cli.output import (
     print_table,
     printable,
 )
+from node.cli.secrets import database_of
 from node.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ def restore(  # noqa: PLR0917 -- the options of a command
     ] = None,
     node: NodeOption = None,
     database: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of an empty database; default: node.yaml's.")
+        str | None,
+        typer.Option(help="SQLAlchemy URL of an empty database, or @FILE with it."),
     ] = None,
     epoch: Annotated[
         int, typer.Option("--epoch", min=0, help="Least store epoch of the new life.")
@@ -211,7 +213,7 @@ def restore(  # noqa: PLR0917 -- the options of a command
         load_secret(key),
         data,
         at=int(at) if at else None,
-        database=database,
+        database=database_of(database) if database else None,
         epoch=epoch,
         told=lambda line: errors.print(f"  {line}"),
     )

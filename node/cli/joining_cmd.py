@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToDict
 import protos.fenhe.node.v1.joining_pb2 as pb
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, out, print_json, print_table, printable
+from node.cli.secrets import database_of, spoken
 from node.clock import SystemClock
 from node.errors import InvalidRequestError
 from node.security.suites import Suite
@@ -85,9 +86,13 @@ def invite(  # noqa: PLR0917 -- the options of a command
 def join(  # noqa: PLR0917 -- the options of a command
     data: Annotated[Path, typer.Option("--data", envvar="FENHE_DATA", help="The folder to make.")],
     parent: Annotated[str, typer.Option(help="host:port of the parent's door.")],
-    code: Annotated[str, typer.Option(help="The code, as it was read out.")],
+    code: Annotated[
+        str, typer.Option(help="The code, as it was read out; -: asked for at the terminal.")
+    ] = "-",
     listen: Annotated[str, typer.Option(help="host:port of its gRPC server.")] = "127.0.0.1:4510",
-    database: Annotated[str, typer.Option(help="SQLAlchemy URL.")] = "sqlite:///store.db",
+    database: Annotated[
+        str, typer.Option(help="SQLAlchemy URL, or @FILE that holds it.")
+    ] = "sqlite:///store.db",
     profile: Annotated[str, typer.Option(help="Hardware profile; default: its level's.")] = "",
     suite: Annotated[
         Suite, typer.Option(help="Algorithms of what is stored: AES and SHA-256, or SM4 and SM3.")
@@ -102,7 +107,9 @@ def join(  # noqa: PLR0917 -- the options of a command
     from node.joining.wire import open_door
 
     os.umask(0o077)
-    wish = JoinWish(data, read_code(code), parent, listen, database, profile, suite)
+    wish = JoinWish(
+        data, read_code(spoken(code)), parent, listen, database_of(database), profile, suite
+    )
     made = join(wish, open_door, clock=SystemClock())
     if as_json:
         print_json(
@@ -152,7 +159,8 @@ def _show_code(made: pb.CreateInvitationResponse, *, as_json: bool) -> None:
     if made.known_before:
         errors.print(
             f"{invitation.node_id} was linked here before. The new machine begins empty and gets "
-            "back what its neighbours hold; the certificate of the old one goes on being taken."
+            "back what its neighbours hold; the certificate of the old one goes on being taken "
+            f"unless it is revoked: `fenhe node revoke {invitation.node_id} --reason TEXT`."
         )
 
 

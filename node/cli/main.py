@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from node.cli import (
+    account_cmd,
+    audit_cmd,
     backup_cmd,
+    checkup_cmd,
     consent_cmd,
     demo_cmd,
     hierarchy_cmd,
+    keys_cmd,
     node_cmd,
+    org_cmd,
     profile_cmd,
     quarantine_cmd,
     query_cmd,
     record_cmd,
     replication_cmd,
     resident_cmd,
+    session_cmd,
+    staff_cmd,
 )
 
 __all__ = ["app", "main"]
@@ -37,11 +46,20 @@ app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(consent_cmd.consent_app, name="consent", help="What residents allow and forbid.")
 app.add_typer(consent_cmd.access_app, name="access", help="Who may see a resident, and why.")
 app.add_typer(quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits.")
+app.add_typer(keys_cmd.app, name="keys", help="What a node's store is sealed with.")
+app.add_typer(audit_cmd.app, name="audit", help="Who did what to whose data, and its proof.")
+app.add_typer(org_cmd.app, name="org", help="Hospitals, centres, clinics and their departments.")
+app.add_typer(staff_cmd.staff_app, name="staff", help="Who works here.")
+app.add_typer(staff_cmd.role_app, name="role", help="What staff may, from when until when.")
+app.add_typer(account_cmd.app, name="account", help="With what staff sign in at this node.")
+app.add_typer(session_cmd.app, name="session", help="Sign in and out; who has signed in.")
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)
+checkup_cmd.add_to(app)
 
 
 def main() -> None:
-    """Entry point of the command `fenhe`."""
+    """Entry point of the command `fenhe`. What a command makes is its own user's alone."""
+    os.umask(0o077)
     app(prog_name="fenhe")

@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToDict
 
+import protos.fenhe.node.v1.auditing_pb2 as audit_pb
 import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config import NodeId, load_region, shipped_region
 from hierarchy_config.errors import Fault
-from node.cli import joining_cmd, recover_cmd
+from node.cli import joining_cmd, recover_cmd, revocation_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, errors, format_bytes, out, print_json, print_table, printable
+from node.cli.secrets import database_of
 from node.clock import SystemClock
 from node.errors import NodeError
 from node.security.caller import CallerKind
@@ -28,6 +30,9 @@ __all__ = ["ConfirmationMissingError", "app"]
 app = typer.Typer(no_args_is_help=True)
 recover_cmd.add_to(app)
 joining_cmd.add_to(app)
+revocation_cmd.add_to(app)
+
+_HOUR_MS = 3_600_000
 
 DataDir = Annotated[
     Path, typer.Option("--data", envvar="FENHE_DATA", help="The node's data folder.")
@@ -59,7 +64,9 @@ def init(  # noqa: PLR0917 -- the options of a command
     listen: Annotated[str, typer.Option(help="host:port of its gRPC server.")] = "127.0.0.1:4510",
     region: Annotated[Path | None, typer.Option(help="Region file; default: Linfen.")] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile; default: its level's.")] = "",
-    database: Annotated[str, typer.Option(help="SQLAlchemy URL.")] = "sqlite:///store.db",
+    database: Annotated[
+        str, typer.Option(help="SQLAlchemy URL, or @FILE that holds it.")
+    ] = "sqlite:///store.db",
     parent_data: Annotated[
         Path | None, typer.Option(help="The parent's data folder: it signs this node.")
     ] = None,
@@ -92,7 +99,7 @@ def init(  # noqa: PLR0917 -- the options of a command
     new = NewNode(
         NodeId(node_id),
         listen,
-        database,
+        database_of(database),
         profile,
         parent_data,
         parent_endpoint,
@@ -238,8 +245,21 @@ def _show_state(response: pb.StatusResponse) -> None:
             f"Region epoch {response.config_epoch_decided} is decided and not in force here yet "
             "(fenhe hierarchy history, at the root)."
         )
+    _show_audit(response.audit)
     if response.recovering:
         errors.print("Recovering: amendments and retractions wait (fenhe node recover --status).")
+
+
+def _show_audit(audit: audit_pb.AuditStanding) -> None:
+    """How the audit stands, if the node says so."""
+    if not audit.state:
+        return
+    out.print(f"Audit at {audit.position}, {audit.state.replace('_', ' ')}.")
+    if audit.unanchored_ms >= _HOUR_MS:
+        errors.print(
+            f"No other node holds the audit's end, for {audit.unanchored_ms // _HOUR_MS} h "
+            "(docs/settings.md, audit_unanchored_hours)."
+        )
 
 
 def _show_links(response: pb.StatusResponse) -> None:

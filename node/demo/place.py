@@ -192,12 +192,17 @@ class DemoPlace:
 
     def _refuse_expired(self, node: NodeId, now: datetime) -> None:
         try:
-            load_node_credentials(self.node_dir(node), node, self.hierarchy, now)
+            found = load_node_credentials(self.node_dir(node), node, self.hierarchy, now)
         except CertificateUnusableError as error:
-            raise SettingsError(
-                f"the demo in {self.root} can no longer run: {error.message}",
-                hint=f"Delete it (rm -r {self.root}) and run the demo again.",
-            ) from error
+            reason = error.message
+        else:
+            if found.limited is None:
+                return
+            reason = f"the certificate of {node} holds until {found.limited.ends:%Y-%m-%d}"
+        raise SettingsError(
+            f"the demo in {self.root} can no longer run: {reason}",
+            hint=f"Delete it (rm -r {self.root}) and run the demo again.",
+        )
 
     def _issue_credentials(self, node: NodeId, address: str, now: datetime) -> None:
         for kind in _CALLERS[self.hierarchy.entry(node).level]:

@@ -316,6 +316,7 @@ def _install(
             wish.database,
             wish.profile,
             parent_endpoint=endpoint,
+            parent_door=wish.door,
             suite=wish.suite,
         ),
     )

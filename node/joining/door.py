@@ -43,6 +43,9 @@ from node.joining.proof import (
     parent_proof,
 )
 from node.logs import get_logger
+from node.renewing.errors import RenewalRefusedError
+from node.renewing.parent import Renewer
+from node.renewing.proof import RenewAsked, Renewed, transcript
 from node.security.authority import JoinRequest, SignedNode, load_authority, sign_node
 from node.security.certificates import authority_name, requested_key
 from node.security.errors import CertificateUnusableError
@@ -66,7 +69,8 @@ class DoorGround:
     `region`: text of the region file in force, and the root's statements about it if it was signed.
     `address`: what a child is told to dial unless its invitation says otherwise. `is_known`: if
     a child of that name has linked here before. `lend`: asks a county for its pseudonym key, sealed
-    to the holder of a chain. The first three block.
+    to the holder of a chain. `admit`: raises PeerRevokedError if a key asked for is revoked. The
+    first three and the last block.
     """
 
     data: Path
@@ -78,6 +82,8 @@ class DoorGround:
     is_known: Callable[[NodeId], bool]
     lend: Callable[[NodeId, NodeId, str], Awaitable[bytes]]
     utc: Callable[[], datetime]
+    admit: Callable[[JoinRequest], None] = lambda _request: None
+    renewer: Renewer | None = None
 
 
 class Door:
@@ -169,6 +175,22 @@ class Door:
         self._log.info("a node has joined", peer=invitation.node_id, address=address)
         return Joined(answer, parent_proof(key, said, answer))
 
+    async def renew(self, asked: RenewAsked) -> Renewed:
+        """Renew the certificates of a child whose own have ended, or tell it the time.
+
+        Raises:
+            DoorBusyError: The conversation is not known.
+            RenewalRefusedError, PeerRevokedError: As Renewer.renew.
+        """
+        opened = self._conversations.take(
+            asked.node_id, asked.parent_nonce, self._clock.monotonic_ms()
+        )
+        renewer = self._ground.renewer
+        if renewer is None:
+            raise RenewalRefusedError("nothing is renewed at this door")
+        said = transcript(asked, opened.child_nonce, self._certificate)
+        return await self._blocking(renewer.renew, asked, said)
+
     def _said(self, opened: Opened, asked: JoinAsked) -> tuple[bytes, JoinKeys]:
         """T as this end saw it, and the digests of the keys asked for."""
         requests = (asked.tls_request, asked.authority_request)
@@ -211,6 +233,7 @@ class Door:
         authority = load_authority(ground.data)
         if authority_name(authority.certificate).dns_name != ground.hierarchy.dns_name(here):
             raise DoorBusyError(f"{here} waits for a certificate of its own new name")
+        ground.admit(request)
         return sign_node(authority, ground.root_pem, request, ground.hierarchy, ground.utc())
 
     def _written(self, invitation: Invitation, signed: SignedNode, letter: bytes) -> bytes:

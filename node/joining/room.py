@@ -21,7 +21,9 @@ from node.joining.lending import LEND, Lender, question
 from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.opening import OpenStore
-from node.region.store import EpochStore
+from node.region import RegionGround
+from node.renewing.parent import RenewalGround, Renewer
+from node.security.authority import JoinRequest
 from node.storage.transactions import Transactions
 from node.whereabouts import public_address
 from replication.core.model import Request
@@ -39,17 +41,21 @@ class JoiningRoom:
         base: Foundations,
         store: OpenStore,
         hub: LinkHub,
-        epochs: EpochStore,
+        ground: RegionGround,
         *,
         threads: Executor,
         clock: Clock,
         address: Callable[[], str],
+        admit: Callable[[JoinRequest], None],
     ) -> None:
-        """`address`: where this node serves, asked once it does."""
+        """`address`: where this node serves, asked once it does. `admit`: see DoorGround."""
+        self._admit = admit
         self._base = base
         self._hub = hub
         self._links = store.links
-        self._epochs = epochs
+        self._epochs = ground.epochs
+        self._former = ground.former
+        self._revoked = store.revoked
         self._threads = threads
         self._clock = clock
         self._address = address
@@ -78,7 +84,7 @@ class JoiningRoom:
             lambda: utc_now(clock),
             context.ids,
         )
-        ground = DeskGround(
+        desk_ground = DeskGround(
             base.node_id,
             base.hierarchy,
             base.credentials.root_pem,
@@ -86,7 +92,7 @@ class JoiningRoom:
             self._told_address,
             self._is_known,
         )
-        self.desk = InviteDesk(ground, self._invitations, os.urandom, clock)
+        self.desk = InviteDesk(desk_ground, self._invitations, os.urandom, clock)
 
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:
@@ -106,6 +112,8 @@ class JoiningRoom:
             self._is_known,
             self._lend,
             lambda: utc_now(self._clock),
+            self._admit,
+            self._renewer(),
         )
         return Door(
             ground,
@@ -115,6 +123,21 @@ class JoiningRoom:
             random_bytes=os.urandom,
             threads=self._threads,
         )
+
+    def _renewer(self) -> Renewer:
+        base = self._base
+        ground = RenewalGround(
+            base.paths.data,
+            base.node_id,
+            base.hierarchy,
+            base.credentials,
+            base.settings.renewal_grace_days,
+            self._revoked,
+            self._former,
+            self._admit,
+            self._clock,
+        )
+        return Renewer(ground)
 
     def _door(self) -> str:
         if not self.door_address:

@@ -15,10 +15,19 @@ from node.joining.errors import DoorUnreachableError
 from node.joining.knocks import Opened
 from node.joining.model import Begun, JoinAsked, Joined
 from node.joining.proof import StretchCost
+from node.renewing.proof import RenewAsked, Renewed
 from node.security.door_tls import DOOR_NAME, door_channel, read_door_certificate
 from protos.fenhe.node.v1 import joining_pb2_grpc
 
-__all__ = ["GrpcDoor", "asked_in", "begun_out", "joined_out", "open_door"]
+__all__ = [
+    "GrpcDoor",
+    "asked_in",
+    "begun_out",
+    "joined_out",
+    "open_door",
+    "renewal_in",
+    "renewed_out",
+]
 
 _CONNECT_S: Final = 10.0
 _BEGIN_S: Final = 15.0
@@ -62,6 +71,24 @@ def joined_out(joined: Joined) -> pb.JoinResponse:
     return pb.JoinResponse(answer=joined.answer, proof=joined.proof)
 
 
+def renewal_in(request: pb.RenewRequest) -> RenewAsked:
+    """What a child asks whose certificate has ended; nothing is checked yet."""
+    return RenewAsked(
+        request.node_id,
+        request.nonce,
+        request.tls_request,
+        request.authority_request,
+        request.tls_chain,
+        request.authority_chain,
+        request.signature,
+    )
+
+
+def renewed_out(renewed: Renewed) -> pb.RenewResponse:
+    """The answer to it."""
+    return pb.RenewResponse(answer=renewed.answer, chain=renewed.chain, signature=renewed.signature)
+
+
 class GrpcDoor:
     """An open line to a door."""
 
@@ -87,6 +114,20 @@ class GrpcDoor:
         )
         said = self._call(self._stub.Join, request, _JOIN_S)
         return Joined(said.answer, said.proof)
+
+    def renew(self, asked: RenewAsked) -> Renewed:
+        """Ask for renewal. Raises DoorUnreachableError, grpc.RpcError: what the door says."""
+        request = pb.RenewRequest(
+            node_id=asked.node_id,
+            nonce=asked.parent_nonce,
+            tls_request=asked.tls_request,
+            authority_request=asked.authority_request,
+            tls_chain=asked.tls_chain,
+            authority_chain=asked.authority_chain,
+            signature=asked.signature,
+        )
+        said = self._call(self._stub.Renew, request, _BEGIN_S)
+        return Renewed(said.answer, said.chain, said.signature)
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         try:

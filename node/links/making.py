@@ -14,7 +14,7 @@ from node.clock import Clock
 from node.link_store import NodeLinkStore
 from node.links.proof import ReceiptProof
 from node.security.credentials import NodeCredentials
-from node.security.identity import NameJudge
+from node.security.identity import KeyJudge, NameJudge
 from replication.core.config import RATE_FIRST, LinkConfig
 from replication.core.model import Hello, Request
 from replication.runner import FrameStream, LinkRunner
@@ -42,6 +42,7 @@ class LinkMaker:
         clock: Clock,
         utc: Callable[[], datetime],
         former: NameJudge | None = None,
+        revoked: KeyJudge | None = None,
     ) -> None:
         self._node_id = node_id
         self._hierarchy = hierarchy
@@ -54,6 +55,7 @@ class LinkMaker:
         self._clock = clock
         self._utc = utc
         self._former = former
+        self._revoked = revoked
         self._last: dict[NodeId, LinkRunner] = {}
 
     async def make(
@@ -66,7 +68,9 @@ class LinkMaker:
         """A runner that goes on where the last stream of this link ended."""
         loop = asyncio.get_running_loop()
         memory = await loop.run_in_executor(self._threads, self._store.load, peer)
-        proof = ReceiptProof(self._credentials, peer, self._hierarchy, self._utc, self._former)
+        proof = ReceiptProof(
+            self._credentials, peer, self._hierarchy, self._utc, self._former, self._revoked
+        )
 
         def went_up(hello: Hello) -> None:
             proof.meet(hello)

@@ -10,7 +10,7 @@ from hierarchy_config.model import NodeId
 from node.security.caller import CallerKind
 from node.security.credentials import NodeCredentials
 from node.security.errors import PeerIdentityError, SignatureInvalidError
-from node.security.identity import NameJudge
+from node.security.identity import KeyJudge, NameJudge
 from node.security.signatures import VerifiedPeer, verify_chain
 from replication.core.hashing import receipt_bytes
 from replication.core.model import Cursor, Hello, Receipt
@@ -28,14 +28,16 @@ class ReceiptProof:
         hierarchy: Hierarchy,
         now: Callable[[], datetime],
         former: NameJudge | None = None,
+        revoked: KeyJudge | None = None,
     ) -> None:
-        """`former` decides over certificates under a former name."""
+        """`former` decides over certificates under a former name, `revoked` over keys."""
         self._credentials = credentials
         self._here = credentials.identity.node_id
         self._peer = peer
         self._hierarchy = hierarchy
         self._now = now
         self._former = former
+        self._revoked = revoked
         self._verified: VerifiedPeer | None = None
 
     @property
@@ -55,6 +57,7 @@ class ReceiptProof:
             self._hierarchy,
             self._now(),
             self._former,
+            self._revoked,
         )
         identity = verified.identity
         if identity.kind is not CallerKind.NODE or identity.node_id != self._peer:
@@ -64,7 +67,7 @@ class ReceiptProof:
     def sign(self, cursor: Cursor) -> tuple[bytes, str]:
         """Signature and key id of a receipt for what the peer sent."""
         data = receipt_bytes(cursor, sender=self._peer, receiver=self._here)
-        return self._credentials.signer.sign(data), self._credentials.identity.certificate_hash
+        return self._credentials.signer.sign(data), self._credentials.signer.key_id
 
     def verify(self, receipt: Receipt) -> bool:
         """Whether a receipt for what this node sent is the peer's."""

@@ -69,7 +69,7 @@ def unpacked(body: bytes) -> Said:
             raise RemoteProtocolError("a message of a comparison is too long")
         text = zstandard.ZstdDecompressor().decompress(body, max_output_size=_BYTES_MAX)
         said = json.loads(text)
-    except (zstandard.ZstdError, ValueError):
+    except (zstandard.ZstdError, ValueError, RecursionError):
         raise RemoteProtocolError("a message of a comparison cannot be read") from None
     if not isinstance(said, dict):
         raise RemoteProtocolError("a message of a comparison has another shape")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from hierarchy_config.model import NodeId
 from node.clock import Clock
+from node.errors import said_node
 from node.foundations import Foundations
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
@@ -90,7 +91,7 @@ class ReconcileRoom:
         if not named:
             return known
         if named not in known:
-            raise ReconcilePeerError(f"{named} is no neighbour of {self._base.node_id}")
+            raise ReconcilePeerError(f"{said_node(named)} is no neighbour of {self._base.node_id}")
         return [NodeId(named)]
 
     async def verify(

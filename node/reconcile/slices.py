@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, selec
 from hierarchy_config.model import CopyForm
 from node.reconcile.model import Current, Direction, Pair, Slice, key_of, row_id_of
 from node.reconcile.ranges import DIGEST_BYTES, Leaves
+from node.records.canaries import is_canary
 from node.security.errors import SecurityError
 from node.storage.context import StoreContext
 from node.storage.rows import chunks
@@ -198,7 +199,8 @@ class SliceReader:
         forms, pseudonyms = self._forms(part.table), self._store.pseudonyms
         if CopyForm.FULL in forms:
             return change
-        if CopyForm.DEIDENTIFIED in forms and pseudonyms is not None:
+        is_person = not is_canary(change.resident_id)
+        if CopyForm.DEIDENTIFIED in forms and pseudonyms is not None and is_person:
             return deidentified(change, pseudonyms)
         return None
 
@@ -258,14 +260,15 @@ class SliceReader:
                 yield shown(row_id, change)
             return
         forms = self._forms(RESIDENTS.name if source != part.table else source)
+        is_person = not is_canary(str(row["resident_id"]))
         if source != part.table:
-            if CopyForm.INDEX in forms and self._store.regional_index is not None:
+            if CopyForm.INDEX in forms and self._store.regional_index is not None and is_person:
                 yield shown(row_id, self._entry(change, numbers))
             return
         if CopyForm.FULL in forms:
             yield shown(row_id, change)
         pseudonyms = self._store.pseudonyms
-        if CopyForm.DEIDENTIFIED in forms and pseudonyms is not None:
+        if CopyForm.DEIDENTIFIED in forms and pseudonyms is not None and is_person:
             key = pseudonyms.pseudonym(source, row_id)
             yield shown(key, None if change is None else deidentified(change, pseudonyms))
 

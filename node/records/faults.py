@@ -19,6 +19,7 @@ FAULT_CODES: Final[Mapping[str, str]] = MappingProxyType(
         "BUNDLE_TOO_LARGE": "The bundle is over 1,000 rows or 1 MiB.",
         "REQUEST_ID_INVALID": "The request id is not 8 to 64 printable characters.",
         "ID_INVALID": "An id is not a UUID in its canonical form.",
+        "ID_RESERVED": "An id is of the kind that only canaries of this platform have.",
         "ID_REPEATED": "The same id stands twice in the bundle.",
         "VALUE_REQUIRED": "A required value is missing.",
         "COLUMN_UNKNOWN": "The kind of record has no such field.",

@@ -8,6 +8,7 @@ import unicodedata
 from datetime import date
 from typing import Final, TypeGuard
 
+from node.records.canaries import is_canary
 from node.records.faults import FaultReport
 from node.records.icd10 import who_code
 from replication.core.model import Value
@@ -63,6 +64,8 @@ def check_id(field: str, value: Value, report: FaultReport) -> None:
     """A UUID as text: 36 characters, lower case."""
     if not (isinstance(value, str) and _UUID.fullmatch(value)):
         report.add(field, "ID_INVALID", "a UUID of 36 characters in lower case")
+    elif is_canary(value):
+        report.add(field, "ID_RESERVED", "an id that does not begin as canaries' ids do")
 
 
 def check_text(field: str, value: Value, report: FaultReport, *, length_max: int) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from hierarchy_config.model import NodeId
-from node.errors import NotANeighbourError
+from node.errors import NotANeighbourError, said_node
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.logs import get_logger
@@ -81,7 +81,7 @@ class RecoveryKeeper:
         strangers = sorted(set(peers) - set(self._recovery.neighbours))
         if strangers:
             raise NotANeighbourError(
-                f"{', '.join(strangers)}: not the parent nor a child of this node"
+                f"{', '.join(map(said_node, strangers))}: not the parent nor a child of this node"
             )
         with write_transaction(self._engine) as connection:
             if self._recovery.active:

@@ -101,6 +101,6 @@ def _signed_at(raw: bytes, now: datetime) -> datetime:
     try:
         chain = str(json.loads(raw)["chain"]).encode()
         begun = max(each.not_valid_before_utc for each in certificates_from_pem(chain))
-    except (ValueError, KeyError, TypeError, CertificateUnusableError):
+    except (ValueError, KeyError, TypeError, RecursionError, CertificateUnusableError):
         raise RegionStatementError("a statement of the region cannot be read") from None
     return min(now, begun)

@@ -26,7 +26,7 @@ from node.region.keeper import Keeper
 from node.region.renewal import CERTIFICATE, Renewal
 from node.region.statements import Judge, read_decision
 from node.region.store import EpochStore
-from node.security.authority import load_authority
+from node.security.authority import JoinRequest, load_authority
 from node.security.former import FormerNames
 from node.watch.figures import Figures
 from replication.core.model import Hello
@@ -144,6 +144,10 @@ class RegionRoom:
             INHERIT: self._inheriting.on_inherit,
         }
 
+    def admits(self, admit: Callable[[JoinRequest], None]) -> None:
+        """Ask this before certificates are signed for a child; it refuses revoked keys."""
+        self._renewal.admit = admit
+
     def met(self, peer: NodeId, hello: Hello) -> None:
         """A link is up."""
         self.keeper.met(peer, hello)
@@ -155,7 +159,7 @@ class RegionRoom:
         while True:
             while await self.context.blocking(self._jobs.step):
                 pass
-            if self._renewal.is_due and await self._renewal.ask():
+            if self._renewal.is_due and await self._renewal.ask() and not self._renewal.take_up():
                 self.context.restart()
                 return
             await self._inheriting.take()

@@ -25,6 +25,7 @@ from node.aside import ITEM_FAULTS, is_passing
 from node.errors import DeniedError, InvalidRequestError, NotFoundError
 from node.links.hub import LinkHub, RequestHandler
 from node.logs import get_logger
+from node.records.canaries import is_canary
 from node.residence.errors import MoveNotNeededError, MoveRefusedError, ResidentMovedError
 from node.residence.homes import SignedGrant
 from node.residence.moves import REQUESTED_EPOCH, MoveState
@@ -134,6 +135,8 @@ class ResidenceDesk:
         """
         if not is_row_id(resident_id):
             raise InvalidRequestError("resident_id is not a UUID")
+        if is_canary(resident_id):
+            raise InvalidRequestError("a canary does not move: its id names its home")
         if not self._residence.path(to_node):
             raise InvalidRequestError(
                 f"{to_node[:16]} is not a node of this region",

@@ -28,7 +28,7 @@ from node.security.caller import local_operator
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.shapes import fits_schema, refuse_unspeakable
-from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
+from node.storage.specs import PEOPLE_NAMES, RESIDENT_INDEX, RESIDENTS, TABLES
 from node.transit import Letter, Subject
 from replication.core.model import Form, Lane, RowChange, Version
 from replication.core.residence import (
@@ -46,6 +46,7 @@ GRANT_UNKNOWN: Final = "GRANT_UNKNOWN"
 """Refused for now: the grant has not come here. It waits in the quarantine and is tried again."""
 _PROPOSALS_MAX: Final = 10_000
 _HANDED: Final = "handed_over"
+_NEVER_SHIPPED: Final = frozenset({RESIDENT_INDEX.name, *PEOPLE_NAMES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +353,7 @@ def _refuse_unfit(change: RowChange, resident_id: str) -> None:
         refuse_unspeakable(change)
     except RemoteProtocolError:
         raise HandoverInvalidError("a row of a history is not of this protocol") from None
-    known = change.table in TABLES and change.table != RESIDENT_INDEX.name
+    known = change.table in TABLES and change.table not in _NEVER_SHIPPED
     his = change.resident_id == resident_id and change.form is Form.FULL
     if not known or not his or not fits_schema(change):
         raise HandoverInvalidError("a history holds a row that is not the resident's")

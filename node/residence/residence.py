@@ -77,6 +77,14 @@ class Knowledge:
     held: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ResidenceSealers:
+    """What the room's two tables of payloads are sealed with."""
+
+    proposals: PayloadSealer
+    pieces: PayloadSealer
+
+
 class Residence:
     """Moves of residents at one node."""
 
@@ -86,7 +94,7 @@ class Residence:
         tables: ResidenceTables,
         *,
         seal: GrantSeal,
-        sealer: PayloadSealer,
+        sealers: ResidenceSealers,
         ids: Ids,
     ) -> None:
         self._store = store
@@ -94,13 +102,13 @@ class Residence:
         self.homes: Homes = store.homes
         self.moves = Moves(tables)
         self.rows = ResidentRows(store)
-        self.proposals = Proposals(tables, store.node_id, sealer)
+        self.proposals = Proposals(tables, store.node_id, sealers.proposals)
         self.handover = Handover(
             store,
             homes=self.homes,
             moves=self.moves,
             rows=self.rows,
-            pieces=Pieces(tables, store.node_id, sealer),
+            pieces=Pieces(tables, store.node_id, sealers.pieces),
             proposals=self.proposals,
             ids=ids,
         )
@@ -244,7 +252,11 @@ class Residence:
         if not is_genuine(grant, grant.granted_by, self.path):
             raise GrantInvalidError(f"{grant.granted_by} may not grant this move")
         self._seal.prove(
-            signed.statement, signed.signature, signed.chain_pem, NodeId(grant.granted_by)
+            signed.statement,
+            signed.signature,
+            signed.chain_pem,
+            NodeId(grant.granted_by),
+            grant.granted_at_ms,
         )
 
     def learn(self, connection: Connection, signed: SignedGrant) -> None:

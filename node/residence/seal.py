@@ -24,8 +24,10 @@ class GrantSeal(Protocol):
     def sign(self, statement: bytes) -> tuple[bytes, bytes]:
         """The signature, and the chain that proves whose it is."""
 
-    def prove(self, statement: bytes, signature: bytes, chain_pem: bytes, node: NodeId) -> None:
-        """Raise GrantInvalidError unless that node signed exactly this."""
+    def prove(
+        self, statement: bytes, signature: bytes, chain_pem: bytes, node: NodeId, made_ms: int
+    ) -> None:
+        """Raise GrantInvalidError unless that node signed exactly this, then."""
 
 
 class KeyedSeal:
@@ -40,9 +42,12 @@ class KeyedSeal:
         own = self._keys.own()
         return own.private_key.sign(GRANT_TAG + statement, _ALGORITHM), own.chain_pem
 
-    def prove(self, statement: bytes, signature: bytes, chain_pem: bytes, node: NodeId) -> None:
+    def prove(
+        self, statement: bytes, signature: bytes, chain_pem: bytes, node: NodeId, made_ms: int
+    ) -> None:
         """See GrantSeal."""
         try:
-            self._verifier.verify(chain_pem, node).verify(GRANT_TAG + statement, signature)
+            signer = self._verifier.verify(chain_pem, node, made_ms)
+            signer.verify(GRANT_TAG + statement, signature)
         except (SignatureInvalidError, PeerIdentityError) as error:
             raise GrantInvalidError(f"a grant is not proven {node}'s: {error.message}") from None

@@ -83,7 +83,9 @@ def prepare_node(
         KeyFileExistsError: The folder holds keys already; they stay as they are.
     """
     folder = NodeFolder(node_dir)
-    folder.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Of what `parents` makes, only the last has the mode: the node's own folder is made by itself.
+    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.keys.mkdir(mode=0o700, exist_ok=True)
     folder.certs.mkdir(parents=True, exist_ok=True)
     create_key(folder.node_key, random_bytes)
     create_key(folder.blind_index_key, random_bytes)

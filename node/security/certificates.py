@@ -29,6 +29,7 @@ from node.security.errors import CertificateUnusableError, KeyFileError
 from node.security.principal import Principal
 
 __all__ = [
+    "ISSUED_EARLIER",
     "Authority",
     "AuthorityName",
     "PrivateKey",
@@ -52,7 +53,9 @@ __all__ = [
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
-_CLOCK_SKEW: Final = timedelta(minutes=5)
+ISSUED_EARLIER: Final = timedelta(minutes=5)
+"""A certificate begins so long before it was issued, for clocks that lag."""
+
 _CHAIN_BYTES_MAX: Final = 65_536
 _LEVELS_BELOW_ROOT: Final = len(CareLevel)
 # No DNS name, so that nobody can ever be taken for it.
@@ -77,7 +80,7 @@ class Validity:
     @classmethod
     def starting(cls, now: datetime, lifetime: timedelta) -> Self:
         """From five minutes ago, for clocks that lag, until `lifetime` after now."""
-        return cls(now - _CLOCK_SKEW, now + lifetime)
+        return cls(now - ISSUED_EARLIER, now + lifetime)
 
     def within(self, certificate: x509.Certificate) -> Validity:
         """The same, cut to the issuer's: a chain holds no longer than its shortest link."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,15 +33,17 @@ from node.security.folders import CredentialsFolder, NodeFolder, TlsFiles
 from node.security.identity import PeerIdentity
 from node.security.key_files import read_secret, write_public, write_secret
 from node.security.principal import Principal
-from node.security.signatures import Signer, verify_chain
+from node.security.signatures import Signer, chain_end, verify_chain
 
 __all__ = [
     "Credentials",
+    "Limited",
     "NodeCredentials",
     "expiry",
     "issue_credentials",
     "load_credentials",
     "load_node_credentials",
+    "outside_validity",
 ]
 
 
@@ -55,10 +58,20 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    """A node's own chain does not hold now: it has ended, or not begun, by this machine's clock."""
+
+    begins: datetime
+    ends: datetime
+    has_ended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NodeCredentials:
-    """A node's own certificate, found to be its own and to hold now.
+    """A node's own certificate, found to be its own.
 
     `is_former`: its name, or that of its authority, is of the hierarchy before: to be renewed.
+    `limited`: it does not hold now; the node serves its own place and asks for another.
     """
 
     identity: PeerIdentity
@@ -66,6 +79,7 @@ class NodeCredentials:
     signer: Signer
     root_pem: bytes
     is_former: bool = False
+    limited: Limited | None = None
 
 
 def issue_credentials(
@@ -152,13 +166,15 @@ def load_node_credentials(
     now: datetime,
     former: Hierarchy | None = None,
 ) -> NodeCredentials:
-    """Check that the certificate in a data folder is this node's, under its parent, and holds now.
+    """Check that the certificate in a data folder is this node's, under its parent.
+
+    One that does not hold now is judged at the end of its validity, and said to be limited.
 
     `former`: the hierarchy before this one; a certificate under the name it gave is still used.
 
     Raises:
-        CertificateUnusableError: Missing, another node's, of another key, expired, not yet valid,
-            or not under the region's root.
+        CertificateUnusableError: Missing, another node's, of another key, or not under the region's
+            root.
         KeyFileError: keys/tls.key is missing or exposed.
     """
     files = NodeFolder(node_dir).tls
@@ -170,9 +186,11 @@ def load_node_credentials(
     key = private_key_from_pem(read_secret(files.private_key))
     if chain[0].public_key() != key.public_key():
         raise CertificateUnusableError(f"{files.chain} is of another key than tls.key")
-    _refuse_outside_validity(chain[0].not_valid_before_utc, chain[0].not_valid_after_utc, now)
+    limited = outside_validity(chain, now)
+    moment = now if limited is None else limited.ends
     try:
-        identity = verify_chain(chain_pem, root_pem, hierarchy, now, _FormerSelf(former)).identity
+        peer = verify_chain(chain_pem, root_pem, hierarchy, moment, _FormerSelf(former))
+        identity = peer.identity
     except (SignatureInvalidError, PeerIdentityError) as error:
         raise CertificateUnusableError(
             f"{files.chain}: {error.message}",
@@ -187,7 +205,7 @@ def load_node_credentials(
         _named(chain[0], hierarchy.dns_name(node_id))
         and _authority_dns_name(node_dir) in {None, hierarchy.dns_name(node_id)}
     )
-    return NodeCredentials(identity, files, Signer(key, chain), root_pem, is_former)
+    return NodeCredentials(identity, files, Signer(key, chain), root_pem, is_former, limited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +233,9 @@ def _authority_dns_name(node_dir: Path) -> str | None:
     return authority_name(certificates_from_pem(pem)[0]).dns_name
 
 
-def _refuse_outside_validity(not_before: datetime, not_after: datetime, now: datetime) -> None:
-    if now > not_after:
-        raise CertificateUnusableError(f"the node's certificate expired on {not_after:%Y-%m-%d}")
-    if now < not_before:
-        raise CertificateUnusableError(
-            f"the node's certificate is not valid before {not_before:%Y-%m-%d %H:%M} UTC",
-            hint="Set this machine's clock; if it is right, ask the parent for a new certificate.",
-        )
+def outside_validity(chain: Sequence[x509.Certificate], now: datetime) -> Limited | None:
+    """Whether a chain does not hold now as a whole; None: it does."""
+    begins, ends = max(each.not_valid_before_utc for each in chain), chain_end(chain)
+    if begins <= now <= ends:
+        return None
+    return Limited(begins, ends, now > ends)

@@ -6,8 +6,10 @@ SecurityError
 ├── SuiteUnknownError         no such suite of algorithms
 ├── KeyFileError
 │   ├── KeyFileExposedError   others on the machine can read it
+│   ├── KeyFileOwnerError     it is another user's, who can exchange it
 │   └── KeyFileExistsError    a key is never written over
 ├── PeerIdentityError         a certificate does not say who its holder is
+│   └── PeerRevokedError      it does, and a key in its chain is revoked
 ├── SignatureInvalidError     a detached signature, or its chain, does not hold
 └── CertificateUnusableError  this node's own certificate: another's, expired, not its key's
 """
@@ -23,7 +25,9 @@ __all__ = [
     "KeyFileError",
     "KeyFileExistsError",
     "KeyFileExposedError",
+    "KeyFileOwnerError",
     "PeerIdentityError",
+    "PeerRevokedError",
     "SealBrokenError",
     "SecurityError",
     "SignatureInvalidError",
@@ -77,6 +81,16 @@ class KeyFileExposedError(KeyFileError):
     default_hint = "Run `chmod 600` on the file, and replace the key if others had access."
 
 
+class KeyFileOwnerError(KeyFileError):
+    """A key file belongs to another user of the machine, who can read and exchange it."""
+
+    code = "KEY_FILE_OWNER"
+    default_hint = (
+        "Run the command as the user whom the data folder belongs to, or `chown` the file to the"
+        " user the node runs as; replace the key if others had access."
+    )
+
+
 class KeyFileExistsError(KeyFileError):
     """A key was to be created where one is: what it sealed would be lost."""
 
@@ -90,6 +104,17 @@ class PeerIdentityError(SecurityError):
     code = "PEER_IDENTITY"
     fault = Fault.PEER
     default_hint = "Let the node that issued the certificate issue a new one."
+
+
+class PeerRevokedError(PeerIdentityError):
+    """The key of the peer, or of an authority above it, is revoked."""
+
+    code = "PEER_REVOKED"
+    default_hint = (
+        "`fenhe node revoked` at the node above says when and why. A machine that is to be"
+        " trusted again joins anew with other keys: `fenhe node invite CODE`. A caller gets new"
+        " credentials, under another name if the name was revoked."
+    )
 
 
 class SignatureInvalidError(SecurityError):

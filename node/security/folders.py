@@ -37,6 +37,11 @@ class NodeFolder:
         return self.keys / "node.key"
 
     @property
+    def next_node_key(self) -> Path:
+        """Takes the place of node.key once the data keys are wrapped with it (node/keys)."""
+        return self.keys / "node.next.key"
+
+    @property
     def blind_index_key(self) -> Path:
         return self.keys / "blind_index.key"
 

@@ -28,7 +28,7 @@ from node.security.errors import CertificateUnusableError
 from node.security.key_files import write_public
 from node.security.principal import Principal
 
-__all__ = ["FormerNames", "former_chains", "keep_former", "key_digest"]
+__all__ = ["FormerNames", "former_chains", "is_signed_by", "keep_former", "key_digest"]
 
 _FOLDER: Final = "former"
 _KEPT: Final = 8
@@ -64,24 +64,25 @@ class FormerNames:
         pinned = self.pins.get(principal.node_id)
         if is_node and pinned is not None and key_digest(key) == pinned:
             return True
-        return self._is_own(principal, is_node) and self._signed_here(certificate)
+        is_own = self._is_own(principal, is_node)
+        return is_own and self.authority is not None and is_signed_by(certificate, self.authority)
 
     def _is_own(self, principal: Principal, is_node: bool) -> bool:
         if is_node:
             return self.hierarchy.parent(principal.node_id) == self.node_id
         return principal.node_id == self.node_id
 
-    def _signed_here(self, certificate: x509.Certificate) -> bool:
-        algorithm = certificate.signature_hash_algorithm
-        if self.authority is None or algorithm is None:
-            return False
-        try:
-            self.authority.verify(
-                certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(algorithm)
-            )
-        except InvalidSignature:
-            return False
-        return True
+
+def is_signed_by(certificate: x509.Certificate, key: PublicKey) -> bool:
+    """Whether the holder of a key signed a certificate."""
+    algorithm = certificate.signature_hash_algorithm
+    if algorithm is None:
+        return False
+    try:
+        key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(algorithm))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def keep_former(chain_file: Path) -> None:

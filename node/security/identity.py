@@ -8,12 +8,13 @@ it mixes DNS, mail, IP and common names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
@@ -22,7 +23,14 @@ from node.security.certificates import certificate_hash
 from node.security.errors import PeerIdentityError
 from node.security.principal import Principal, parse_principal
 
-__all__ = ["NameJudge", "PeerIdentity", "identify_certificate", "identify_peer"]
+__all__ = [
+    "KeyJudge",
+    "NameJudge",
+    "PeerIdentity",
+    "identify_certificate",
+    "identify_peer",
+    "peer_chain",
+]
 
 
 class NameJudge(Protocol):
@@ -30,6 +38,16 @@ class NameJudge(Protocol):
 
     def accepts(self, certificate: x509.Certificate, principal: Principal) -> bool:
         """Whether its holder is who the URI says all the same."""
+
+
+class KeyJudge(Protocol):
+    """Decides over chains whose signatures have been checked (node/revocation/book.py)."""
+
+    def refuse(self, chain: Sequence[x509.Certificate], made_ms: int | None = None) -> None:
+        """Raise PeerRevokedError if a key of the chain, leaf first, is revoked.
+
+        `made_ms`: judge what was signed then, ms since 1970 UTC; None: judge who is there now.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +95,22 @@ def identify_peer(
     return identity
 
 
+def peer_chain(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[x509.Certificate, ...]:
+    """Every certificate that the peer of a gRPC call has shown, its own first.
+
+    Raises:
+        PeerIdentityError: They cannot be read, or there are none.
+    """
+    shown = tuple(auth_context.get("x509_pem_cert_chain", ()))
+    own = tuple(auth_context.get("x509_pem_cert", ()))
+    try:
+        leaf = x509.load_pem_x509_certificate(b"".join(own))
+        rest = x509.load_pem_x509_certificates(b"".join(shown))
+    except (ValueError, x509.InvalidVersion):
+        raise PeerIdentityError("the peer's chain cannot be read") from None
+    return (leaf, *(each for each in rest if each != leaf))
+
+
 def identify_certificate(
     certificate: x509.Certificate, hierarchy: Hierarchy, former: NameJudge | None = None
 ) -> PeerIdentity:
@@ -98,6 +132,9 @@ def identify_certificate(
     implied = principal.dns_name(hierarchy.dns_name(principal.node_id))
     if dns_name != implied and not (former and former.accepts(certificate, principal)):
         raise PeerIdentityError("the certificate's DNS name is not the one that its URI implies")
+    if principal.kind is CallerKind.NODE and _is_signed_by(certificate, principal.node_id):
+        # Its authority could name it for years after the node above has ceased to.
+        raise PeerIdentityError("a node's certificate is signed by the node above, not by itself")
     return PeerIdentity(
         kind=principal.kind,
         node_id=principal.node_id,
@@ -106,6 +143,12 @@ def identify_certificate(
         certificate_hash=certificate_hash(certificate),
         not_after=certificate.not_valid_after_utc,
     )
+
+
+def _is_signed_by(certificate: x509.Certificate, node_id: NodeId) -> bool:
+    """Whether the issuer is this node's authority: TLS has compared it with the issuer's name."""
+    numbers = certificate.issuer.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+    return node_id in [each.value for each in numbers]
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, str]:

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from node.clock import RandomBytes
-from node.security.errors import KeyFileError, KeyFileExistsError, KeyFileExposedError
+from node.security.errors import (
+    KeyFileError,
+    KeyFileExistsError,
+    KeyFileExposedError,
+    KeyFileOwnerError,
+)
 from node.security.suites import KEY_BYTES
 
-__all__ = ["create_key", "load_key", "read_secret", "write_public", "write_secret"]
+__all__ = ["create_key", "load_key", "read_secret", "sync_folder", "write_public", "write_secret"]
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _SECRET_BYTES_MAX: Final = 65_536
@@ -54,7 +59,7 @@ def write_secret(path: Path, data: bytes) -> None:
         # A umask may only take permissions away; 0600 must be exact to be readable again.
         os.fchmod(file.fileno(), 0o600)
         _write_durably(file.fileno(), data)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def read_secret(path: Path) -> bytes:
@@ -62,6 +67,7 @@ def read_secret(path: Path) -> bytes:
 
     Raises:
         KeyFileExposedError: Group or others may read, write or execute it.
+        KeyFileOwnerError: It belongs to another user than this process runs as.
         KeyFileError: It is missing, not a regular file, or too large.
     """
     try:
@@ -83,6 +89,10 @@ def read_secret(path: Path) -> bytes:
 def _refuse_unfit(path: Path, state: os.stat_result) -> None:
     if not stat.S_ISREG(state.st_mode):
         raise KeyFileError(f"{path} is not a regular file")
+    if state.st_uid != os.geteuid():
+        raise KeyFileOwnerError(
+            f"{path} belongs to user {state.st_uid}, this process runs as {os.geteuid()}"
+        )
     if state.st_mode & _OTHERS:
         raise KeyFileExposedError(
             f"{path} can be used by others (mode {stat.S_IMODE(state.st_mode):04o})",
@@ -90,16 +100,16 @@ def _refuse_unfit(path: Path, state: os.stat_result) -> None:
         )
 
 
-def write_public(path: Path, data: bytes) -> None:
-    """Write or replace a file that is no secret, whole or not at all, and durably."""
+def write_public(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write or replace a file, whole or not at all, and durably; with that mode or a stricter."""
     waiting = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         waiting.unlink()
-    descriptor = os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         _write_durably(file.fileno(), data)
     waiting.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_durably(descriptor: int, data: bytes) -> None:
@@ -109,7 +119,8 @@ def _write_durably(descriptor: int, data: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Make names of a folder durable: what was made, renamed or deleted in it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

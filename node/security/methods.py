@@ -110,6 +110,14 @@ _QUESTIONS = replace(
 _EVERYONE = _rule(Relation.ANYWHERE, *CallerKind)
 _STAFF = _rule(Relation.HERE, CallerKind.STAFF, CallerKind.OPERATOR)
 _OPERATOR = _rule(Relation.HERE, CallerKind.OPERATOR)
+_AUDIT = replace(
+    _STAFF,
+    roles=frozenset({Role.AUDITOR}),
+    data=DataLevel.PARTLY,
+    purposes=(Purpose.AUDIT, Purpose.OPERATION),
+)
+_MANAGES = replace(_STAFF, roles=frozenset({Role.ADMINISTRATOR}), purposes=(Purpose.MANAGEMENT,))
+_WORKSTATION = _rule(Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR)
 _REFLECTION = _rule(Relation.HERE, CallerKind.OPERATOR, CallerKind.STAFF)
 _INVITES = replace(_OPERATOR, levels=frozenset(CareLevel) - {CareLevel.VILLAGE})
 _QUARANTINE = replace(_OPERATOR, data=DataLevel.PARTLY)
@@ -202,6 +210,11 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.NodeService/Status": _rule(
             Relation.HERE, *(set(CallerKind) - {CallerKind.EXECUTOR})
         ),
+        "/fenhe.node.v1.AuditService/SearchAudit": _AUDIT,
+        "/fenhe.node.v1.AuditService/AboutResident": _AUDIT,
+        "/fenhe.node.v1.AuditService/VerifyAudit": _AUDIT,
+        "/fenhe.node.v1.AuditService/ExportAudit": _AUDIT,
+        "/fenhe.node.v1.AuditService/AcceptAudit": _OPERATOR,
         "/fenhe.node.v1.MaintenanceService/Verify": _OPERATOR,
         "/fenhe.node.v1.ReplicationService/Status": _rule(
             Relation.HERE, CallerKind.CLIENT, CallerKind.STAFF, CallerKind.OPERATOR
@@ -228,9 +241,50 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.RegionService/History": _OPERATOR,
         # Signed by the root and no secret: a node that was left behind finds its way with it.
         "/fenhe.node.v1.RegionService/Epochs": _rule(Relation.ANYWHERE, CallerKind.NODE),
+        "/fenhe.node.v1.RevocationService/Revoke": _OPERATOR,
+        "/fenhe.node.v1.RevocationService/ListRevoked": _OPERATOR,
+        "/fenhe.node.v1.KeysService/Status": _OPERATOR,
+        "/fenhe.node.v1.KeysService/Rotate": _OPERATOR,
+        "/fenhe.node.v1.KeysService/EscrowStatus": _OPERATOR,
+        # Two operators have to ask (node/keys/recovery.py).
+        "/fenhe.node.v1.KeysService/Recover": _OPERATOR,
+        "/fenhe.node.v1.DoctorService/Examine": _OPERATOR,
+        "/fenhe.node.v1.DoctorService/PlantCanary": _OPERATOR,
+        "/fenhe.node.v1.DoctorService/FindCanaries": _OPERATOR,
         "/fenhe.node.v1.InvitationService/CreateInvitation": _INVITES,
         "/fenhe.node.v1.InvitationService/ListInvitations": _INVITES,
         "/fenhe.node.v1.InvitationService/WithdrawInvitation": _INVITES,
+        # Who works here: certificates of operators, or staff who have signed in. Which divisions
+        # and roles an administrator may give, node/people/powers.py judges.
+        "/fenhe.control.v1.OrganizationService/AddOrganization": _MANAGES,
+        "/fenhe.control.v1.OrganizationService/GetOrganization": _STAFF,
+        "/fenhe.control.v1.OrganizationService/ListOrganizations": _STAFF,
+        "/fenhe.control.v1.OrganizationService/CloseOrganization": _MANAGES,
+        "/fenhe.control.v1.OrganizationService/AddDepartment": _MANAGES,
+        "/fenhe.control.v1.OrganizationService/CloseDepartment": _MANAGES,
+        "/fenhe.control.v1.StaffService/AddStaff": _MANAGES,
+        "/fenhe.control.v1.StaffService/GetStaff": _STAFF,
+        "/fenhe.control.v1.StaffService/ListStaff": _STAFF,
+        "/fenhe.control.v1.StaffService/EndStaff": _MANAGES,
+        "/fenhe.control.v1.StaffService/AddQualification": _MANAGES,
+        "/fenhe.control.v1.StaffService/GiveRole": _MANAGES,
+        "/fenhe.control.v1.StaffService/TakeRole": _MANAGES,
+        "/fenhe.control.v1.StaffService/ListRoles": _STAFF,
+        "/fenhe.control.v1.AccountService/AddAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/ListAccounts": _MANAGES,
+        "/fenhe.control.v1.AccountService/DisableAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/EnableAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/UnlockAccount": _MANAGES,
+        "/fenhe.control.v1.AccountService/SetPassword": _MANAGES,
+        "/fenhe.control.v1.AccountService/RemoveTotp": _MANAGES,
+        "/fenhe.control.v1.AccountService/ChangePassword": _STAFF,
+        "/fenhe.control.v1.AccountService/EnrolTotp": _STAFF,
+        "/fenhe.control.v1.AccountService/ConfirmTotp": _STAFF,
+        "/fenhe.control.v1.SessionService/SignIn": _WORKSTATION,
+        "/fenhe.control.v1.SessionService/Renew": _STAFF,
+        "/fenhe.control.v1.SessionService/SignOut": _STAFF,
+        "/fenhe.control.v1.SessionService/ListSessions": _STAFF,
+        "/fenhe.control.v1.SessionService/EndSession": _STAFF,
         "/grpc.health.v1.Health/Check": _EVERYONE,
         "/grpc.health.v1.Health/Watch": _EVERYONE,
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _REFLECTION,
@@ -241,6 +295,7 @@ DOOR_METHODS: Final[frozenset[str]] = frozenset(
     {
         "/fenhe.node.v1.DoorService/Begin",
         "/fenhe.node.v1.DoorService/Join",
+        "/fenhe.node.v1.DoorService/Renew",
     }
 )
 """Methods of the side door alone: open to machines without a certificate, and proven by what they

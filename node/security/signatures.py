@@ -7,6 +7,7 @@ stand with those who sign.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -27,9 +28,9 @@ from node.security.certificates import (
     certificates_to_pem,
 )
 from node.security.errors import CertificateUnusableError, SignatureInvalidError
-from node.security.identity import NameJudge, PeerIdentity, identify_certificate
+from node.security.identity import KeyJudge, NameJudge, PeerIdentity, identify_certificate
 
-__all__ = ["Signer", "VerifiedPeer", "verify_chain", "verify_signature"]
+__all__ = ["Signer", "VerifiedPeer", "chain_end", "verify_chain", "verify_signature"]
 
 _ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
 _AUTHORITIES_MAX: Final = len(CareLevel)
@@ -47,9 +48,13 @@ class Signer:
 
     def __init__(self, private_key: PrivateKey, chain: tuple[x509.Certificate, ...]) -> None:
         self._private_key = private_key
+        self.public_key = private_key.public_key()
+        self.renew(chain)
+
+    def renew(self, chain: tuple[x509.Certificate, ...]) -> None:
+        """Sign under a newer certificate of the same key from now on."""
         self.chain_pem = certificates_to_pem(chain)
         self.key_id = certificate_hash(chain[0])
-        self.public_key = private_key.public_key()
 
     def sign(self, data: bytes) -> bytes:
         """A signature over `data`, DER, at most 72 bytes."""
@@ -79,17 +84,18 @@ def verify_chain(
     hierarchy: Hierarchy,
     now: datetime,
     former: NameJudge | None = None,
+    revoked: KeyJudge | None = None,
 ) -> VerifiedPeer:
     """Verify a chain, leaf first, up to the region's root.
 
     Signatures, validity at `now`, path lengths, name constraints and key usages are checked by
     `cryptography.x509.verification` (RFC 5280 within the web PKI's rules); that it enforces the
     DNS constraints of our authorities is tested against forged chains. `former` decides over names
-    of a former hierarchy.
+    of a former hierarchy, `revoked` over keys.
 
     Raises:
         SignatureInvalidError: The chain does not lead to the root, now.
-        PeerIdentityError: It does, but its leaf names no member of this region.
+        PeerIdentityError: It does, but its leaf names no member of this region, or is revoked.
     """
     try:
         leaf, *issuers = certificates_from_pem(chain_pem)
@@ -114,7 +120,15 @@ def verify_chain(
         raise SignatureInvalidError("a certificate of a chain cannot be read") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise SignatureInvalidError("a signing certificate has a key of another algorithm")
-    return VerifiedPeer(identify_certificate(leaf, hierarchy, former), key)
+    identity = identify_certificate(leaf, hierarchy, former)
+    if revoked is not None:
+        revoked.refuse((leaf, *issuers))
+    return VerifiedPeer(identity, key)
+
+
+def chain_end(chain: Sequence[x509.Certificate]) -> datetime:
+    """The last moment at which every certificate of a chain holds, UTC."""
+    return min(each.not_valid_after_utc for each in chain)
 
 
 def verify_signature(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,8 +12,11 @@ import grpc
 
 import protos.fenhe.node.v1.bundles_pb2 as pb
 from hierarchy_config.model import NodeId
+from node.security.caller import Caller
+from node.services.interceptor import current_call
 from node.stick.errors import StickFileError
 from node.stick.room import StickRoom, Taken
+from node.storage.audit import Action, Deed, Outcome
 from protos.fenhe.common.v1 import common_pb2
 from protos.fenhe.node.v1 import bundles_pb2_grpc
 
@@ -21,19 +24,23 @@ __all__ = ["BundleServicer"]
 
 PIECE_BYTES: Final = 1 << 20
 
+Note = Callable[[Caller, Deed], None]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class BundleServicer(bundles_pb2_grpc.BundleServiceServicer):
     """fenhe.node.v1.BundleService."""
 
-    def __init__(self, stick: StickRoom) -> None:
+    def __init__(self, stick: StickRoom, note: Note) -> None:
+        """`note` audits a deed before it is done; it blocks."""
         self._stick = stick
+        self._note = note
 
     async def Export(
         self, request: pb.ExportBundleRequest, context: Context
     ) -> AsyncIterator[pb.BundlePiece]:
         """A bundle of everything that a neighbour has not confirmed."""
+        await self._audit(Action.EXPORT, request.peer)
         made = await asyncio.to_thread(self._stick.export, NodeId(request.peer), request.bytes_max)
         pieces = _cut(made)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
@@ -49,7 +56,13 @@ class BundleServicer(bundles_pb2_grpc.BundleServiceServicer):
                     raise StickFileError("a piece of the file is larger than 1 MiB")
                 await asyncio.to_thread(file.write, piece.data)
             await asyncio.to_thread(file.flush)
+            await self._audit(Action.IMPORT, "")
             return _out(await asyncio.to_thread(self._stick.take, Path(file.name)))
+
+    async def _audit(self, action: Action, peer: str) -> None:
+        known = peer if peer in self._stick.neighbours else None
+        deed = Deed(action, "bundle", Outcome.DONE, 0, object_id=known)
+        await asyncio.to_thread(self._note, current_call().caller, deed)
 
 
 def _cut(pieces: Iterator[bytes]) -> Iterator[bytes]:

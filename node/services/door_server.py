@@ -31,7 +31,7 @@ _CALLS_MAX: Final = 32
 class DoorGuard(GuardInterceptor):
     """Errors as everywhere; callers are nobody, and only the door's methods are open to nobody."""
 
-    def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if method not in DOOR_METHODS:
             raise DeniedError(f"{method} is not at the door")
 

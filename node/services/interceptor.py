@@ -9,13 +9,14 @@ in this node's log. Public reads depend on it: no handler checks identities itse
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -23,21 +24,36 @@ from federation.errors import QueryRefusedError
 from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
-from node.errors import public_status
+from node.errors import InvalidRequestError, public_status
+from node.joining.knocks import address_of
+from node.limits import CallGate, LimitError
 from node.logs import get_logger
+from node.people.errors import SessionEndedError
+from node.people.sessions import OpenSession
 from node.records.faults import Fault
-from node.security.caller import Caller, caller_for
+from node.security.caller import Caller, CallerKind, caller_for
 from node.security.identity import NameJudge, PeerIdentity, identify_peer
 from node.security.methods import PURPOSE_HEADER, authorize, purpose_of
+from node.services.open_calls import OpenCalls
 from node.services.wire import faults_out
 from node.storage.errors import BundleError
 
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
 
-__all__ = ["CallContext", "GuardInterceptor", "current_call"]
+__all__ = [
+    "CallContext",
+    "GuardInterceptor",
+    "SessionJudge",
+    "bearer_of",
+    "current_call",
+    "short_text",
+]
+
+_TEXT_BYTES_MAX: Final = 3_000
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
+_WORKSTATIONS: Final = frozenset({CallerKind.CLIENT, CallerKind.OPERATOR, CallerKind.STAFF})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +62,23 @@ class CallContext:
 
     caller: Caller
     identity: PeerIdentity
+    channel: Caller
+    """Whoever holds the connection's certificate; the caller himself, unless he has signed in."""
+
+    session: OpenSession | None = None
+    """The session whose token came with the call."""
 
 
 def current_call() -> CallContext:
     """The call being handled in this task; a LookupError outside of one is a defect."""
     return _CALL.get()
+
+
+class SessionJudge(Protocol):
+    """Knows the sessions of this node: node/people's room."""
+
+    async def session(self, token: str, channel: str) -> OpenSession:
+        """The session of a token that came over a channel. Raises SessionEndedError."""
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):
@@ -63,12 +91,27 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         incident: Callable[[], str],
         count: CallCounter,
         former: NameJudge | None = None,
+        *,
+        calls: OpenCalls | None = None,
+        gate: CallGate | None = None,
+        sessions: SessionJudge | None = None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
-        `former` decides over callers whose certificate is of a former name.
+        Args:
+            node_id: This node.
+            hierarchy: The epoch in force.
+            incident: See above.
+            count: See above.
+            former: Decides over callers whose certificate is of a former name.
+            calls: Decides over those whose key is revoked, now or while their call lasts.
+            gate: Bounds how much is asked; None lets everything in.
+            sessions: Judges tokens of those who have signed in; None takes none.
         """
+        self._gate = gate
         self._former = former
+        self._calls = calls
+        self._sessions = sessions
         self._node_id = node_id
         self._hierarchy = hierarchy
         self._incident = incident
@@ -93,29 +136,32 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                 handler.request_deserializer,
                 handler.response_serializer,
             )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._plain(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
         if handler.stream_unary is not None:
             return grpc.stream_unary_rpc_method_handler(
                 self._plain(method, handler.stream_unary),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
+        # A single message is read inside the guard: gRPC itself calls one that cannot be read an
+        # INTERNAL error, and reads it before it is known whether the caller may send any.
+        decode = handler.request_deserializer
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._plain(method, handler.unary_stream, decode),
+                None,
+                handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
-            self._plain(method, handler.unary_unary),
-            handler.request_deserializer,
+            self._plain(method, handler.unary_unary, decode),
+            None,
             handler.response_serializer,
         )
 
-    def _plain(self, method: str, inner: Any) -> Any:
+    def _plain(self, method: str, inner: Any, read: Callable[[Any], Any] | None = None) -> Any:
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with self._guard(method, context):
                 # A stream is an async generator, or a coroutine that writes by itself (health).
-                result = inner(request, context)
+                result = inner(request if read is None else read(request), context)
                 if hasattr(result, "__aiter__"):
                     async for message in result:
                         await context.write(message)
@@ -129,13 +175,19 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         try:
-            self._enter(method, context)
-            yield
+            with self._open(context):
+                await self._enter(method, context)
+                with self._passing(method, context):
+                    yield
         except FenheError as error:
             self._count(method, error.code)
             await _abort(context, error)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
+        except DecodeError:
+            unread = InvalidRequestError("the message cannot be read as one of this method")
+            self._count(method, unread.code)
+            await _abort(context, unread)
         except Exception as error:
             incident = self._incident()
             self._count(method, "INTERNAL")
@@ -147,18 +199,73 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         else:
             self._count(method, "OK")
 
-    def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
-        _CALL.set(self._admit(method, context))
+    def _open(
+        self, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Keep an eye on the caller's keys for as long as the call lasts."""
+        if self._calls is None:
+            return contextlib.nullcontext()
+        return self._calls.watched(self._calls.chain_of(context.auth_context()))
 
-    def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
+    def _passing(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """A place among the calls under way, if the node has limits."""
+        if self._gate is None:
+            return contextlib.nullcontext()
+        identity = current_call().identity
+        address = address_of(context.peer())
+        return self._gate.passing(method, identity.kind, identity.principal, address)
+
+    async def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
+        _CALL.set(await self._admit(method, context))
+
+    async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
-        authorize(method, identity, self._node_id, self._hierarchy)
-        purpose = purpose_of(method, identity.kind, _stated_purpose(context))
-        caller = caller_for(
-            identity.kind, identity.principal, identity.node_id, self._hierarchy, purpose
+        stated = _stated_purpose(context)
+        channel = caller_for(
+            identity.kind,
+            identity.principal,
+            identity.node_id,
+            self._hierarchy,
+            purpose_of(method, identity.kind, stated),
         )
-        return CallContext(caller, identity)
+        token = bearer_of(context.invocation_metadata() or ())
+        if token is None:
+            authorize(method, identity, self._node_id, self._hierarchy)
+            return CallContext(channel, identity, channel)
+        # A token is shown: who shows it is its owner or nobody, never the certificate.
+        session = await self._session(token, identity)
+        caller = replace(session.caller, purpose=purpose_of(method, session.caller.kind, stated))
+        acting = replace(
+            identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
+        )
+        authorize(method, acting, self._node_id, self._hierarchy, caller.roles)
+        return CallContext(caller, acting, channel, session)
+
+    async def _session(self, token: str, identity: PeerIdentity) -> OpenSession:
+        """The session of a token on a workstation's connection. Raises SessionEndedError."""
+        is_workstation = identity.kind in _WORKSTATIONS and identity.node_id == self._node_id
+        if self._sessions is None or not is_workstation:
+            raise SessionEndedError("a session is taken from a workstation of this node alone")
+        return await self._sessions.session(token, identity.principal)
+
+
+def bearer_of(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """The token in a call's metadata; None: there is no `authorization` at all.
+
+    Raises:
+        SessionEndedError: There are several, or it is of another scheme: never taken for none.
+    """
+    shown = [value for key, value in metadata if key.lower() == "authorization"]
+    if not shown:
+        return None
+    text = shown[0]
+    scheme, _, token = text.partition(" ") if isinstance(text, str) else ("", "", "")
+    if len(shown) > 1 or scheme.lower() != "bearer" or not token:
+        raise SessionEndedError("authorization is shown once, as: Bearer TOKEN")
+    return token
 
 
 def _stated_purpose(context: grpc.aio.ServicerContext[Any, Any]) -> str:
@@ -172,6 +279,23 @@ def _stated_purpose(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 CallCounter = Callable[[str, str], None]
 
 
+def short_text(text: str) -> str:
+    """A sentence as it may leave.
+
+    What a caller wrote into it moves no cursor, and does not fill the trailer, which is bounded
+    (security/tls.py); a status is sent with every byte that is not plain ASCII as three.
+    """
+    kept: list[str] = []
+    size = 0
+    for each in text:
+        size += 1 if " " <= each <= "~" else 9
+        if size > _TEXT_BYTES_MAX:
+            kept.append("…")
+            break
+        kept.append(each if each.isprintable() or each == "\n" else "\ufffd")
+    return "".join(kept)
+
+
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError) -> None:
     """End the call with the error's status, its code and hint, and its details if it has any."""
     status = public_status(error).grpc
@@ -181,6 +305,11 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: FenheError)
         # The reason is what errors.md lists and what clients may branch on.
         text = f"{error.code}: {error.refusal}: {error.message}"
         trailing += (("fenhe-refusal", error.refusal.value),)
+    if isinstance(error, LimitError):
+        # The second is what gRPC's own retries obey.
+        wait = str(error.wait_ms)
+        trailing += (("fenhe-retry-after-ms", wait), ("grpc-retry-pushback-ms", wait))
+    text = short_text(text)
     if error.hint:
         text += f" Next: {error.hint}"
     details = getattr(error, "wire_details", None)

@@ -14,7 +14,7 @@ from node.joining.desk import InviteDesk, Wanted
 from node.joining.door import Door
 from node.joining.invitations import Invitation
 from node.joining.knocks import address_of
-from node.joining.wire import asked_in, begun_out, joined_out
+from node.joining.wire import asked_in, begun_out, joined_out, renewal_in, renewed_out
 from node.services.interceptor import current_call
 from protos.fenhe.node.v1 import joining_pb2_grpc
 
@@ -101,3 +101,7 @@ class DoorServicer(joining_pb2_grpc.DoorServiceServicer):
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         """Judge a proof and make a node."""
         return joined_out(await self._door.join(asked_in(request), address_of(context.peer())))
+
+    async def Renew(self, request: pb.RenewRequest, context: Context) -> pb.RenewResponse:
+        """Judge a child whose certificate has ended, and renew it."""
+        return renewed_out(await self._door.renew(renewal_in(request)))

@@ -11,7 +11,7 @@ import grpc
 
 import protos.fenhe.replication.v1.replication_pb2 as pb
 from node.links import LinkHub, ServerStream
-from node.services.interceptor import current_call
+from node.services.interceptor import current_call, short_text
 from protos.fenhe.replication.v1 import replication_pb2_grpc
 
 __all__ = ["LinkServicer"]
@@ -34,8 +34,9 @@ class LinkServicer(replication_pb2_grpc.LinkServiceServicer):
         if ended.code not in _ORDERLY:
             with contextlib.suppress(grpc.aio.UsageError):
                 await context.abort(
-                    grpc.StatusCode.FAILED_PRECONDITION, f"{ended.code}: {ended.reason}"
+                    grpc.StatusCode.FAILED_PRECONDITION, short_text(f"{ended.code}: {ended.reason}")
                 )
 
 
 _ORDERLY = frozenset({"LINK_DOWN", "GOODBYE", "STOPPING", "REPLACED", "STREAM_AGE"})
+"""Ends of a stream that are no fault of the child's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -12,6 +12,9 @@ import protos.fenhe.node.v1.maintenance_pb2 as pb
 from hierarchy_config.model import NodeId
 from node.reconcile.model import LinkReport
 from node.reconcile.room import ReconcileRoom
+from node.security.caller import Caller
+from node.services.interceptor import current_call
+from node.storage.audit import Action, Deed, Outcome
 from protos.fenhe.node.v1 import maintenance_pb2_grpc
 
 __all__ = ["MaintenanceServicer"]
@@ -20,14 +23,19 @@ __all__ = ["MaintenanceServicer"]
 class MaintenanceServicer(maintenance_pb2_grpc.MaintenanceServiceServicer):
     """fenhe.node.v1.MaintenanceService."""
 
-    def __init__(self, room: ReconcileRoom) -> None:
+    def __init__(self, room: ReconcileRoom, note: Callable[[Caller, Deed], None]) -> None:
+        """`note` audits a deed before it is done; it blocks."""
         self._room = room
+        self._note = note
 
     async def Verify(
         self, request: pb.VerifyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.VerifyEvent]:
         """Compare with neighbours, one after the other; progress first, the report last."""
         links: list[pb.LinkVerification] = []
+        object_id = "repair" if request.repair else None
+        deed = Deed(Action.VERIFY, "copies", Outcome.DONE, 0, object_id=object_id)
+        await asyncio.to_thread(self._note, current_call().caller, deed)
         for peer in self._room.peers(request.peer):
             started_ms = self._room.now_ms
             told: asyncio.Queue[pb.VerifyEvent | None] = asyncio.Queue(1)

@@ -12,7 +12,7 @@ import protos.fenhe.common.v1.common_pb2 as common
 import protos.fenhe.node.v1.operations_pb2 as pb
 from hierarchy_config.errors import Fault
 from node.clock import Clock, format_ms
-from node.errors import NodeError
+from node.errors import InvalidRequestError, NodeError
 from node.services.interceptor import current_call
 from node.storage.causes import meaning_of
 from node.storage.release import Released
@@ -26,6 +26,7 @@ _REASON_MIN: Final = 3
 _REASON_MAX: Final = 200
 _LIMIT_DEFAULT: Final = 100
 _LIMIT_MAX: Final = 500
+_NUMBER_MAX: Final = 2**63 - 1
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -60,7 +61,7 @@ class ReplicationServicer(operations_pb2_grpc.ReplicationServiceServicer):
         items, waiting = await _blocking(
             lambda: self._watch.desk.waiting(
                 caller,
-                after=request.after,
+                after=_number(request.after),
                 limit=min(request.limit or _LIMIT_DEFAULT, _LIMIT_MAX),
                 cause=request.cause,
                 resident_id=request.resident_id,
@@ -73,14 +74,16 @@ class ReplicationServicer(operations_pb2_grpc.ReplicationServiceServicer):
     ) -> pb.QuarantineItem:
         """One item."""
         caller = current_call().caller
-        return _item_out(await _blocking(lambda: self._watch.desk.show(caller, request.item_id)))
+        return _item_out(
+            await _blocking(lambda: self._watch.desk.show(caller, _number(request.item_id)))
+        )
 
     async def RetryQuarantine(
         self, request: pb.RetryQuarantineRequest, context: Context
     ) -> pb.QuarantineOutcome:
         """Judge an item again."""
         caller = current_call().caller
-        done = await _blocking(lambda: self._watch.desk.retry(request.item_id, caller))
+        done = await _blocking(lambda: self._watch.desk.retry(_number(request.item_id), caller))
         self._watch.notify()
         return _outcome_out(done)
 
@@ -95,14 +98,16 @@ class ReplicationServicer(operations_pb2_grpc.ReplicationServiceServicer):
         caller, reason = current_call().caller, request.reason.strip()
         if not _REASON_MIN <= len(reason) <= _REASON_MAX or not reason.isprintable():
             raise SkipReasonError("a skip needs a reason of 3 to 200 characters in one line")
-        done = await _blocking(lambda: self._watch.desk.skip(caller, request.item_id, reason))
+        done = await _blocking(
+            lambda: self._watch.desk.skip(caller, _number(request.item_id), reason)
+        )
         return _outcome_out(done)
 
     async def AskQuarantine(
         self, request: pb.AskQuarantineRequest, context: Context
     ) -> pb.AskQuarantineResponse:
         """Ask the neighbour it came from to send it again."""
-        peer, rows = await self._watch.keeper.ask(current_call().caller, request.item_id)
+        peer, rows = await self._watch.keeper.ask(current_call().caller, _number(request.item_id))
         return pb.AskQuarantineResponse(item_id=request.item_id, peer=peer, rows=rows)
 
     def _status(self) -> pb.ReplicationStatusResponse:
@@ -121,6 +126,13 @@ class ReplicationServicer(operations_pb2_grpc.ReplicationServiceServicer):
 
 async def _blocking(work: Callable[[], T]) -> T:
     return await asyncio.to_thread(work)
+
+
+def _number(said: int) -> int:
+    """A number that a column can hold. Raises InvalidRequestError: no item ever had this one."""
+    if said > _NUMBER_MAX:
+        raise InvalidRequestError("a number of an item is at most 2**63 - 1")
+    return said
 
 
 def _time(ms: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import grpc
@@ -10,6 +11,9 @@ import grpc
 import protos.fenhe.node.v1.recovery_pb2 as pb
 from hierarchy_config.model import NodeId
 from node.recovery import SeedingRoom
+from node.security.caller import Caller
+from node.services.interceptor import current_call
+from node.storage.audit import Action, Deed, Outcome
 from node.storage.recovering import RecoveryStanding
 from protos.fenhe.common.v1 import common_pb2
 from protos.fenhe.node.v1 import recovery_pb2_grpc
@@ -23,7 +27,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RecoveryServicer(recovery_pb2_grpc.RecoveryServiceServicer):
     """fenhe.node.v1.RecoveryService."""
 
-    def __init__(self, seeding: SeedingRoom) -> None:
+    def __init__(self, seeding: SeedingRoom, note: Callable[[Caller, Deed], None]) -> None:
+        """`note` audits a deed before it is done; it blocks."""
+        self._note = note
         self._node_id = seeding.node_id
         self._keeper = seeding.recovery
         self._hub = seeding.hub
@@ -40,6 +46,8 @@ class RecoveryServicer(recovery_pb2_grpc.RecoveryServiceServicer):
     ) -> pb.RecoveryStandingResponse:
         """Wait no longer for some neighbours."""
         peers = [NodeId(peer) for peer in request.peers]
+        deed = Deed(Action.GIVE_UP, "neighbours", Outcome.DONE, len(peers))
+        await asyncio.to_thread(self._note, current_call().caller, deed)
         return self._out(await asyncio.to_thread(self._keeper.give_up, peers))
 
     def _out(self, standing: RecoveryStanding) -> pb.RecoveryStandingResponse:

@@ -17,6 +17,7 @@ from node.region.room import RegionRoom
 from node.region.store import EpochRow, EpochState
 from node.region.summary import progress_of, signed_by
 from node.services.interceptor import current_call
+from node.storage.audit import Action, Deed, Outcome
 from protos.fenhe.node.v1 import region_pb2_grpc
 
 __all__ = ["RegionServicer"]
@@ -55,6 +56,7 @@ class RegionServicer(region_pb2_grpc.RegionServiceServicer):
             request.wait_s,
             request.note,
         )
+        await self._note(Action.APPLY)
         steps = self._room.coordinator.apply(_checked(request.region_text), wish)
         async for step in steps:
             yield pb.ApplyResponse(**_step_out(step))
@@ -71,6 +73,7 @@ class RegionServicer(region_pb2_grpc.RegionServiceServicer):
             request.wait_s,
             "rollback",
         )
+        await self._note(Action.ROLLBACK)
         async for step in self._room.coordinator.rollback(wish):
             yield pb.RollbackResponse(**_step_out(step))
 
@@ -100,6 +103,12 @@ class RegionServicer(region_pb2_grpc.RegionServiceServicer):
                 for each in statements
             ]
         )
+
+    async def _note(self, action: Action) -> None:
+        """Audit what is about to be asked of the whole region."""
+        epoch = str(self._c.hierarchy.epoch)
+        deed = Deed(action, "region", Outcome.DONE, 0, object_id=epoch)
+        await self._c.blocking(self._c.storage.note, current_call().caller, deed)
 
     def _summary(self, row: EpochRow, by_epoch: dict[int, EpochRow]) -> pb.EpochSummary:
         before = by_epoch.get(int(row.progress.get("from", row.epoch - 1)))

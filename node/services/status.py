@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 import protos.fenhe.common.v1.common_pb2 as common
+import protos.fenhe.node.v1.auditing_pb2 as audit_pb
 import protos.fenhe.node.v1.node_pb2 as pb
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
@@ -54,6 +55,7 @@ class StatusSources:
     pruning: Callable[[], PruningState]
     decided_after: Callable[[int], int]
     """The last epoch of the region after one that is decided on; 0: none."""
+    audit: Callable[[], audit_pb.AuditStanding]
 
 
 class NodeServicer(node_pb2_grpc.NodeServiceServicer):
@@ -96,6 +98,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             recovering=s.storage.recovery.active,
             log_pruned_to=s.pruning().pruned_to,
             log_bytes=s.pruning().log_bytes,
+            audit=s.audit(),
         )
 
     def _link(self, state: LinkState, figure: LinkFigure) -> pb.LinkStatus:

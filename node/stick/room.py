@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hierarchy_config import NodeId
 from node.clock import Clock, format_ms
-from node.errors import NotANeighbourError
+from node.errors import NotANeighbourError, said_node
 from node.foundations import Foundations
 from node.link_store import LinkMemory, NodeLinkStore
 from node.links.proof import ReceiptProof
@@ -55,7 +55,9 @@ class StickRoom:
         self._clock = clock
         self._utc = utc
         self._keys = FolderKeys(base.credentials.tls)
-        self._verifier = NodeVerifier(lambda: base.credentials.root_pem, base.hierarchy, utc)
+        self._verifier = NodeVerifier(
+            lambda: base.credentials.root_pem, base.hierarchy, utc, store.revoked
+        )
         self._exporter = Exporter(
             links, self._greet, store.number, batch_bytes=base.profile.batch_bytes_max
         )
@@ -65,6 +67,13 @@ class StickRoom:
     def folder(self) -> Path:
         """Where a file that is being imported may lie."""
         return self._base.paths.data
+
+    @property
+    def neighbours(self) -> frozenset[NodeId]:
+        """The parent and the children."""
+        hierarchy, here = self._base.hierarchy, self._base.node_id
+        parent = hierarchy.parent(here)
+        return frozenset((*hierarchy.children(here), *((parent,) if parent else ())))
 
     def export(self, peer: NodeId, bytes_max: int = 0) -> Iterator[bytes]:
         """The bundle for a neighbour, piece by piece.
@@ -106,7 +115,7 @@ class StickRoom:
     def _neighbour(self, peer: NodeId) -> NodeId:
         hierarchy, here = self._base.hierarchy, self._base.node_id
         if peer != hierarchy.parent(here) and peer not in hierarchy.children(here):
-            raise NotANeighbourError(f"{peer} is not the parent nor a child of {here}")
+            raise NotANeighbourError(f"{said_node(peer)} is not the parent nor a child of {here}")
         return peer
 
     def _key_of(self, peer: NodeId) -> PublicKey:

@@ -158,7 +158,7 @@ def _header(head: bytes) -> Header:
     try:
         said = json.loads(head)
         header = Header(**said)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise StickFileError("the bundle's header cannot be read") from None
     if header.kind not in _KINDS or not all(isinstance(v, str) for v in asdict(header).values()):
         raise StickFileError("the bundle is of a kind that is not known here")

@@ -26,7 +26,7 @@ from node.storage.moved import MovedHomes, taken_by_home
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
 from node.storage.shapes import fits_schema, has_ids
-from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES
+from node.storage.specs import PEOPLE_NAMES, RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import (
@@ -381,7 +381,18 @@ class _Judgement:
         if entry.origin_node not in self._below:
             lost = entry.origin_node in self._path and not entry.origin_sequence
             return None if self._recovering and lost else Misfit.ORIGIN_NOT_BELOW
+        if change.table in PEOPLE_NAMES and self._says_who_works_elsewhere(change):
+            return Misfit.AUTHOR_NOT_OVER_HOME
         return None if self._policy_allows(change) else Misfit.FORM_NOT_IN_POLICY
+
+    def _says_who_works_elsewhere(self, change: RowChange) -> bool:
+        """Whether somebody below says who works at a node that he is not, nor is above.
+
+        It would be told that node from above, and there it counts: a role is such a row.
+        """
+        author = NodeId(change.author_node)
+        below = author in self._below and author in self._store.hierarchy
+        return below and change.home_node not in self._store.hierarchy.subtree(author)
 
     def _policy_allows(self, change: RowChange) -> bool:
         """A child that sends more than policy copies is refused, not thanked."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, RowMapping, case, insert, select, update
+from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
 from node.clock import Clock, format_ms
 from node.security.caller import Caller
@@ -24,13 +24,16 @@ from node.storage.tables import AUDIT, AUDIT_CHAIN
 from node.storage.transactions import ChangedMeanwhileError
 from replication.changelog import Together
 
-__all__ = ["Action", "AuditBreak", "Auditor", "Deed", "Outcome"]
+__all__ = ["Action", "AuditBreak", "Auditor", "Deed", "Gate", "Outcome", "entry_hash"]
 
 _CHAIN: Final = 1
 _LINKS_A_PASS: Final = 1000
 _LINKS_A_STATEMENT: Final = 50
 """One for each entry would cost more than the deed; the CASE is compared n² / 2 times."""
 _PURPOSE_MAX: Final = 64
+_END: Final = select(AUDIT_CHAIN.c.position, AUDIT_CHAIN.c.hash).where(
+    AUDIT_CHAIN.c.chain_id == _CHAIN
+)
 
 
 class Action(StrEnum):
@@ -60,11 +63,50 @@ class Action(StrEnum):
     WITHDRAW = "withdraw"
     JOIN = "join"
     LEND = "lend"
+    REVOKE = "revoke"
+    ROTATE = "rotate"
+    DESTROY = "destroy"
+    DEPOSIT = "deposit"
+    APPROVE = "approve"
+    RECOVER = "recover"
+    # What auditors do, and what leaves the node.
+    SEARCH = "search"
+    ABOUT = "about"
+    VERIFY = "verify"
+    EXPORT = "export"
+    IMPORT = "import"
+    BACKUP = "backup"
+    RECOGNISE = "recognise"
+    """A contradicted audit of a neighbour is anchored anew."""
+    CONTRADICTED = "contradicted"
+    """A neighbour's audit does not follow from what it had anchored."""
+    # Changes of the region and of what is waited for.
+    APPLY = "apply"
+    ROLLBACK = "rollback"
+    GIVE_UP = "give_up"
+    # Events of the node itself.
+    START = "start"
+    STOP = "stop"
+    EPOCH = "epoch"
+    RESTORE = "restore"
+    REGION = "region"
+    RENEW = "renew"
+    BREAK_GLASS = "break_glass"
+    DENY = "deny"
     CONSENT = "consent"
     RELATE = "relate"
-    BREAK_GLASS = "break_glass"
-    REVOKE = "revoke"
     REVIEW = "review"
+    ADD = "add"
+    END = "end"
+    GIVE = "give"
+    TAKE = "take"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    UNLOCK = "unlock"
+    PASSWORD = "password"  # noqa: S105  # nosec B105 -- the deed, not the word
+    TOTP = "totp"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
 
 
 class Outcome(StrEnum):
@@ -96,12 +138,33 @@ class AuditBreak:
     reason: str
 
 
+class Gate(Protocol):
+    """Whether the state of the audit lets somebody read: node/auditing/gate.py."""
+
+    def admit(self, caller: Caller, deeds: Sequence[Deed]) -> None:
+        """Raise if these deeds may not be done now."""
+
+    def refuse_bulk(self) -> None:
+        """Raise if nothing may be read in bulk now."""
+
+
+class _Open:
+    """No gate: a storage without a node around it."""
+
+    def admit(self, caller: Caller, deeds: Sequence[Deed]) -> None:
+        """Lets everything pass."""
+
+    def refuse_bulk(self) -> None:
+        """Lets everything pass."""
+
+
 class Auditor:
-    """Writes, links and verifies."""
+    """Writes, links and verifies. `gate` is asked before anything is written."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._insert = insert(AUDIT)
+        self.gate: Gate = _Open()
 
     def write(self, connection: Connection, caller: Caller, *deeds: Deed) -> None:
         """Add entries to the caller's transaction: without them it must not commit."""
@@ -110,7 +173,13 @@ class Auditor:
         together.send()
 
     def write_all(self, together: Together, done: Sequence[tuple[Caller, Sequence[Deed]]]) -> None:
-        """Add the deeds of several callers to what their one transaction sends."""
+        """Add the deeds of several callers to what their one transaction sends.
+
+        Raises:
+            AuditReadsStoppedError, AuditNoRoomError: They read, and nothing may be read now.
+        """
+        for caller, deeds in done:
+            self.gate.admit(caller, deeds)
         at = format_ms(self._clock.now_ms())
         together.add(
             self._insert,
@@ -152,30 +221,35 @@ class Auditor:
         )
         links = []
         for place, entry in enumerate(unlinked, start=position + 1):
-            digest = _hash(last, place, entry)
+            digest = entry_hash(last, place, entry)
             links.append({"b_id": entry["audit_id"], "p": place, "prev": last, "h": digest})
             last = digest
         if links:
             _save_links(connection, links, position)
         return len(links)
 
-    def verify(self, connection: Connection) -> AuditBreak | None:
-        """Walk the whole chain; None if it holds."""
-        position, last = connection.execute(
-            select(AUDIT_CHAIN.c.position, AUDIT_CHAIN.c.hash).where(
-                AUDIT_CHAIN.c.chain_id == _CHAIN
-            )
-        ).one()
+    def verify(
+        self, connection: Connection, seen: Callable[[int, str], None] = lambda _place, _hash: None
+    ) -> AuditBreak | None:
+        """Walk the whole chain; None if it holds. `seen` is told each position with its hash."""
+        position, last = connection.execute(_END).one()
         expected, previous = 0, ""
-        for entry in _chained(connection):
+        for entry in _chained(connection, position):
             expected += 1
             if entry["chain_position"] != expected:
                 return AuditBreak(expected, "an entry is missing")
-            if entry["prev_hash"] != previous or entry["hash"] != _hash(previous, expected, entry):
+            if entry["prev_hash"] != previous or entry["hash"] != entry_hash(
+                previous, expected, entry
+            ):
                 return AuditBreak(expected, "an entry was changed")
             previous = entry["hash"]
+            seen(expected, previous)
         if (expected, previous) != (position, last):
             return AuditBreak(expected + 1, "the end of the chain is missing")
+        # Entries are linked while this walks, together with the end: it is read after them.
+        linked = connection.execute(select(func.max(AUDIT.c.chain_position))).scalar() or 0
+        if linked > connection.execute(_END).one().position:
+            return AuditBreak(position + 1, "an entry stands beyond the end of the chain")
         return None
 
     def entries(self, connection: Connection, *, after: int, limit: int) -> list[AuditEntry]:
@@ -214,13 +288,13 @@ def _save_links(connection: Connection, links: list[dict[str, Any]], position: i
         raise ChangedMeanwhileError
 
 
-def _chained(connection: Connection) -> Iterator[RowMapping]:
+def _chained(connection: Connection, up_to: int) -> Iterator[RowMapping]:
     done = 0
     while True:
         rows = (
             connection.execute(
                 select(AUDIT)
-                .where(AUDIT.c.chain_position > done)
+                .where(AUDIT.c.chain_position > done, AUDIT.c.chain_position <= up_to)
                 .order_by(AUDIT.c.chain_position)
                 .limit(_LINKS_A_PASS)
             )
@@ -233,7 +307,7 @@ def _chained(connection: Connection) -> Iterator[RowMapping]:
         done = rows[-1]["chain_position"]
 
 
-def _hash(previous: str, position: int, entry: RowMapping) -> str:
+def entry_hash(previous: str, position: int, entry: RowMapping) -> str:
     """SHA-256 over the hash before, the position and every field of the entry."""
     fields = [entry["audit_id"], *(entry[name] for name in AuditEntry.__dataclass_fields__)]
     return hashlib.sha256(json.dumps([previous, position, *fields]).encode()).hexdigest()

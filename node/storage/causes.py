@@ -34,6 +34,7 @@ class Misfit(StrEnum):
     ROW_MALFORMED = "ROW_MALFORMED"
     FORM_NOT_IN_POLICY = "FORM_NOT_IN_POLICY"
     AUTHOR_CHANGED = "AUTHOR_CHANGED"
+    AUTHOR_NOT_OVER_HOME = "AUTHOR_NOT_OVER_HOME"
     LETTER_MALFORMED = "LETTER_MALFORMED"
     LETTER_SIGNATURE = "LETTER_SIGNATURE"
     LETTER_UNREADABLE = "LETTER_UNREADABLE"
@@ -85,6 +86,9 @@ CAUSES: Final[Mapping[str, _Known]] = MappingProxyType(
         Misfit.ROW_MALFORMED: _heals("a cell or an id does not fit this release's table"),
         Misfit.FORM_NOT_IN_POLICY: _heals(f"policy does not copy it up in that form{_REGION}"),
         Misfit.AUTHOR_CHANGED: _heals("another node than its author amends the row"),
+        Misfit.AUTHOR_NOT_OVER_HOME: _heals(
+            f"it says who works at a node that its author is neither nor is above{_REGION}"
+        ),
         LetterCause.SENDER_NOT_BELOW: _heals(f"a letter whose sender is not below it{_REGION}"),
         LetterCause.SENDER_NOT_ABOVE: _heals(f"the parent sent a letter written here{_REGION}"),
         LetterCause.NOT_FOR_HERE: _heals(f"a letter from above for another branch{_REGION}"),

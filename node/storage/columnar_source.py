@@ -2,7 +2,7 @@
 
 The replica asks for the changes after a sequence of the log, from 0 for all of them. When a
 resident's own row changed, all of his records come again, because they carry his sex, birth year
-and home.
+and home. Canaries are left out: no question counts them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Select, select
 
+from node.records.canaries import is_canary
 from node.storage.context import StoreContext
 from node.storage.logged import read_log
 from node.storage.model import ColumnarChanges, ColumnarRows
@@ -65,6 +66,8 @@ class ColumnarSource:
                 if entry.form is Form.SEALED:
                     continue
                 for change in decode_changes(entry.codec, entry.rows):
+                    if is_canary(change.resident_id):
+                        continue
                     touched[change.table].add(change.row_id)
             return self._current(connection, touched, part.scanned_to, part.head)
 
@@ -77,7 +80,11 @@ class ColumnarSource:
 
         def work(connection: Connection) -> ColumnarRows:
             found = list(connection.execute(query).mappings())
-            live = tuple(_shown(row) for row in found if not row["deleted"])
+            live = tuple(
+                _shown(row)
+                for row in found
+                if not row["deleted"] and not is_canary(row["resident_id"])
+            )
             return ColumnarRows(tuple(row["row_id"] for row in found), {dataset: live})
 
         return self._store.transactions.read(work)

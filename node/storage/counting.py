@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select, union
 
+from node.records.canaries import are_people
 from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
@@ -38,12 +39,16 @@ class Counter:
         def work(connection: Connection) -> Counts:
             rows = {
                 name: connection.execute(
-                    select(func.count()).select_from(table).where(table.c.deleted.is_(False))
+                    select(func.count())
+                    .select_from(table)
+                    .where(table.c.deleted.is_(False), are_people(table))
                 ).scalar_one()
                 for name, table in REPLICATED.items()
             }
             in_full = connection.execute(
-                select(func.count()).where(_R.c.form == Form.FULL.value, _R.c.deleted.is_(False))
+                select(func.count()).where(
+                    _R.c.form == Form.FULL.value, _R.c.deleted.is_(False), are_people(_R)
+                )
             ).scalar_one()
             return Counts(in_full + rows[RESIDENT_INDEX.name], rows)
 

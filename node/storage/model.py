@@ -11,8 +11,6 @@ from node.security.caller import Caller
 from node.storage.specs import RECORD_TABLES
 from replication.core.model import Value, Version
 
-_RECORDS: Final = frozenset(spec.name for spec in RECORD_TABLES)
-
 __all__ = [
     "ApplyOutcome",
     "AuditEntry",
@@ -26,6 +24,8 @@ __all__ = [
     "StoredRecord",
     "StoredResident",
 ]
+
+_RECORDS: Final = frozenset(spec.name for spec in RECORD_TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +159,15 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A wrapped data key and whether it seals ("current") or only opens ("retired")."""
+    """A wrapped data key, what it is for, and if it seals ("current") or only opens ("retired").
+
+    `seals`: how often it has sealed, about.
+    """
 
     key_id: str
     suite: str
     wrapped: bytes
     created_at: str
     state: str
+    purpose: str = ""
+    seals: int = 0

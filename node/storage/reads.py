@@ -130,6 +130,8 @@ class Reader:
     def timeline(self, caller: Caller, resident_id: str, *, size: int, token: str) -> Page:
         """See Storage.timeline."""
         size = min(max(size, 1), _PAGE_MAX)
+        if token:
+            self._store.auditor.gate.refuse_bulk()
         scope = self._store.scopes.parameters(caller)
         named = named_id(resident_id)
         before = _decode_token(token, resident_id)
@@ -306,9 +308,12 @@ def _decode_token(token: str, resident_id: str) -> tuple[str, str]:
         raise PageTokenError
     try:
         parts = json.loads(base64.urlsafe_b64decode(token))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise PageTokenError from None
     if not (isinstance(parts, list) and len(parts) == 3 and all(isinstance(p, str) for p in parts)):
+        raise PageTokenError
+    # A lone surrogate or a NUL would be the database's to refuse.
+    if not "".join(parts).isascii() or not "".join(parts).isprintable():
         raise PageTokenError
     if parts[2] != resident_id or not parts[0]:
         raise PageTokenError

@@ -6,6 +6,8 @@ consent. A member of staff needs a ground besides: his organization wrote the ro
 resident today, or somebody granted it. A glass that was broken is ground enough, and is stronger
 than a consent that forbids.
 
+Canaries (node/records/canaries.py) are seen by nobody.
+
 A node believes of relations and grants what it wrote itself and what the resident's home wrote: a
 child's word opens no other home. A few homes are spelled out; larger sets are kept once in a table
 under their hash, because a county's scope has hundreds of homes and a statement should not.
@@ -37,6 +39,7 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock, format_ms, today
 from node.consent.words import BREAK_GLASS, DENY, grantees_of, recipients_of
+from node.records.canaries import are_people
 from node.security.caller import Caller, CallerKind
 from node.security.purposes import ANY_PURPOSE, CONSENT_PURPOSES
 from node.storage.specs import (
@@ -102,7 +105,8 @@ def placed(table: Table, *, large: bool) -> ColumnElement[bool]:
         in_scope = table.c.home_node.in_(homes)
     else:
         in_scope = table.c.home_node.in_(bindparam("scope_homes", expanding=True))
-    return or_(table.c.author_node == bindparam("scope_author"), in_scope)
+    mine = table.c.author_node == bindparam("scope_author")
+    return and_(or_(mine, in_scope), are_people(table))
 
 
 def visible(table: Table, form: ScopeForm) -> ColumnElement[bool]:

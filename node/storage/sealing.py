@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from node.security.sealing import Sealer, cell_aad
+from node.security.sealing import DataKeys, Sealer, cell_aad
 from node.storage.specs import TableSpec
 from replication.core.model import Value
 
@@ -24,9 +24,11 @@ _UNKNOWN = "unknown_fields"
 class CellSealer:
     """Seals and opens the cells of one node."""
 
-    def __init__(self, node_id: str, sealer: Sealer) -> None:
+    def __init__(self, node_id: str, keys: DataKeys) -> None:
+        """Each table's cells are sealed under its own key, where it has one."""
         self._node_id = node_id
-        self._sealer = sealer
+        self._keys = keys
+        self._sealers: dict[str, Sealer] = {}
 
     def seal(self, spec: TableSpec, row_id: str, values: Mapping[str, Value]) -> dict[str, Any]:
         """The table's own columns as they are stored, and what is unknown here in one cell."""
@@ -56,7 +58,7 @@ class CellSealer:
         """One sealed cell, clear; None stays None."""
         if sealed is None:
             return None
-        clear = self._sealer.open(sealed, cell_aad(self._node_id, table, column, row_id))
+        clear = self._keys.open(sealed, cell_aad(self._node_id, table, column, row_id))
         value: Value = json.loads(clear)
         return value
 
@@ -71,4 +73,7 @@ class CellSealer:
         if value is None:
             return None
         clear = json.dumps(value, ensure_ascii=False).encode()
-        return self._sealer.seal(clear, cell_aad(self._node_id, table, column, row_id))
+        sealer = self._sealers.get(table)
+        if sealer is None:
+            sealer = self._sealers[table] = self._keys.of(table)
+        return sealer.seal(clear, cell_aad(self._node_id, table, column, row_id))

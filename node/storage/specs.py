@@ -23,6 +23,8 @@ __all__ = [
     "CONSENTS",
     "IDENTIFIERS",
     "IDENTITY_NUMBER",
+    "PEOPLE_NAMES",
+    "PEOPLE_TABLES",
     "RECORD_TABLES",
     "RESIDENTS",
     "RESIDENT_INDEX",
@@ -317,10 +319,80 @@ ACCESS_TABLES: Final[tuple[TableSpec, ...]] = (
 )
 """Who may read a resident's rows (node/consent): in full or not at all."""
 
+
+def _reference(name: str, to: str) -> ColumnSpec:
+    return ColumnSpec(name, ColumnKind.REFERENCE, 36, references=to)
+
+
+# Of organizations and those who work in them (node/people). The subject of a row, its resident_id,
+# is the organization; its home the node where they work; its author whoever wrote it, there or
+# above: so they travel as records do, in the lane that nothing large stands in the way of. No
+# column says that it may leave de-identified: none of them ever does.
+PEOPLE_TABLES: Final[tuple[TableSpec, ...]] = (
+    TableSpec(
+        "organizations",
+        Lane.CARE,
+        (
+            _plain("kind", 32),
+            ColumnSpec("name", length=200),
+            _reference("parent_id", "organizations"),
+        ),
+    ),
+    TableSpec("departments", Lane.CARE, (ColumnSpec("name", length=200),)),
+    TableSpec(
+        "staff",
+        Lane.CARE,
+        (_sealed("name"), _sealed("phone"), ColumnSpec("title", length=100)),
+    ),
+    TableSpec(
+        "qualifications",
+        Lane.CARE,
+        (
+            _reference("staff_id", "staff"),
+            _plain("kind", 64),
+            _sealed("number"),
+            _day("issued_on"),
+            _day("expires_on"),
+        ),
+    ),
+    TableSpec(
+        "assignments",
+        Lane.CARE,
+        (
+            _reference("staff_id", "staff"),
+            _reference("department_id", "departments"),
+            _plain("role", 32),
+            _plain("division", 16),
+            _day("from_on"),
+            _day("until_on"),
+        ),
+    ),
+    # That something of the tables above is over. A row of its own, because what a node wrote no
+    # other may change, and several may end it.
+    TableSpec(
+        "endings",
+        Lane.CARE,
+        (
+            _plain("ended_table", 32),
+            ColumnSpec("ended_id", ColumnKind.REFERENCE, 36),
+            _day("ended_on"),
+        ),
+    ),
+)
+
+PEOPLE_NAMES: Final = frozenset(spec.name for spec in PEOPLE_TABLES)
+
 TABLES: Final = MappingProxyType(
     {
         spec.name: spec
-        for spec in (RESIDENTS, IDENTIFIERS, RESIDENT_INDEX, *RECORD_TABLES, *ACCESS_TABLES)
+        for spec in (
+            RESIDENTS,
+            IDENTIFIERS,
+            RESIDENT_INDEX,
+            *RECORD_TABLES,
+            *ACCESS_TABLES,
+            *PEOPLE_TABLES,
+        )
     }
 )
-"""Every replicated table by name."""
+"""Every replicated table by name. Their order is that of a move: new ones stand at the end."""

@@ -110,24 +110,13 @@ class Storage:
             cells=CellSealer(node_id, sealer),
             blind_index=blind_index,
             changelog=changelog,
-            quarantine=Quarantine(
-                CHANGELOG, node_id=node_id, sealer=sealer, random_bytes=random_bytes
-            ),
+            quarantine=_quarantine(node_id, sealer, random_bytes),
             links=LinkState(CHANGELOG),
             clock=clock,
             ids=ids,
             regional_index=regional_index,
             pseudonyms=pseudonymizer,
-            post=post
-            or Post(
-                TRANSIT,
-                node_id=node_id,
-                hierarchy=hierarchy,
-                changelog=changelog,
-                sealer=sealer,
-                clock=clock,
-                ids=ids,
-            ),
+            post=post or _relay(node_id, hierarchy, changelog, sealer, clock=clock, ids=ids),
             recovery=recovery
             or Recovery(StoreState(CHANGELOG), node_id, hierarchy, changelog.store_epoch),
             homes=Homes(RESIDENCE),
@@ -234,6 +223,7 @@ class Storage:
 
         Raises:
             PageTokenError: The token is not of this resident's timeline.
+            AuditUnanchoredError: It is a further page, and the audit cannot be relied on now.
         """
         return self._reader.timeline(caller, resident_id, size=size, token=token)
 
@@ -400,9 +390,16 @@ class Storage:
             caller: Who asks, under which node's authority, and why.
             dataset: Of the dictionary of datasets.
             query_id: The asker's; kept if it is 16 hexadecimal digits, since it may come from afar.
+
+        Raises:
+            AuditUnanchoredError, AuditReadsStoppedError: The audit cannot be relied on now.
         """
+        self._store.auditor.gate.refuse_bulk()
         known = query_id if _QUERY_ID.fullmatch(query_id) else None
-        deed = Deed(Action.QUESTION, dataset, Outcome.DONE, 0, object_id=known)
+        self.note(caller, Deed(Action.QUESTION, dataset, Outcome.DONE, 0, object_id=known))
+
+    def note(self, caller: Caller, deed: Deed) -> None:
+        """Audit a deed before it is done. Durable on return."""
         self._store.transactions.write(
             lambda connection: self._store.auditor.write(connection, caller, deed)
         )
@@ -420,3 +417,29 @@ class Storage:
         return self._store.transactions.read(
             lambda connection: self._store.auditor.entries(connection, after=after, limit=limit)
         )
+
+
+def _relay(
+    node_id: NodeId,
+    hierarchy: Hierarchy,
+    changelog: ChangeLog,
+    sealer: DataKeys,
+    *,
+    clock: Clock,
+    ids: Ids,
+) -> Post:
+    """A post that relays letters, and neither seals nor opens any."""
+    return Post(
+        TRANSIT,
+        node_id=node_id,
+        hierarchy=hierarchy,
+        changelog=changelog,
+        sealer=sealer.of(TRANSIT.out.name),
+        clock=clock,
+        ids=ids,
+    )
+
+
+def _quarantine(node_id: NodeId, keys: DataKeys, random_bytes: RandomBytes) -> Quarantine:
+    sealer = keys.of(CHANGELOG.quarantine.name)
+    return Quarantine(CHANGELOG, node_id=node_id, sealer=sealer, random_bytes=random_bytes)

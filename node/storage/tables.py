@@ -26,8 +26,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
+from node.auditing.tables import define_auditing
 from node.joining.tables import define_joining
+from node.keys.tables import define_keys
+from node.people.tables import define_people
 from node.residence.tables import define_residence
+from node.revocation.tables import define_revocation
 from node.storage.specs import IDENTIFIERS, RESIDENT_INDEX, TABLES, ColumnKind, ColumnSpec
 from node.transit.tables import define_transit
 from replication.changelog.tables import ascii_text, blob, define_tables, row_number
@@ -35,14 +39,18 @@ from replication.changelog.tables import ascii_text, blob, define_tables, row_nu
 __all__ = [
     "APPLIED_REQUESTS",
     "AUDIT",
+    "AUDITING",
     "AUDIT_CHAIN",
     "CHANGELOG",
     "DATA_KEYS",
     "INVITATIONS",
+    "KEYS",
     "METADATA",
+    "PEOPLE",
     "REGION_EPOCHS",
     "REPLICATED",
     "RESIDENCE",
+    "REVOCATION",
     "SCOPE_HOMES",
     "TRANSIT",
     "words",
@@ -108,6 +116,14 @@ def _common_columns() -> list[Column[Any]]:
     ]
 
 
+_POINTS_BY: Final = {
+    "qualifications": "staff_id",
+    "assignments": "staff_id",
+    "endings": "ended_id",
+}
+"""Columns by which rows are found that belong to another row."""
+
+
 def _keyed_columns(name: str) -> list[Column[Any] | Index]:
     """Columns and indexes by which a sealed identity is found; they never travel."""
     if name == IDENTIFIERS.name:
@@ -121,7 +137,8 @@ def _keyed_columns(name: str) -> list[Column[Any] | Index]:
         ]
     if name == RESIDENT_INDEX.name:
         return [Index("ix_resident_index_identity_index", "identity_index")]
-    return []
+    column = _POINTS_BY.get(name)
+    return [Index(f"ix_{name}_{column}", column)] if column else []
 
 
 REPLICATED: Final = MappingProxyType(
@@ -168,7 +185,11 @@ AUDIT: Final = _table(
     Column("prev_hash", ascii_text(64), nullable=True),
     Column("hash", ascii_text(64), nullable=True),
     Index("uq_audit_chain_position", "chain_position", unique=True),
-    Index("ix_audit_resident_id", "resident_id"),
+    # What is searched by, each with the time behind it: answers come newest first.
+    Index("ix_audit_at", "at"),
+    Index("ix_audit_resident_id", "resident_id", "at"),
+    Index("ix_audit_principal", "principal", "at"),
+    Index("ix_audit_action", "action", "at"),
 )
 
 AUDIT_CHAIN: Final = _table(
@@ -186,6 +207,10 @@ DATA_KEYS: Final = _table(
     Column("wrapped", LargeBinary, nullable=False),
     Column("created_at", ascii_text(24), nullable=False),
     Column("state", ascii_text(16), nullable=False),
+    # The table it seals; empty: everything that has no key of its own.
+    Column("purpose", ascii_text(32), nullable=False, server_default=""),
+    # An estimate: what was sealed in the last minute before a crash is not in it.
+    Column("seals", BigInteger, nullable=False, server_default="0"),
 )
 
 SCOPE_HOMES: Final = _table(
@@ -222,5 +247,15 @@ TRANSIT: Final = define_transit(METADATA)
 RESIDENCE: Final = define_residence(METADATA)
 """Homes that moved: grants, each node's part in a move, hand-overs, proposals."""
 
+REVOCATION: Final = define_revocation(METADATA)
+"""Revoked keys, and the keys of nodes below (node/revocation)."""
+
 INVITATIONS: Final = define_joining(METADATA)
 """Who may join as a child of this node, with which code, and who has (node/joining)."""
+
+KEYS: Final = define_keys(METADATA)
+"""Re-sealing under way, and children's escrow (node/keys)."""
+AUDITING: Final = define_auditing(METADATA)
+"""Signed heads of the audit's chain, anchored here and elsewhere (node/auditing)."""
+PEOPLE: Final = define_people(METADATA)
+"""Accounts and sessions of this node (node/people); they never leave it."""

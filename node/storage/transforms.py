@@ -14,6 +14,7 @@ from typing import Final, assert_never
 
 from hierarchy_config.model import CopyForm
 from node.clock import format_ms, parse_ms
+from node.records.canaries import is_canary
 from node.storage.context import KeyedIndex, Pseudonyms
 from node.storage.pieces import encoded_pieces
 from node.storage.specs import IDENTITY_NUMBER, RESIDENT_INDEX, RESIDENTS, TABLES, Leaving
@@ -64,7 +65,7 @@ def transform(
             kept.append(entry)
         elif full:
             kept += _pieces(entry, full)
-        for change in rows:
+        for change in _people(rows):
             forms = policy(change.table)
             if CopyForm.DEIDENTIFIED in forms and pseudonyms is not None:
                 reduced.add(entry, deidentified(change, pseudonyms))
@@ -77,6 +78,11 @@ def transform(
             keyed = regional_index.index(IDENTITY_NUMBER, number) if number else None
             reduced.add(entry, index_entry(change, keyed))
     return kept + reduced.entries()
+
+
+def _people(rows: Sequence[RowChange]) -> list[RowChange]:
+    """Without canaries: nothing would tell a reduced one from a person, and it is not counted."""
+    return [change for change in rows if not is_canary(change.resident_id)]
 
 
 def _goes_whole(lane: Lane, policy: Policy) -> bool:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hierarchy_config.model import NodeId
+from node.clock import parse_ms
 from node.security.certificates import PrivateKey, PublicKey
 from node.security.errors import PeerIdentityError, SignatureInvalidError
 from node.transit.errors import (
@@ -146,10 +147,20 @@ def prove(envelope: Envelope, verifier: NodeVerifier) -> None:
     """Raise LetterSignatureError unless the node named as sender signed exactly this letter."""
     sender = NodeId(envelope.header.sender)
     signed = _signed(envelope.codec, envelope.header_bytes, envelope.body)
+    written_ms = _ms(envelope.header.written_at)
     try:
-        verifier.verify(envelope.chain_pem, sender).verify(signed, envelope.signature)
+        peer = verifier.verify(envelope.chain_pem, sender, written_ms)
+        peer.verify(signed, envelope.signature)
     except (SignatureInvalidError, PeerIdentityError) as error:
         raise LetterSignatureError(f"a letter is not proven {sender}'s: {error.message}") from None
+
+
+def _ms(stamp: str) -> int | None:
+    """When it was written; None if that cannot be read, so that it counts as written now."""
+    try:
+        return parse_ms(stamp)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def opened(envelope: Envelope, own: OwnKey | None) -> Letter:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hierarchy_config.hierarchy import Hierarchy
@@ -21,10 +22,12 @@ from node.security.caller import CallerKind
 from node.security.certificates import (
     PrivateKey,
     PublicKey,
+    certificates_from_pem,
     private_key_from_pem,
 )
 from node.security.errors import PeerIdentityError, SignatureInvalidError
 from node.security.folders import TlsFiles
+from node.security.identity import KeyJudge
 from node.security.key_files import read_secret
 from node.security.signatures import VerifiedPeer, verify_chain
 
@@ -77,37 +80,57 @@ class FolderKeys:
         return key
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A chain that led to the root at some moment."""
+
+    at: datetime
+    peer: VerifiedPeer
+    chain: tuple[x509.Certificate, ...]
+
+
 class NodeVerifier:
     """Verifies nodes' chains against the region's root; remembers a few for some minutes."""
 
     def __init__(
-        self, root: Callable[[], bytes], hierarchy: Hierarchy, now: Callable[[], datetime]
+        self,
+        root: Callable[[], bytes],
+        hierarchy: Hierarchy,
+        now: Callable[[], datetime],
+        revoked: KeyJudge | None = None,
     ) -> None:
         """`root`: the region's root, PEM; asked for at each verification."""
         self._root = root
         self._hierarchy = hierarchy
         self._now = now
-        self._verified: dict[bytes, tuple[datetime, VerifiedPeer]] = {}
+        self._revoked = revoked
+        self._verified: dict[bytes, _Verified] = {}
 
-    def verify(self, chain_pem: bytes, node_id: NodeId) -> VerifiedPeer:
+    def verify(self, chain_pem: bytes, node_id: NodeId, made_ms: int | None = None) -> VerifiedPeer:
         """The signer of a chain, leaf first, who must be this node.
+
+        `made_ms`: when it signed, ms since 1970 UTC: what was signed before a key was revoked
+        counts. None: who is to be dealt with now.
 
         Raises:
             SignatureInvalidError: The chain does not lead to the root, now.
-            PeerIdentityError: It is another's.
+            PeerIdentityError: It is another's, or revoked.
         """
         digest = hashlib.sha256(chain_pem).digest()
         now = self._now()
         held = self._verified.get(digest)
-        if held is None or not 0 <= (now - held[0]).total_seconds() < _VERIFIED_S:
-            held = (now, verify_chain(chain_pem, self._root_pem(), self._hierarchy, now))
+        if held is None or not 0 <= (now - held.at).total_seconds() < _VERIFIED_S:
+            peer = verify_chain(chain_pem, self._root_pem(), self._hierarchy, now)
+            held = _Verified(now, peer, certificates_from_pem(chain_pem))
             if len(self._verified) >= _VERIFIED_KEPT:
                 self._verified.clear()
             self._verified[digest] = held
-        identity = held[1].identity
+        identity = held.peer.identity
         if identity.kind is not CallerKind.NODE or identity.node_id != node_id:
             raise PeerIdentityError(f"a chain said to be of {node_id} is another's")
-        return held[1]
+        if self._revoked is not None:
+            self._revoked.refuse(held.chain, made_ms)
+        return held.peer
 
     def _root_pem(self) -> bytes:
         try:

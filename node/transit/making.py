@@ -9,6 +9,7 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock, Ids
 from node.security.folders import NodeFolder
+from node.security.identity import KeyJudge
 from node.storage.tables import TRANSIT
 from node.transit.keys import FolderKeys, NodeVerifier
 from node.transit.outbox import BodySealer
@@ -26,6 +27,7 @@ def post_of(
     changelog: ChangeLog,
     sealer: BodySealer,
     clock: Clock,
+    revoked: KeyJudge | None = None,
 ) -> Post:
     """A Post with the node's own key and root; both are read when they are first needed."""
 
@@ -41,5 +43,5 @@ def post_of(
         clock=clock,
         ids=Ids(clock, os.urandom),
         keys=FolderKeys(folder.tls),
-        verifier=NodeVerifier(folder.tls.root.read_bytes, hierarchy, now),
+        verifier=NodeVerifier(folder.tls.root.read_bytes, hierarchy, now, revoked),
     )

@@ -243,7 +243,7 @@ def _asked(body: bytes) -> tuple[NodeId, str]:
     try:
         said = json.loads(body)
         node_id, bad = said["node"], said["not"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise AskRefusedError("BAD_REQUEST", "the question cannot be read") from None
     if not isinstance(node_id, str) or not isinstance(bad, str) or len(bad) > _KEY_HEX:
         raise AskRefusedError("BAD_REQUEST", "the question cannot be read")

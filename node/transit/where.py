@@ -317,7 +317,7 @@ def _question(body: bytes, names: tuple[str, ...]) -> dict[str, str]:
     try:
         said = json.loads(body)
         found = {name: said[name] for name in names}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise AskRefusedError("BAD_REQUEST", "the question cannot be read") from None
     if not all(isinstance(text, str) and len(text) <= _TEXT_MAX for text in found.values()):
         raise AskRefusedError("BAD_REQUEST", "the question cannot be read")

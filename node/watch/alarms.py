@@ -41,6 +41,11 @@ class AlarmKind(StrEnum):
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
     ITEMS_ASIDE = "ITEMS_ASIDE"
+    AUDIT_UNANCHORED = "AUDIT_UNANCHORED"
+    AUDIT_CONTRADICTED = "AUDIT_CONTRADICTED"
+    AUDIT_LOST = "AUDIT_LOST"
+    AUDIT_RESERVE = "AUDIT_RESERVE"
+    CANARY_OUT_OF_PLACE = "CANARY_OUT_OF_PLACE"
     GLASS_BROKEN = "GLASS_BROKEN"
 
 
@@ -60,8 +65,8 @@ class Look:
     """What was seen at one moment.
 
     `disk_room`: free space over the watermark below which writes are refused; 1.0 is at it.
-    `aside`: how many items cannot be read or handled, by kind. `glasses`: broken over residents of
-    this home, and not reviewed.
+    `aside`: how many items cannot be read or handled, by kind. `audit`: what node/auditing found.
+    `glasses`: broken over residents of this home, and not reviewed.
     """
 
     now_ms: int
@@ -71,6 +76,9 @@ class Look:
     certificate_ends: datetime
     letters: Sequence[Unanswered] = ()
     aside: Mapping[str, int] = field(default_factory=dict)
+    audit: Sequence[Alarm] = ()
+    strays: Mapping[str, str] = field(default_factory=dict)
+    """Canaries where they must not be, in words, by who holds them; "": this node."""
     glasses: int = 0
 
 
@@ -128,6 +136,8 @@ class AlarmBook:
         yield from _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
+        yield from look.audit
+        yield from _strays(look)
         yield from _glasses(look)
 
     def _stalled(self, link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
@@ -252,6 +262,19 @@ def _aside(look: Look) -> Iterator[Alarm]:
         "each item (set aside), and a backup has what no neighbour holds.",
         look.now_ms,
     )
+
+
+def _strays(look: Look) -> Iterator[Alarm]:
+    for peer, places in look.strays.items():
+        where = f"{peer} holds" if peer else "This node holds"
+        yield Alarm(
+            AlarmKind.CANARY_OUT_OF_PLACE,
+            peer,
+            f"{where} canaries that must not be there: {places}.",
+            "Stop what copies data there and keep it as it is; `fenhe doctor canary look` there "
+            "says where. Data has crossed a border that it must not cross.",
+            look.now_ms,
+        )
 
 
 def _glasses(look: Look) -> Iterator[Alarm]:

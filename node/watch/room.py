@@ -69,9 +69,13 @@ class WatchRoom:
         self._gauges: WatchGauges | None = None
         self.node_id = base.node_id
         self.figures = figures
+        self.audit: Callable[[], Sequence[Alarm]] = tuple
+        """Asked at each look for what is wrong with the audit (node/auditing)."""
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
         self.desk = store.storage.desk
         self.notify = notify
+        self.strays: Callable[[], Mapping[str, str]] = dict
+        """Canaries where they must not be, by who holds them (node/doctor)."""
         self.keeper = QuarantineKeeper(
             base.node_id,
             base.hierarchy,
@@ -124,6 +128,8 @@ class WatchRoom:
                 self._certificate_ends(),
                 letters,
                 aside,
+                self.audit(),
+                self.strays(),
                 glasses,
             )
         )

@@ -66,20 +66,13 @@ _DOUBLE: Final = "an entry of this origin is in the log already"
 
 
 class PayloadSealer(Protocol):
-    """Seals and opens under this node's data key; `suite` and `key_id` go with what is sealed."""
+    """Seals and opens under this node's data keys."""
 
-    @property
-    def suite(self) -> str:
-        """Name of the cipher suite, such as "intl"."""
-        ...
+    def seal_named(self, clear: bytes, aad: bytes) -> tuple[str, str, bytes]:
+        """Encrypt, bound to `aad`: the suite, such as "intl", the key's id, and the sealed bytes.
 
-    @property
-    def key_id(self) -> str:
-        """Names the key now used for sealing."""
-        ...
-
-    def seal(self, clear: bytes, aad: bytes) -> bytes:
-        """Encrypt, bound to `aad`."""
+        Of one moment: the key may be another at the next call.
+        """
         ...
 
     def open(self, sealed: bytes, aad: bytes, key_id: str) -> bytes:
@@ -420,6 +413,7 @@ class ChangeLog:
     def _values(self, entry: NewEntry) -> dict[str, Any]:
         uid = self._random_bytes(_UID_BYTES)
         here = entry.origin_sequence is None
+        suite, key_id, payload = self._sealer.seal_named(entry.rows, self._aad(uid))
         return {
             "entry_uid": uid,
             "epoch": None,
@@ -432,9 +426,9 @@ class ChangeLog:
             "form": entry.form.value,
             "codec": entry.codec,
             "schema_version": entry.schema_version,
-            "suite": self._sealer.suite,
-            "key_id": self._sealer.key_id,
-            "payload": self._sealer.seal(entry.rows, self._aad(uid)),
+            "suite": suite,
+            "key_id": key_id,
+            "payload": payload,
             "row_count": entry.row_count,
             "bytes": len(entry.rows),
             "committed_at": entry.committed_at_ms,

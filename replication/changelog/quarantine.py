@@ -221,6 +221,7 @@ class Quarantine:
             connection.execute(update(t).where(t.c.item_id == held.item_id).values(counted))
             return
         uid = self._random_bytes(_UID_BYTES)
+        suite, key_id, payload = self._sealer.seal_named(kept.payload, self._aad(uid))
         content = {
             "item_uid": uid,
             "lane": entry.lane.value,
@@ -228,9 +229,9 @@ class Quarantine:
             "origin_epoch": entry.origin_epoch,
             "origin_sequence": entry.origin_sequence,
             "retry_at": kept.retry_at_ms,
-            "suite": self._sealer.suite,
-            "key_id": self._sealer.key_id,
-            "payload": self._sealer.seal(kept.payload, self._aad(uid)),
+            "suite": suite,
+            "key_id": key_id,
+            "payload": payload,
             **kept.about,
         }
         if held is not None:

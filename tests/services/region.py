@@ -14,6 +14,7 @@ import grpc
 
 import protos.fenhe.care.v1.care_pb2 as care
 from hierarchy_config import NodeId
+from node.clock import Clock
 from node.demo.place import DemoPlace
 from node.demo.processes import Fleet
 from node.mariadb_server import PrivateMariaDB
@@ -23,7 +24,7 @@ from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
 from tests.services.waiting import CLOCK, until
 
-__all__ = ["MARIADB", "Region", "nodes"]
+__all__ = ["MARIADB", "Region", "database_file", "nodes"]
 
 CALL_S = 20.0
 
@@ -42,6 +43,13 @@ skip_log_bin
 """Durable, small, and with room for the pools of every node of a region."""
 
 
+def database_file(path: Path, url: str) -> str:
+    """The word for --database of a URL with a password: a file of its owner's alone."""
+    path.write_text(url, encoding="utf-8")
+    path.chmod(0o600)
+    return f"@{path}"
+
+
 def nodes(*codes: str) -> tuple[NodeId, ...]:
     """Division codes as node ids."""
     return tuple(NodeId(code) for code in codes)
@@ -50,10 +58,19 @@ def nodes(*codes: str) -> tuple[NodeId, ...]:
 class Region:
     """Some nodes of Linfen. Made once; processes start and stop as a test says."""
 
-    def __init__(self, root: Path, codes: tuple[NodeId, ...], database: str = "sqlite") -> None:
-        """Make the data folders, and with "mysql" one server; start no node yet."""
+    def __init__(
+        self,
+        root: Path,
+        codes: tuple[NodeId, ...],
+        database: str = "sqlite",
+        made_by: Clock = CLOCK,
+    ) -> None:
+        """Make the data folders, and with "mysql" one server; start no node yet.
+
+        `made_by`: the clock by which certificates are made.
+        """
         self._exit = ExitStack()
-        self.place, _ = DemoPlace.open(root, database, CLOCK, codes)
+        self.place, _ = DemoPlace.open(root, database, made_by, codes)
         self.place.complete()
         self.fleet = Fleet(self.place, CLOCK)
         if database == "mysql":

@@ -15,7 +15,7 @@ import pytest
 
 from hierarchy_config import NodeId
 from tests.services.people import Person, put_request
-from tests.services.region import Region, nodes
+from tests.services.region import Region, database_file, nodes
 from tests.services.waiting import until
 
 TOWNSHIP, VILLAGE = nodes("141002100", "141002100200")
@@ -121,7 +121,8 @@ def test_a_node_is_backed_up_and_restored_under_load(tmp_path: Path, database: s
         new = tmp_path / "new"
         more: tuple[str | Path, ...] = ()
         if database == "mysql":
-            more = ("--database", region.new_database("restored"))
+            file = database_file(tmp_path / "url", region.new_database("restored"))
+            more = ("--database", file)
         put_back = ("restore", "--from", shelf, "--data", new, "--key", key, "--json", *more)
         done = fenhe(*put_back)
         assert (done["store_epoch"], done["backups"]) == (2, 2)

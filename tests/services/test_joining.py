@@ -24,7 +24,7 @@ from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from node.settings import load_settings, save_settings
 from protos.fenhe.node.v1 import joining_pb2_grpc, node_pb2, node_pb2_grpc
 from tests.services.people import Person, observation, put_request
-from tests.services.region import Region, nodes
+from tests.services.region import Region, database_file, nodes
 from tests.services.seeding import ROOT, fenhe, recovering
 from tests.services.stores import opened
 from tests.services.waiting import CLOCK, until
@@ -100,7 +100,7 @@ def new_database(region: Region, name: str) -> tuple[str, ...]:
     """The option that names a new node's database."""
     if region.place.database == "sqlite":
         return ()
-    return ("--database", region.new_database(name))
+    return ("--database", database_file(region.place.root / name, region.new_database(name)))
 
 
 def test_a_new_machine_joins_and_gets_the_residents_of_its_village(region: Region) -> None:

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -37,17 +36,6 @@ COUNTY, TOWNSHIP, VILLAGE, OTHER_TOWNSHIP, OTHER_VILLAGE = NODES = nodes(
     "141002", "141002100", "141002100200", "141002104", "141002104200"
 )
 ROOT: Final = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class LongAgo:
-    """A clock by which certificates are made that have expired since."""
-
-    def now_ms(self) -> int:
-        return CLOCK.now_ms() - 400 * 86_400_000
-
-    def monotonic_ms(self) -> int:
-        return CLOCK.monotonic_ms()
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +98,6 @@ def test_refuses_a_certificate_of_another_key(place: DemoPlace, folder: Path) ->
     """A certificate that was copied without its key is of no use."""
     shutil.copy(NodeFolder(place.node_dir(OTHER_VILLAGE)).tls.chain, NodeFolder(folder).tls.chain)
     check_refused(folder, "CERTIFICATE_UNUSABLE", "another key")
-
-
-def test_refuses_an_expired_certificate(tmp_path: Path) -> None:
-    """A node whose certificate ran out says when."""
-    made, _ = DemoPlace.open(tmp_path / "p", "sqlite", LongAgo(), NODES[:3])
-    check_refused(made.node_dir(VILLAGE), "CERTIFICATE_UNUSABLE", "expired on")
 
 
 def test_refuses_a_certificate_signed_by_another_parent(place: DemoPlace, folder: Path) -> None:

@@ -39,8 +39,9 @@ class FakeSealer:
     suite = "fake"
     key_id = "key-1"
 
-    def seal(self, clear: bytes, aad: bytes) -> bytes:
-        return hashlib.sha256(aad + clear).digest() + bytes(byte ^ 0x5A for byte in clear)
+    def seal_named(self, clear: bytes, aad: bytes) -> tuple[str, str, bytes]:
+        sealed = hashlib.sha256(aad + clear).digest() + bytes(byte ^ 0x5A for byte in clear)
+        return self.suite, self.key_id, sealed
 
     def open(self, sealed: bytes, aad: bytes, key_id: str) -> bytes:
         clear = bytes(byte ^ 0x5A for byte in sealed[32:])

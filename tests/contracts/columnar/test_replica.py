@@ -372,3 +372,18 @@ def test_readers_and_a_feeder_do_not_disturb_each_other(
     for reader in readers:
         reader.join()
     assert failures == []
+
+
+def test_finds_residents_by_how_their_ids_begin(replica: ColumnarReplica, log: LogByHand) -> None:
+    """In segments and in what lies beside them; the end of the range is not in it."""
+    log.put("residents", resident(1), resident(2))
+    log.put("observations", observation(1), observation(2))
+    feed(replica, log)
+    replica.flush()
+    log.put("observations", observation(3, resident_id="ca9a27ee-ca9a-8141-8002-001201aabbcc"))
+    feed(replica, log)
+    with replica.snapshot() as view:
+        found = view.residents_between("ca9a27ee-ca9a-8", "ca9a27ee-ca9a-9")
+        assert found == {"observations": ("ca9a27ee-ca9a-8141-8002-001201aabbcc",)}
+        assert view.residents_between("ca9a27ee-ca9a-9", "ffff") == {}
+        assert set(view.residents_between("0", "1")) == {"residents", "observations"}

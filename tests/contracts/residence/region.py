@@ -23,7 +23,7 @@ from node.records.model import Bundle
 from node.residence.decisions import ProposalDesk
 from node.residence.homes import SignedGrant
 from node.residence.papers import Ask
-from node.residence.residence import AWAY_MS, Residence
+from node.residence.residence import AWAY_MS, Residence, ResidenceSealers
 from node.residence.seal import KeyedSeal
 from node.residence.steps import MoveSteps
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
@@ -146,7 +146,7 @@ class MovingNode(NodeStore):
             storage.context,
             RESIDENCE,
             seal=KeyedSeal(keys, verifier),
-            sealer=self.keys,
+            sealers=ResidenceSealers(self.keys, self.keys),
             ids=ids,
         )
         self.steps = MoveSteps(

@@ -83,6 +83,9 @@ class Watched:
     def start_over(self, position: int) -> None:
         self.inner.start_over(position)
 
+    def ids(self, start: str) -> frozenset[str]:
+        return self.inner.ids(start)
+
     def close(self) -> None:
         self.inner.close()
 

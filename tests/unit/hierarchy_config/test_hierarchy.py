@@ -202,6 +202,10 @@ NONE = (CopyForm.NONE,)
         (COUNTY, "identifiers", NONE),
         (COUNTY, "resident_index", INDEX),
         (COUNTY, "observations", DEIDENTIFIED),
+        (VILLAGE, "staff", FULL),
+        (TOWNSHIP, "assignments", FULL),
+        (COUNTY, "staff", NONE),
+        (COUNTY, "organizations", NONE),
         (CITY, "observations", NONE),
     ],
 )

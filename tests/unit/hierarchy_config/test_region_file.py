@@ -183,6 +183,7 @@ def test_a_cycle_is_shown_as_one() -> None:
         ("policies: {county: {'*': []}}", ["policies.county.*"]),
         ("policies: {county: {'*': [full, index]}}", ["policies.county.*"]),
         ("policies: {county: {'*': [none, none]}}", ["policies.county.*"]),
+        ("policies: {county: {'*': [none], staff: [deidentified]}}", ["policies.county"]),
         ("policies: {province: {'*': [full]}}", ["policies.province"]),
         ("policies: {city: {'*': [full]}}", ["policies.city"]),
         ("policies: {county: {'*': [none], resident: [full]}}", ["policies.county.resident"]),

@@ -33,6 +33,36 @@ EPOCHS = "/fenhe.node.v1.RegionService/Epochs"
 STATUS = "/fenhe.node.v1.NodeService/Status"
 NODE, STAFF, CLIENT, ANALYST, EXECUTOR, OPERATOR = CallerKind
 
+# Reviewed by hand: which kinds of the called node itself may call what; methods before services.
+OPEN_TO = {
+    "fenhe.empi.v1.ResidentService": {CLIENT, STAFF, OPERATOR},
+    "fenhe.empi.v1.ResidenceService": {STAFF, OPERATOR},
+    "/fenhe.empi.v1.ResidenceService/Where": {CLIENT, STAFF, OPERATOR},
+    "fenhe.care.v1.RecordService": {CLIENT, STAFF, OPERATOR},
+    "fenhe.federation.v1.QueryService": {ANALYST, OPERATOR},
+    "fenhe.federation.v1.ExecutorService": {EXECUTOR},
+    "fenhe.node.v1.NodeService": {NODE, STAFF, CLIENT, ANALYST, OPERATOR},
+    "fenhe.node.v1.ReplicationService": {OPERATOR},
+    "/fenhe.node.v1.ReplicationService/Status": {CLIENT, STAFF, OPERATOR},
+    "fenhe.node.v1.MaintenanceService": {OPERATOR},
+    "fenhe.node.v1.BundleService": {OPERATOR},
+    "fenhe.node.v1.RecoveryService": {OPERATOR},
+    "fenhe.node.v1.RegionService": {OPERATOR},
+    "fenhe.node.v1.InvitationService": {OPERATOR},
+    "fenhe.node.v1.RevocationService": {OPERATOR},
+    "fenhe.node.v1.KeysService": {OPERATOR},
+    "fenhe.node.v1.DoctorService": {OPERATOR},
+    "fenhe.control.v1.OrganizationService": {STAFF, OPERATOR},
+    "fenhe.control.v1.StaffService": {STAFF, OPERATOR},
+    "fenhe.control.v1.AccountService": {STAFF, OPERATOR},
+    "fenhe.control.v1.SessionService": {STAFF, OPERATOR},
+    "/fenhe.control.v1.SessionService/SignIn": {CLIENT, STAFF, OPERATOR},
+    EPOCHS: {NODE},
+    "fenhe.replication.v1.LinkService": set(),
+    "grpc.health.v1.Health": set(CallerKind),
+    "grpc.reflection.v1alpha.ServerReflection": {OPERATOR, STAFF},
+}
+
 
 def methods_of(descriptor: FileDescriptor) -> Iterator[str]:
     """Full names of the methods in a .proto file."""

@@ -47,7 +47,9 @@ class Book:
         self.at_s += after_s
         links = [replace(link, lanes=(lane,))]
         now_ms = NOW_MS + self.at_s * 1000
-        self.book.look(Look(now_ms, links, quarantined, room, ends, letters, aside or {}, glasses))
+        self.book.look(
+            Look(now_ms, links, quarantined, room, ends, letters, aside or {}, glasses=glasses)
+        )
         return self.book.standing
 
 
@@ -189,3 +191,15 @@ def test_items_set_aside_are_an_alarm_until_none_is(book: Book) -> None:
     assert book.look(aside={"letter": 1}) != ()
     assert book.look() == ()
     assert book.said == [(AlarmKind.ITEMS_ASIDE, True), (AlarmKind.ITEMS_ASIDE, False)]
+
+
+def test_a_canary_out_of_place_is_an_alarm_of_whoever_holds_it(book: Book) -> None:
+    """Here and at a child, each until nothing is found any more."""
+    child = str(PEER)
+    looks: list[dict[str, str]] = [{"": "rows of 141024", child: "log"}, {child: "log"}, {}]
+    for strays in looks:
+        book.book.look(Look(NOW_MS, [LINK], 0, 9.0, FAR, strays=strays))
+        standing = {each.peer: each for each in book.book.standing}
+        assert standing.keys() == strays.keys()
+        assert all(strays[peer] in each.message for peer, each in standing.items())
+    assert book.said.count((AlarmKind.CANARY_OUT_OF_PLACE, False)) == 2

@@ -391,3 +391,79 @@ class JoinResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
+
+@_typing.final
+class RenewRequest(_message.Message):
+    """Asks for certificates of the keys that the child has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    TLS_REQUEST_FIELD_NUMBER: _builtins.int
+    AUTHORITY_REQUEST_FIELD_NUMBER: _builtins.int
+    TLS_CHAIN_FIELD_NUMBER: _builtins.int
+    AUTHORITY_CHAIN_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """As in Begin."""
+    nonce: _builtins.bytes
+    """The parent's nonce from Begin."""
+    tls_request: _builtins.bytes
+    """Certificate request (PEM) for the node's connections."""
+    authority_request: _builtins.bytes
+    """Certificate request (PEM) for the node's own authority."""
+    tls_chain: _builtins.bytes
+    """The chain (PEM) that has ended, leaf first; its key is that of `tls_request`."""
+    authority_chain: _builtins.bytes
+    """The chain (PEM) of the node's own authority; its key is that of `authority_request`."""
+    signature: _builtins.bytes
+    """Signature over the whole conversation (node/renewing/proof.py) by the key of `tls_chain`."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        nonce: _builtins.bytes = ...,
+        tls_request: _builtins.bytes = ...,
+        authority_request: _builtins.bytes = ...,
+        tls_chain: _builtins.bytes = ...,
+        authority_chain: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_chain", b"authority_chain", "authority_request", b"authority_request", "node_id", b"node_id", "nonce", b"nonce", "signature", b"signature", "tls_chain", b"tls_chain", "tls_request", b"tls_request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewRequest: _TypeAlias = RenewRequest  # noqa: Y015
+
+@_typing.final
+class RenewResponse(_message.Message):
+    """The parent's answer. Nothing in it is to be believed before `signature` holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    answer: _builtins.bytes
+    """JSON (node/renewing/proof.py): the parent's time, and chains if the old ones have ended by it."""
+    chain: _builtins.bytes
+    """The parent's chain (PEM), leaf first."""
+    signature: _builtins.bytes
+    """Signature over the conversation and `answer` by the parent's own key."""
+    def __init__(
+        self,
+        *,
+        answer: _builtins.bytes = ...,
+        chain: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "chain", b"chain", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewResponse: _TypeAlias = RenewResponse  # noqa: Y015

@@ -211,6 +211,11 @@ class DoorServiceStub:
                 request_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.JoinRequest.SerializeToString,
                 response_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.JoinResponse.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/fenhe.node.v1.DoorService/Renew',
+                request_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.RenewRequest.SerializeToString,
+                response_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.RenewResponse.FromString,
+                _registered_method=True)
 
 
 class DoorServiceServicer:
@@ -232,6 +237,14 @@ class DoorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """Renews the certificates of a child whose own have ended while it was away, and tells the time.
+        Begins with Begin, whose salt is of no use to it. Proven by the child's key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DoorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -244,6 +257,11 @@ def add_DoorServiceServicer_to_server(servicer, server):
                     servicer.Join,
                     request_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.JoinRequest.FromString,
                     response_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.JoinResponse.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.RenewRequest.FromString,
+                    response_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.RenewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -302,6 +320,33 @@ class DoorService:
             '/fenhe.node.v1.DoorService/Join',
             protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.JoinRequest.SerializeToString,
             protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenhe.node.v1.DoorService/Renew',
+            protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.RenewRequest.SerializeToString,
+            protos_dot_fenhe_dot_node_dot_v1_dot_joining__pb2.RenewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -102,6 +102,10 @@ class DoorServiceStub:
     """Gives what is needed to stretch a code. Says the same for nodes that nobody has invited."""
     Join: _grpc.UnaryUnaryMultiCallable[_joining_pb2.JoinRequest, _joining_pb2.JoinResponse]
     """Hands in certificate requests with the proof of a code; gives certificates with a proof back."""
+    Renew: _grpc.UnaryUnaryMultiCallable[_joining_pb2.RenewRequest, _joining_pb2.RenewResponse]
+    """Renews the certificates of a child whose own have ended while it was away, and tells the time.
+    Begins with Begin, whose salt is of no use to it. Proven by the child's key.
+    """
 
 @_typing.type_check_only
 class DoorServiceAsyncStub(DoorServiceStub):
@@ -114,6 +118,10 @@ class DoorServiceAsyncStub(DoorServiceStub):
     """Gives what is needed to stretch a code. Says the same for nodes that nobody has invited."""
     Join: _aio.UnaryUnaryMultiCallable[_joining_pb2.JoinRequest, _joining_pb2.JoinResponse]  # type: ignore[assignment]
     """Hands in certificate requests with the proof of a code; gives certificates with a proof back."""
+    Renew: _aio.UnaryUnaryMultiCallable[_joining_pb2.RenewRequest, _joining_pb2.RenewResponse]  # type: ignore[assignment]
+    """Renews the certificates of a child whose own have ended while it was away, and tells the time.
+    Begins with Begin, whose salt is of no use to it. Proven by the child's key.
+    """
 
 class DoorServiceServicer(metaclass=_abc_1.ABCMeta):
     """The side door. It has a port of its own, asks for no certificate, and is on no other server. What
@@ -135,5 +143,15 @@ class DoorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_joining_pb2.JoinResponse, _abc.Awaitable[_joining_pb2.JoinResponse]]:
         """Hands in certificate requests with the proof of a code; gives certificates with a proof back."""
+
+    @_abc_1.abstractmethod
+    def Renew(
+        self,
+        request: _joining_pb2.RenewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_joining_pb2.RenewResponse, _abc.Awaitable[_joining_pb2.RenewResponse]]:
+        """Renews the certificates of a child whose own have ended while it was away, and tells the time.
+        Begins with Begin, whose salt is of no use to it. Proven by the child's key.
+        """
 
 def add_DoorServiceServicer_to_server(servicer: DoorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

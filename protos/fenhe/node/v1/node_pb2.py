@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from protos.fenhe.common.v1 import common_pb2 as protos_dot_fenhe_dot_common_dot_v1_dot_common__pb2
+from protos.fenhe.node.v1 import auditing_pb2 as protos_dot_fenhe_dot_node_dot_v1_dot_auditing__pb2
 from protos.fenhe.node.v1 import operations_pb2 as protos_dot_fenhe_dot_node_dot_v1_dot_operations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/node/v1/node.proto\x12\rfenhe.node.v1\x1a#protos/fenhe/common/v1/common.proto\x1a%protos/fenhe/node/v1/operations.proto\"\x0f\n\rStatusRequest\"\xb1\x04\n\x0eStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x0bstore_epoch\x18\x05 \x01(\x04\x12\x14\n\x0c\x63onfig_epoch\x18\x06 \x01(\x04\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x0f\n\x07profile\x18\x08 \x01(\t\x12\x11\n\tresidents\x18\t \x01(\x04\x12\x35\n\x04rows\x18\n \x03(\x0b\x32\'.fenhe.node.v1.StatusResponse.RowsEntry\x12\x14\n\x0clog_sequence\x18\x0b \x01(\x04\x12\x16\n\x0elog_unnumbered\x18\x0c \x01(\x04\x12(\n\x05links\x18\r \x03(\x0b\x32\x19.fenhe.node.v1.LinkStatus\x12\x19\n\x11\x63olumnar_sequence\x18\x0e \x01(\x04\x12\x11\n\tuptime_ms\x18\x0f \x01(\x04\x12\x13\n\x0bquarantined\x18\x10 \x01(\x04\x12$\n\x06\x61larms\x18\x11 \x03(\x0b\x32\x14.fenhe.node.v1.Alarm\x12\x12\n\nrecovering\x18\x12 \x01(\x08\x12\x15\n\rlog_pruned_to\x18\x13 \x01(\x04\x12\x11\n\tlog_bytes\x18\x14 \x01(\x04\x12\x1c\n\x14\x63onfig_epoch_decided\x18\x15 \x01(\x04\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x90\x01\n\nLinkStatus\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x15\n\rlast_heard_at\x18\x04 \x01(\t\x12(\n\x05lanes\x18\x05 \x03(\x0b\x32\x19.fenhe.node.v1.LaneStatus\x12\x12\n\nlast_error\x18\x06 \x01(\t\"l\n\nLaneStatus\x12#\n\x04lane\x18\x01 \x01(\x0e\x32\x15.fenhe.common.v1.Lane\x12\x14\n\x0c\x64\x65livered_to\x18\x02 \x01(\x04\x12\x12\n\napplied_to\x18\x03 \x01(\x04\x12\x0f\n\x07\x62\x61\x63klog\x18\x04 \x01(\x04\x32T\n\x0bNodeService\x12\x45\n\x06Status\x12\x1c.fenhe.node.v1.StatusRequest\x1a\x1d.fenhe.node.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/node/v1/node.proto\x12\rfenhe.node.v1\x1a#protos/fenhe/common/v1/common.proto\x1a#protos/fenhe/node/v1/auditing.proto\x1a%protos/fenhe/node/v1/operations.proto\"\x0f\n\rStatusRequest\"\xde\x04\n\x0eStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x0bstore_epoch\x18\x05 \x01(\x04\x12\x14\n\x0c\x63onfig_epoch\x18\x06 \x01(\x04\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x0f\n\x07profile\x18\x08 \x01(\t\x12\x11\n\tresidents\x18\t \x01(\x04\x12\x35\n\x04rows\x18\n \x03(\x0b\x32\'.fenhe.node.v1.StatusResponse.RowsEntry\x12\x14\n\x0clog_sequence\x18\x0b \x01(\x04\x12\x16\n\x0elog_unnumbered\x18\x0c \x01(\x04\x12(\n\x05links\x18\r \x03(\x0b\x32\x19.fenhe.node.v1.LinkStatus\x12\x19\n\x11\x63olumnar_sequence\x18\x0e \x01(\x04\x12\x11\n\tuptime_ms\x18\x0f \x01(\x04\x12\x13\n\x0bquarantined\x18\x10 \x01(\x04\x12$\n\x06\x61larms\x18\x11 \x03(\x0b\x32\x14.fenhe.node.v1.Alarm\x12\x12\n\nrecovering\x18\x12 \x01(\x08\x12\x15\n\rlog_pruned_to\x18\x13 \x01(\x04\x12\x11\n\tlog_bytes\x18\x14 \x01(\x04\x12\x1c\n\x14\x63onfig_epoch_decided\x18\x15 \x01(\x04\x12+\n\x05\x61udit\x18\x16 \x01(\x0b\x32\x1c.fenhe.node.v1.AuditStanding\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x90\x01\n\nLinkStatus\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x15\n\rlast_heard_at\x18\x04 \x01(\t\x12(\n\x05lanes\x18\x05 \x03(\x0b\x32\x19.fenhe.node.v1.LaneStatus\x12\x12\n\nlast_error\x18\x06 \x01(\t\"l\n\nLaneStatus\x12#\n\x04lane\x18\x01 \x01(\x0e\x32\x15.fenhe.common.v1.Lane\x12\x14\n\x0c\x64\x65livered_to\x18\x02 \x01(\x04\x12\x12\n\napplied_to\x18\x03 \x01(\x04\x12\x0f\n\x07\x62\x61\x63klog\x18\x04 \x01(\x04\x32T\n\x0bNodeService\x12\x45\n\x06Status\x12\x1c.fenhe.node.v1.StatusRequest\x1a\x1d.fenhe.node.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +36,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STATUSRESPONSE_ROWSENTRY']._loaded_options = None
   _globals['_STATUSRESPONSE_ROWSENTRY']._serialized_options = b'8\001'
-  _globals['_STATUSREQUEST']._serialized_start=126
-  _globals['_STATUSREQUEST']._serialized_end=141
-  _globals['_STATUSRESPONSE']._serialized_start=144
-  _globals['_STATUSRESPONSE']._serialized_end=705
-  _globals['_STATUSRESPONSE_ROWSENTRY']._serialized_start=662
-  _globals['_STATUSRESPONSE_ROWSENTRY']._serialized_end=705
-  _globals['_LINKSTATUS']._serialized_start=708
-  _globals['_LINKSTATUS']._serialized_end=852
-  _globals['_LANESTATUS']._serialized_start=854
-  _globals['_LANESTATUS']._serialized_end=962
-  _globals['_NODESERVICE']._serialized_start=964
-  _globals['_NODESERVICE']._serialized_end=1048
+  _globals['_STATUSREQUEST']._serialized_start=163
+  _globals['_STATUSREQUEST']._serialized_end=178
+  _globals['_STATUSRESPONSE']._serialized_start=181
+  _globals['_STATUSRESPONSE']._serialized_end=787
+  _globals['_STATUSRESPONSE_ROWSENTRY']._serialized_start=744
+  _globals['_STATUSRESPONSE_ROWSENTRY']._serialized_end=787
+  _globals['_LINKSTATUS']._serialized_start=790
+  _globals['_LINKSTATUS']._serialized_end=934
+  _globals['_LANESTATUS']._serialized_start=936
+  _globals['_LANESTATUS']._serialized_end=1044
+  _globals['_NODESERVICE']._serialized_start=1046
+  _globals['_NODESERVICE']._serialized_end=1130
 # @@protoc_insertion_point(module_scope)

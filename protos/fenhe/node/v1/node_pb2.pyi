@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from protos.fenhe.common.v1 import common_pb2 as _common_pb2
+from protos.fenhe.node.v1 import auditing_pb2 as _auditing_pb2
 from protos.fenhe.node.v1 import operations_pb2 as _operations_pb2
 import builtins as _builtins
 import sys
@@ -84,6 +85,7 @@ class StatusResponse(_message.Message):
     LOG_PRUNED_TO_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     CONFIG_EPOCH_DECIDED_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code."""
     level: _builtins.str
@@ -134,6 +136,10 @@ class StatusResponse(_message.Message):
     def alarms(self) -> _containers.RepeatedCompositeFieldContainer[_operations_pb2.Alarm]:
         """Alarms that stand, oldest first; `fenhe replication status` says more."""
 
+    @_builtins.property
+    def audit(self) -> _auditing_pb2.AuditStanding:
+        """How the audit stands; absent: an older release."""
+
     def __init__(
         self,
         *,
@@ -158,10 +164,11 @@ class StatusResponse(_message.Message):
         log_pruned_to: _builtins.int = ...,
         log_bytes: _builtins.int = ...,
         config_epoch_decided: _builtins.int = ...,
+        audit: _auditing_pb2.AuditStanding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "config_epoch_decided", b"config_epoch_decided", "database", b"database", "level", b"level", "links", b"links", "log_bytes", b"log_bytes", "log_pruned_to", b"log_pruned_to", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "recovering", b"recovering", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "audit", b"audit", "columnar_sequence", b"columnar_sequence", "config_epoch", b"config_epoch", "config_epoch_decided", b"config_epoch_decided", "database", b"database", "level", b"level", "links", b"links", "log_bytes", b"log_bytes", "log_pruned_to", b"log_pruned_to", "log_sequence", b"log_sequence", "log_unnumbered", b"log_unnumbered", "name", b"name", "node_id", b"node_id", "profile", b"profile", "quarantined", b"quarantined", "recovering", b"recovering", "residents", b"residents", "rows", b"rows", "store_epoch", b"store_epoch", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

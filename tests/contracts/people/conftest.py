@@ -1,0 +1,17 @@
+"""A region on each database, and a county with a hospital in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contracts.people.place import Office
+from tests.contracts.storage.conftest import emptied_databases, region
+from tests.contracts.storage.region import COUNTY, Region
+
+__all__ = ["emptied_databases", "office", "region"]
+
+
+@pytest.fixture
+def office(region: Region) -> Office:
+    """The county's."""
+    return Office(region.node(COUNTY))
