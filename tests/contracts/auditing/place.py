@@ -25,12 +25,12 @@ from node.auditing.verifying import ANCHORS_METHOD, AuditVerifier, Report
 from node.security.authority import create_region
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.credentials import NodeCredentials, load_node_credentials
-from node.storage import migrate
 from node.storage.audit import Action, Auditor, Deed, Outcome
 from node.storage.tables import AUDIT, AUDITING, CHANGELOG
 from node.storage.transactions import Transactions
 from replication.changelog import StoreState
 from replication.channel import AskRefusedError, LinkDownError
+from tests.schema import migrated
 from tests.unit.security.region import TOWNSHIP, VILLAGE, small_hierarchy
 
 __all__ = ["HIERARCHY", "START_MS", "HandClock", "Place", "Side"]
@@ -160,7 +160,7 @@ class Place:
         self.old = False
         self.asked = 0
         for engine in (village, township):
-            migrate(engine)
+            migrated(engine)
         self.township = self._side(TOWNSHIP, township)
         self.village = self._side(VILLAGE, village)
 

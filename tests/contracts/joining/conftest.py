@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from node.storage import migrate
 from tests.contracts.joining.place import Place
 from tests.databases import Database
+from tests.schema import migrated
 
 __all__ = ["place"]
 
@@ -17,7 +17,7 @@ __all__ = ["place"]
 @pytest.fixture
 def place(database: Database, tmp_path: Path) -> Iterator[Place]:
     """A township that has invited its village."""
-    migrate(database.engine)
+    migrated(database.engine)
     made = Place(tmp_path, database.engine)
     made.invite()
     yield made

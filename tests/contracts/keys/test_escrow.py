@@ -25,7 +25,6 @@ from node.security.errors import SecurityError
 from node.security.folders import NodeFolder
 from node.security.key_files import create_key, write_secret
 from node.security.sealing import unwrap_key
-from node.storage import migrate
 from node.storage.audit import Auditor
 from node.storage.data_keys import wrapped_of
 from node.storage.tables import AUDIT
@@ -34,6 +33,7 @@ from node.transit.keys import NodeVerifier, OwnKey
 from tests.contracts.keys.place import KeyedNode
 from tests.contracts.storage.region import FakeClock, hierarchy
 from tests.databases import Database
+from tests.schema import migrated
 from tests.unit.security.region import CITY, COUNTY, SIBLING, TOWNSHIP, VILLAGE, Held, create
 
 TREE = hierarchy()
@@ -55,7 +55,7 @@ class Township:
     """A parent on a database, with what it holds in escrow."""
 
     def __init__(self, database: Database) -> None:
-        migrate(database.engine)
+        migrated(database.engine)
         self.engine = database.engine
         self.clock = FakeClock()
         self.ring = Ring(HELD[TOWNSHIP])

@@ -27,12 +27,13 @@ from node.security.folders import NodeFolder
 from node.security.former import key_digest
 from node.security.key_files import read_secret
 from node.security.signatures import Signer
-from node.storage import EngineLimits, migrate, open_engine
+from node.storage import EngineLimits, open_engine
 from node.storage.audit import Auditor
 from node.storage.transactions import Transactions
 from replication.channel import LinkDownError
 from replication.core.model import Request
 from tests.contracts.joining.place import HIERARCHY, START_MS, HandClock
+from tests.schema import migrated
 from tests.unit.security.region import CITY, COUNTY, OTHER_COUNTY, TOWNSHIP, VILLAGE
 
 __all__ = ["NODES", "LocalHub", "Member", "Place"]
@@ -102,7 +103,7 @@ class Place:
             if node != TOWNSHIP:
                 url = f"sqlite:///{root / node}.db"
                 self.engines[node] = open_engine(url, EngineLimits(connections=4))
-                migrate(self.engines[node])
+                migrated(self.engines[node])
         self.members: dict[NodeId, Member] = {}
 
     def close(self) -> None:

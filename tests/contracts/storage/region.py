@@ -23,7 +23,7 @@ from node.records.model import Bundle, NewIdentifier, NewRecord, NewResident
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.sealing import DataKeys
-from node.storage import CHANGELOG, ApplyOutcome, Storage, migrate
+from node.storage import CHANGELOG, ApplyOutcome, Storage
 from node.storage.tables import REPLICATED
 from replication.changelog import ChangeLog, LinkState, read_transaction
 from replication.core.codec import CODEC_JSON, decode_changes, encode_changes
@@ -41,6 +41,7 @@ from replication.core.model import (
     Value,
     Version,
 )
+from tests.schema import migrated
 
 __all__ = [
     "CITY",
@@ -126,7 +127,7 @@ class NodeStore:
     keys: DataKeys = field(init=False)
 
     def __post_init__(self) -> None:
-        migrate(self.engine)
+        migrated(self.engine)
         source = random.Random(self.seed)
         self.keys = DataKeys.fresh(self.node_id, source.randbytes)
         self.storage = self._opened(source)
