@@ -15,7 +15,7 @@ from sqlalchemy import Column, Table
 
 from node.security.sealing import cell_aad
 from node.storage.specs import TABLES
-from node.storage.tables import CHANGELOG, INVITATIONS, REPLICATED, RESIDENCE, TRANSIT
+from node.storage.tables import CHANGELOG, INVITATIONS, PEOPLE, REPLICATED, RESIDENCE, TRANSIT
 
 __all__ = ["PLACES", "PURPOSES", "SealedPlace"]
 
@@ -102,6 +102,7 @@ def _replicated(name: str) -> SealedPlace:
 _ALL: Final = (
     *(_replicated(name) for name in TABLES),
     _cells(INVITATIONS, ("stretched",), "invitation_id"),
+    _cells(PEOPLE.accounts, ("password", "totp"), "account_id"),
     _logged(CHANGELOG.change_log, "entry_uid"),
     _logged(CHANGELOG.quarantine, "item_uid"),
     _letters(TRANSIT.out, "body", "letter_id"),

@@ -24,6 +24,13 @@ from tests.databases import Database
 DAY_MS = 86_400_000
 
 NOT_SEALED = {
+    ("audit_anchors", "anchor"),
+    ("audit_anchors", "anchor_signature"),
+    ("audit_anchors", "head"),
+    ("audit_anchors", "head_signature"),
+    ("audit_findings", "head"),
+    ("audit_findings", "head_signature"),
+    ("audit_signers", "chain"),
     ("change_log", "entry_uid"),
     ("data_keys", "wrapped"),
     ("home_grants", "chain"),
@@ -42,6 +49,7 @@ NOT_SEALED = {
     ("region_epochs", "progress"),
     ("region_epochs", "purge_order"),
     ("region_epochs", "region_text"),
+    ("revocations", "entry"),
     # Ids and versions of rows, no words.
     ("residence_moves", "base"),
     ("residence_moves", "held"),
