@@ -101,11 +101,12 @@ def peer_chain(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[x509.Certif
     Raises:
         PeerIdentityError: They cannot be read, or there are none.
     """
-    shown = tuple(auth_context.get("x509_pem_cert_chain", ()))
+    shown = b"".join(auth_context.get("x509_pem_cert_chain", ()))
     own = tuple(auth_context.get("x509_pem_cert", ()))
     try:
         leaf = x509.load_pem_x509_certificate(b"".join(own))
-        rest = x509.load_pem_x509_certificates(b"".join(shown))
+        # Of a certificate that the root itself signed there is nothing between to be shown.
+        rest = x509.load_pem_x509_certificates(shown) if shown else []
     except (ValueError, x509.InvalidVersion):
         raise PeerIdentityError("the peer's chain cannot be read") from None
     return (leaf, *(each for each in rest if each != leaf))
