@@ -33,8 +33,7 @@ FLOORS := unit property contracts simulation services chaos
 FLOORS_HERE := $(foreach floor,$(FLOORS),$(if $(wildcard tests/$(floor)),$(floor)))
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 
-.PHONY: help setup setup-dev services-installed demo test house check $(FLOORS) bench protos lock simulate chaos power links clean
-.PHONY: help setup setup-dev services-installed demo test house check $(FLOORS) bench protos lock sbom simulate clean
+.PHONY: help setup setup-dev services-installed demo test house check $(FLOORS) bench protos lock simulate chaos power links clean sbom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

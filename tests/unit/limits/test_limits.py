@@ -221,6 +221,8 @@ class TestGate:
             held.enter_context(gate.passing(GET, CallerKind.CLIENT, f"{ME}-{number}", HERE))
         for _ in range(100):
             call(gate, "/fenhe.federation.v1.ExecutorService/AskSite", CallerKind.EXECUTOR, ME)
+        assert gate.pools["callers"].under_way == 8
+        assert gate.pools["workers"].under_way == 0
 
     def test_who_watches_the_health_takes_no_place_of_care(
         self, gate: CallGate, held: ExitStack
