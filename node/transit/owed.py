@@ -57,6 +57,11 @@ class OwedReceipts:
         query = select(t.c.answer_after).where(t.c.sender == sender, t.c.letter_id == letter_id)
         return connection.execute(query).scalar() is not None
 
+    def is_any(self, connection: Connection) -> bool:
+        """Whether any receipt is owed: mostly none is, and then nothing need be written."""
+        owed = select(self._table.c.letter_id).where(self._table.c.answer_after.is_not(None))
+        return connection.execute(owed.limit(1)).first() is not None
+
     def place(self, connection: Connection) -> None:
         """Note where the log stands for receipts owed since the last time.
 

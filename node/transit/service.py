@@ -125,6 +125,8 @@ class TransitService:
     def _answer_owed(self) -> int:
         """Receipts that waited for the parent; how many have gone."""
         owed = self._post.owed
+        if not self._transactions.read(owed.is_any):
+            return 0
         self._transactions.write(owed.place)
 
         def work(connection: Connection) -> int:

@@ -249,8 +249,8 @@ class LinkEnd:
     def marks_ready(self, mark: Mark, now_ms: int) -> list[Effect]:
         """Take freshness to pass on once the peer holds the log up to `mark.at_sequence`.
 
-        The caller reads the marks first, then numbers everything committed, then takes the head
-        as at_sequence: so all that a mark speaks of lies at or below it.
+        The caller reads the marks first, then takes the durable head as at_sequence: so all that a
+        mark speaks of lies at or below it.
         """
         if self.state is LinkState.CLOSED or not mark.homes:
             return []
