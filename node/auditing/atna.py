@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeVar
-from xml.sax.saxutils import escape, quoteattr  # nosec B406 -- writes, reads nothing
+from xml.sax.saxutils import escape, quoteattr  # writes, reads nothing  # nosec B406
 
 from node.auditing.search import Found
 from node.storage.audit import Action, Outcome

@@ -193,7 +193,7 @@ def _pages(
 ) -> tuple[list[pb.AuditRecord], bool]:
     """At most so many entries, and whether there are more."""
     found: list[pb.AuditRecord] = []
-    token = ""  # nosec B105 -- of a page
+    token = ""  # of a page  # nosec B105
     while len(found) < count:
         page = stub.SearchAudit(
             pb.SearchAuditRequest(

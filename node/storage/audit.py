@@ -103,7 +103,7 @@ class Action(StrEnum):
     DISABLE = "disable"
     ENABLE = "enable"
     UNLOCK = "unlock"
-    PASSWORD = "password"  # noqa: S105  # nosec B105 -- the deed, not the word
+    PASSWORD = "password"  # noqa: S105 - the deed, not the word  # nosec B105
     TOTP = "totp"
     SIGN_IN = "sign_in"
     SIGN_OUT = "sign_out"
