@@ -65,6 +65,7 @@ _LEVELS: Final = {
     9: CareLevel.TOWNSHIP,
     12: CareLevel.VILLAGE,
 }
+_LINKS: Final = LinkState(CHANGELOG)
 _ROUNDS_MAX: Final = 80
 _IDLE_ROUNDS: Final = 3
 
@@ -191,11 +192,25 @@ class MovingNode(NodeStore):
             busy = True
             self.write(partial(_go_on, self.post, letter_id))
         self.number()
+        if self.read(self.post.owed.is_any):
+            self.write(self.post.owed.place)
+            answered = self.write(
+                lambda c: self.post.answer_owed(c, partial(self._delivered, c))
+            )
+            busy |= bool(answered)
         for resident_id, home_epoch in self.steps.due():
             before = self._standing(resident_id)
             self.steps.step(resident_id, home_epoch)
             busy |= before != self._standing(resident_id)
         return busy
+
+    def _delivered(self, connection: Connection, lane: Lane) -> int:
+        """Up to where the parent holds a lane."""
+        parent = self.tree.parent(self.node_id)
+        if parent is None:
+            return 0
+        cursor = _LINKS.load_outbound(connection, parent).get(lane)
+        return cursor.covers_to if cursor else 0
 
     def _standing(self, resident_id: str) -> list[tuple[str, int]]:
         moves = self.read(lambda c: self.residence.moves.of_resident(c, resident_id))
@@ -259,13 +274,14 @@ class MovingRegion(Region):
     def ship(self, sender: NodeStore, receiver: NodeStore) -> list[LogEntry]:
         """Send everything, and keep at the sender what the receiver has confirmed."""
         sent = super().ship(sender, receiver)
-        links = LinkState(CHANGELOG)
-        with write_transaction(sender.engine) as connection:
-            held = links.load_outbound(connection, receiver.node_id)
-            for lane in Lane:
-                cursor = receiver.cursor(sender.node_id, lane)
-                if cursor.number and held.get(lane) != cursor:
-                    links.save_outbound(connection, receiver.node_id, cursor)
+        reached = receiver.cursors(sender.node_id)
+        with read_transaction(sender.engine) as connection:
+            held = _LINKS.load_outbound(connection, receiver.node_id)
+        news = [each for lane, each in reached.items() if each.number and held.get(lane) != each]
+        if news:
+            with write_transaction(sender.engine) as connection:
+                for cursor in news:
+                    _LINKS.save_outbound(connection, receiver.node_id, cursor)
         return sent
 
     def flow(self, only: Collection[NodeId] = tuple(ABOVE)) -> None:

@@ -76,6 +76,7 @@ NOW_MS: Final = 1_795_000_000_123
 
 _REGIONAL_KEY: Final = b"r" * 32
 _PSEUDONYM_KEY: Final = b"p" * 32
+_LINKS: Final = LinkState(CHANGELOG)
 
 
 def hierarchy() -> Hierarchy:
@@ -190,9 +191,13 @@ class NodeStore:
 
     def cursor(self, peer: NodeId, lane: Lane) -> Cursor:
         """Where this node stands in a peer's lane."""
+        return self.cursors(peer)[lane]
+
+    def cursors(self, peer: NodeId) -> dict[Lane, Cursor]:
+        """Where this node stands in each of a peer's lanes."""
         with read_transaction(self.engine) as connection:
-            held = LinkState(CHANGELOG).load_inbound(connection, peer)
-        return held.get(lane, Cursor(lane, StreamEpoch(1, 1), 0, 0))
+            held = _LINKS.load_inbound(connection, peer)
+        return {lane: held.get(lane, Cursor(lane, StreamEpoch(1, 1), 0, 0)) for lane in Lane}
 
 
 class Region:
@@ -204,6 +209,8 @@ class Region:
         self._new_engine = new_engine
         self._nodes: dict[NodeId, NodeStore] = {}
         self._more: list[NodeStore] = []
+        self._nothing: dict[tuple[int, int, Lane], tuple[int, Cursor]] = {}
+        """Head and cursor between which a lane had nothing for a receiver."""
 
     def node(self, node_id: NodeId) -> NodeStore:
         """The node of that id."""
@@ -231,10 +238,12 @@ class Region:
         """Send everything that is for the receiver; what was sent."""
         up = self.tree.parent(sender.node_id) == receiver.node_id
         to, frm = (PeerRole.PARENT, PeerRole.CHILD) if up else (PeerRole.CHILD, PeerRole.PARENT)
-        sender.number()
+        head = sender.number()
         sent: list[LogEntry] = []
-        for lane in Lane:
-            cursor = receiver.cursor(sender.node_id, lane)
+        for lane, cursor in receiver.cursors(sender.node_id).items():
+            stretch = (id(sender), id(receiver), lane)
+            if self._nothing.get(stretch) == (head, cursor):
+                continue
             entries, scanned_to = sender.storage.outgoing(
                 receiver.node_id, to, lane, cursor.covers_to, 1 << 20
             )
@@ -242,6 +251,8 @@ class Region:
                 sent.extend(entries)
                 batch, after = batch_of(cursor, entries, scanned_to)
                 receiver.storage.apply_batch(sender.node_id, frm, batch, after)
+            else:
+                self._nothing[stretch] = (head, cursor)
         return sent
 
     def ship_up(self, *path: NodeId) -> None:

@@ -142,7 +142,7 @@ def test_an_entry_that_is_read_at_last_is_judged_row_by_row(
     assert (item.cause, item.whole_entry, item.row_count) == ("ENTRY_UNREADABLE", True, 2)
 
     monkeypatch.setattr(
-        "node.storage.apply.decode_changes", lambda _codec, rows: decode_changes(1, rows)
+        "node.storage.entry_work.decode_changes", lambda _codec, rows: decode_changes(1, rows)
     )
     done = township.storage.desk.retry(item.item_id)
 
