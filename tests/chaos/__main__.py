@@ -30,10 +30,12 @@ def shown(outcome: Outcome) -> str:
         *(f"NOT POSSIBLE HERE {kind}" for kind in sorted(outcome.impossible)),
         *(f"NEVER FIRED {kind}" for kind in outcome.never_fired),
     ]
+    loads = ", ".join(f"{load} {count}" for load, count in sorted(verdict.loads.items()))
     fired = ", ".join(f"{kind} {count}" for kind, count in sorted(outcome.fired.items()))
     lines.append(
         f"acknowledged {verdict.acknowledged}, lost {sum(verdict.lost.values())}, "
-        f"leaked {len(verdict.leaks)}, forgiven {verdict.forgiven}; faults: {fired}"
+        f"leaked {len(verdict.leaks)}, forgiven {verdict.forgiven}; loads: {loads}; "
+        f"faults: {fired}"
     )
     return "\n".join(lines)
 

@@ -11,22 +11,25 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
+import grpc
 import yaml
 
-from hierarchy_config import NodeId
+from hierarchy_config import Hierarchy, NodeId, load_region, shipped_region
 from node.demo.place import DemoPlace
 from node.demo.processes import Fleet
 from node.mariadb_server import PrivateMariaDB
+from node.security.credentials import load_credentials
+from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from node.settings import load_settings, save_settings
 from tests.chaos.proxy import LinkProxy, ProxyThread
 from tests.services.region import MARIADB
 from tests.services.waiting import CLOCK
 
-__all__ = ["ChaosFleet", "ChaosPlace", "line_of", "nodes_of"]
+__all__ = ["ChaosFleet", "ChaosPlace", "nodes_of"]
 
 COUNTIES: Final = (NodeId("141002"), NodeId("141024"))
 _MARIADB_PORT: Final = 19_306
@@ -41,8 +44,6 @@ def nodes_of() -> tuple[NodeId, ...]:
 
 
 def _all_nodes() -> list[NodeId]:
-    from hierarchy_config import load_region, shipped_region
-
     tree = load_region(shipped_region())
     chosen = [NodeId("1410")]
     for county in COUNTIES:
@@ -50,11 +51,6 @@ def _all_nodes() -> list[NodeId]:
         for township in tree.children(county)[:2]:
             chosen += [township, *tree.children(township)[:2]]
     return chosen
-
-
-def line_of(place: DemoPlace, node: NodeId) -> tuple[NodeId, ...]:
-    """A node and all above it, nearest first."""
-    return place.hierarchy.path_to_root(node)
 
 
 class ChaosFleet(Fleet):
@@ -90,6 +86,7 @@ class ChaosPlace:
         self.proxies = ProxyThread()
         self._exit.callback(self.proxies.close)
         self.lines: dict[NodeId, LinkProxy] = {}
+        self.former_lines: list[LinkProxy] = []
         for number, node in enumerate(self.place.nodes):
             self._settle(node, seed + number)
         self.on_mariadb = self._on_mariadb()
@@ -113,9 +110,39 @@ class ChaosPlace:
         """All fifteen."""
         return self.place.nodes
 
+    @property
+    def city(self) -> NodeId:
+        """The root."""
+        return NodeId(self.place.hierarchy.root)
+
+    @property
+    def tree(self) -> Hierarchy:
+        """The hierarchy in force at the root: it may change once in a run."""
+        return self.tree_of(self.city)
+
+    def tree_of(self, node: NodeId) -> Hierarchy:
+        """The hierarchy in force at a node."""
+        return load_region(self.place.node_dir(node) / "region.yaml")
+
     def parent(self, node: NodeId) -> NodeId | None:
         """The node above."""
-        return self.place.hierarchy.parent(node)
+        return self.tree.parent(node)
+
+    @contextlib.contextmanager
+    def channel(self, node: NodeId) -> Iterator[grpc.Channel]:
+        """To a node, as its operator."""
+        who = load_credentials(self.place.credentials_dir(f"operator-{node}"))
+        options = channel_options(who.server_name, GrpcLimits())
+        secrets = channel_credentials(who.tls)
+        with grpc.secure_channel(who.address, secrets, options=options) as channel:
+            yield channel
+
+    def new_line(self, node: NodeId, parent: NodeId) -> str:
+        """A proxy before another parent; from now on the node's line is this one."""
+        address = load_settings(self.place.node_dir(parent)).listen
+        self.former_lines.append(self.lines[node])
+        self.lines[node] = line = self.proxies.add(address, int(node))
+        return line.address
 
     def on_sqlite(self, node: NodeId) -> bool:
         """Whether the node's store is a file in its folder."""

@@ -13,29 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import grpc
-
-import protos.fenhe.node.v1.maintenance_pb2 as maintenance
-import protos.fenhe.node.v1.operations_pb2 as pb
 from hierarchy_config import CareLevel, NodeId
-from node.demo.processes import NodeStartError
-from node.security.credentials import load_credentials
-from node.security.tls import GrpcLimits, channel_credentials, channel_options
-from protos.fenhe.node.v1 import maintenance_pb2_grpc, operations_pb2_grpc
-from tests.chaos.acknowledged import read_all
-from tests.chaos.faults import KINDS, Faults, plan
+from tests.chaos.acknowledged import AT_HOME, AWAY, read_all
+from tests.chaos.drain import compared, drain
+from tests.chaos.faults import Faults
+from tests.chaos.moves import EDIT, MOVE, Mover, moving
 from tests.chaos.place import ChaosPlace, Teller
+from tests.chaos.plan import KINDS, plan
 from tests.chaos.verify import Verdict, verify
+from tests.chaos.verify_moves import edits_lost, granted_at
 from tests.services.stores import opened
 from tests.services.waiting import CLOCK
 
 __all__ = ["Outcome", "run"]
 
-DRAIN_S_MAX: Final = 180.0
+LOADS: Final = (AT_HOME, AWAY, MOVE, EDIT)
+"""What is written in every run."""
 _TICK_S: Final = 0.1
-_CALL_S: Final = 10.0
 _LOOK_S: Final = 10.0
-_COMPARE_S: Final = 120.0
 
 
 @dataclass
@@ -55,8 +50,9 @@ class Outcome:
 
     @property
     def never_fired(self) -> list[str]:
-        """Kinds that were planned, are possible here, and did not fire."""
-        return [kind for kind in KINDS if not self.fired[kind] and kind not in self.impossible]
+        """Kinds of faults that are possible here, and of loads, of which there was none."""
+        faults = [kind for kind in KINDS if not self.fired[kind] and kind not in self.impossible]
+        return faults + [load for load in LOADS if not self.verdict.loads[load]]
 
     @property
     def holds(self) -> bool:
@@ -87,32 +83,41 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
         place.fleet.wait_ready()
         faults = Faults(place, seed, tell)
         versions = VersionWatch(place)
-        with _writers(place, rate) as writers:
+        with _writers(place, rate) as writers, moving(place, seed) as mover:
             started = CLOCK.monotonic_ms()
-            faults.back_up()
+            faults.restores.back_up()
             _break(faults, versions, seed, minutes)
             tell("healing")
             faults.heal()
             refused = writers.finish()
+            mover.finish()
             written_s = (CLOCK.monotonic_ms() - started) / 1000
-        drained = _drain(place, faults, tell)
+        drained = drain(place, faults, tell)
         tell("comparing")
-        unequal = _compared(place) if drained is not None else []
+        unequal = compared(place) if drained is not None else []
+        edits = _edits(place, faults, mover)
         place.fleet.stop()
         tell("verifying")
         noted = list(read_all(root / "acknowledged"))
-        verdict = verify(place, noted, faults)
+        verdict = verify(place, noted, faults, mover)
+        verdict.lost.update(edits)
         return Outcome(
             verdict,
             faults.fired,
             faults.impossible,
             drained,
             written_s,
-            refused,
+            refused + mover.refused,
             faults.ended_by_themselves,
             versions.fell,
             unequal,
         )
+
+
+def _edits(place: ChaosPlace, faults: Faults, mover: Mover) -> list[str]:
+    lost, proposed = edits_lost(place, mover.edits, granted_at(place).homes, faults.restores)
+    faults.tell(f"edits of old homes: {len(mover.edits)}, of them proposed: {proposed}")
+    return lost
 
 
 def _break(faults: Faults, versions: VersionWatch, seed: int, minutes: float) -> None:
@@ -129,16 +134,19 @@ def _break(faults: Faults, versions: VersionWatch, seed: int, minutes: float) ->
         faults.end_due(now_s)
         if now_s - looked_s > _LOOK_S:
             looked_s = now_s
-            versions.look(faults.restored)
+            versions.look(faults.restores.times)
         pause.wait(_TICK_S)
 
 
 class VersionWatch:
-    """Looks now and then at the stores of two nodes: a row's version never falls."""
+    """Looks now and then at the stores of two nodes: a row's version never falls.
+
+    A row may go: its resident has moved away, or the township he lives in.
+    """
 
     def __init__(self, place: ChaosPlace) -> None:
         self._place = place
-        tree = place.place.hierarchy
+        tree = place.tree
         self._watched = [
             node
             for node in place.nodes
@@ -158,7 +166,7 @@ class VersionWatch:
             self.fell += [
                 f"{key[0]} at {node}"
                 for key, version in before.items()
-                if now.get(key, (0, 0)) < version
+                if now.get(key, version) < version
             ]
             self._seen[node] = now
 
@@ -169,7 +177,7 @@ class Writers:
     def __init__(self, place: ChaosPlace, rate: float) -> None:
         folder = place.root / "acknowledged"
         folder.mkdir()
-        tree = place.place.hierarchy
+        tree = place.tree
         townships = [n for n in place.nodes if tree.entry(n).level is CareLevel.TOWNSHIP]
         self._processes = [
             subprocess.Popen(
@@ -210,67 +218,3 @@ def _writers(place: ChaosPlace, rate: float) -> Iterator[Writers]:
         yield writers
     finally:
         writers.end()
-
-
-def _drain(place: ChaosPlace, faults: Faults, tell: Teller) -> float | None:
-    """Wait until every node runs, is linked and has nothing to send; seconds, None: not in time."""
-    started = CLOCK.monotonic_ms()
-    pause = threading.Event()
-    calm = 0
-    why = ""
-    while (elapsed := (CLOCK.monotonic_ms() - started) / 1000) < DRAIN_S_MAX:
-        faults.end_due(float("inf"))
-        waiting = [said for node in place.nodes if (said := _not_drained(place, node))]
-        calm = 0 if waiting else calm + 1
-        # Twice: what one node has just passed on may lie before the next.
-        if calm > 1:
-            return elapsed
-        if waiting and waiting[0] != why:
-            why = waiting[0]
-            tell(f"draining: {why}")
-        pause.wait(1.0)
-    return None
-
-
-@contextmanager
-def _channel(place: ChaosPlace, node: NodeId) -> Iterator[grpc.Channel]:
-    """To a node, as its operator."""
-    who = load_credentials(place.place.credentials_dir(f"operator-{node}"))
-    options = channel_options(who.server_name, GrpcLimits())
-    with grpc.secure_channel(who.address, channel_credentials(who.tls), options=options) as channel:
-        yield channel
-
-
-def _compared(place: ChaosPlace) -> list[str]:
-    """What the comparison of each node with its parent finds, by digests of clear content."""
-    unequal = []
-    for node in place.nodes:
-        parent = place.parent(node)
-        if parent is None:
-            continue
-        with _channel(place, node) as channel:
-            stub = maintenance_pb2_grpc.MaintenanceServiceStub(channel)
-            for event in stub.Verify(maintenance.VerifyRequest(peer=parent), timeout=_COMPARE_S):
-                report = event.report if event.HasField("report") else None
-        if report is None or not report.equal:
-            found = [] if report is None else [dict(link.causes) for link in report.links]
-            unequal.append(f"{node} and {parent}: {found}")
-    return unequal
-
-
-def _not_drained(place: ChaosPlace, node: NodeId) -> str:
-    """Why a node is not done; "" if it is."""
-    try:
-        place.fleet.wait_ready((node,))
-        with _channel(place, node) as channel:
-            stub = operations_pb2_grpc.ReplicationServiceStub(channel)
-            said = stub.Status(pb.ReplicationStatusRequest(), timeout=_CALL_S)
-    except (grpc.RpcError, NodeStartError) as error:
-        return f"{node}: {type(error).__name__}"
-    for link in said.links:
-        if not link.connected:
-            return f"{node} is not linked to {link.peer}: {link.last_error[:80]}"
-        lag = sum(lane.lag_entries for lane in link.lanes)
-        if lag or any(lane.owes_snapshot for lane in link.lanes):
-            return f"{node} has {lag} entries, or a snapshot, for {link.peer}"
-    return ""

@@ -9,10 +9,11 @@ import pytest
 
 from tests.chaos.__main__ import shown
 from tests.chaos.acknowledged import Acknowledged
-from tests.chaos.faults import KINDS, Forgiven, plan
+from tests.chaos.expected import expected_of
+from tests.chaos.plan import KINDS, plan
 from tests.chaos.proxy import CLEAR, Conditions, ProxyThread
+from tests.chaos.restores import Forgiven
 from tests.chaos.run import run
-from tests.chaos.verify import expected_of
 
 SEED = 1
 MINUTES = 0.7

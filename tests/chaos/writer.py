@@ -2,7 +2,8 @@
 
 `python -m tests.chaos.writer PLACE LOG RATE TOWNSHIP VILLAGE…` writes until its stdin is closed.
 What was not answered is sent again, word for word; what was acknowledged is noted here, outside the
-nodes, after the call has returned.
+nodes, after the call has returned. Some records are about people who live elsewhere: of a sister
+village, or of a place that another writer writes for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import random
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -23,7 +25,8 @@ from node.clock import SystemClock
 from node.security.credentials import load_credentials
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.care.v1 import care_pb2_grpc
-from tests.chaos.acknowledged import Acknowledged, note
+from tests.chaos.acknowledged import AT_HOME, AWAY, Acknowledged, note
+from tests.chaos.strangers import Strangers
 from tests.services.people import DAY
 
 __all__ = ["main"]
@@ -44,32 +47,50 @@ _AGAIN: Final = frozenset(
 """Says nothing of whether it was stored: the same request is sent again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A record that may be amended: whom it is about, and where he lived."""
+
+    record_id: str
+    resident_id: str
+    home: NodeId
+    load: str
+
+
 class Known:
     """Residents and records that this process has been told are stored; shared by its threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._residents: list[tuple[str, NodeId]] = []
-        self._records: dict[NodeId, list[tuple[str, str, NodeId]]] = {}
+        self._records: dict[NodeId, list[Written]] = {}
 
     def met(self, resident_id: str, home: NodeId) -> None:
         with self._lock:
             self._residents.append((resident_id, home))
             del self._residents[:-_KNOWN_MAX]
 
-    def wrote(self, author: NodeId, record_id: str, resident_id: str, home: NodeId) -> None:
+    def wrote(self, author: NodeId, record: Written) -> None:
         with self._lock:
             records = self._records.setdefault(author, [])
-            records.append((record_id, resident_id, home))
+            records.append(record)
             del records[:-_KNOWN_MAX]
 
-    def resident(self, chance: random.Random, home: NodeId | None) -> tuple[str, NodeId] | None:
-        """One of a home (None: of any)."""
+    def resident(
+        self,
+        chance: random.Random,
+        *,
+        home: NodeId | None = None,
+        not_of: NodeId | None = None,
+    ) -> tuple[str, NodeId] | None:
+        """One of a home (None: of any), and not of another."""
         with self._lock:
-            some = [each for each in self._residents if home in (None, each[1])]
+            some = [
+                each for each in self._residents if home in (None, each[1]) and not_of != each[1]
+            ]
         return chance.choice(some) if some else None
 
-    def take_record(self, author: NodeId) -> tuple[str, str, NodeId] | None:
+    def take_record(self, author: NodeId) -> Written | None:
         """A record to amend; each is amended once."""
         with self._lock:
             records = self._records.get(author, [])
@@ -80,12 +101,17 @@ class Desk(threading.Thread):
     """One place where records are written."""
 
     def __init__(
-        self, place: Path, node: NodeId, known: Known, log: IO[str], bundles_per_s: float
+        self,
+        place: Path,
+        node: NodeId,
+        known: tuple[Known, Strangers],
+        log: IO[str],
+        bundles_per_s: float,
     ) -> None:
         super().__init__(daemon=True)
         self._place = place
         self._node = node
-        self._known = known
+        self._known, self._strangers = known
         self._log = log
         self._pause_s = 1 / bundles_per_s
         self._is_village = len(node) == 12
@@ -107,11 +133,13 @@ class Desk(threading.Thread):
     def _step(self) -> None:
         kind = self._chance.random()
         if self._is_village and (
-            kind < 0.35 or self._known.resident(self._chance, self._node) is None
+            kind < 0.30 or self._known.resident(self._chance, home=self._node) is None
         ):
             self._register()
-        elif kind < 0.8:
-            self._visit()
+        elif kind < 0.68:
+            self._visit_at_home()
+        elif kind < 0.82:
+            self._visit_away()
         else:
             self._amend()
 
@@ -136,55 +164,70 @@ class Desk(threading.Thread):
         if answer is None:
             return
         [resident_id] = answer.resident_ids
-        self._note([("residents", resident_id, 1, self._node)])
+        self._note(resident_id, self._node, AT_HOME, [("residents", resident_id, 1)])
         self._known.met(resident_id, self._node)
 
-    def _visit(self) -> None:
+    def _visit_at_home(self) -> None:
         home = self._node if self._is_village else None
-        whom = self._known.resident(self._chance, home)
+        whom = self._known.resident(self._chance, home=home)
+        if whom is not None:
+            self._visit(*whom, AT_HOME)
+
+    def _visit_away(self) -> None:
+        """Somebody of a sister village, or from far away."""
+        whom = self._strangers.one(self._chance)
+        if whom is None or (self._is_village and self._chance.random() < 0.3):
+            whom = (
+                self._known.resident(self._chance, not_of=self._node) if self._is_village else None
+            )
         if whom is None:
+            self._visit_at_home()
             return
+        self._visit(*whom, AWAY)
+
+    def _visit(self, resident_id: str, home: NodeId, load: str) -> None:
         request = self._request()
-        request.records.extend(
-            [
-                care.Record(
-                    resident_id=whom[0],
-                    encounter=care.Encounter(**{"class": "ambulatory"}, started_on=DAY),
-                ),
-                care.Record(resident_id=whom[0], observation=_pressure(120)),
-            ]
-        )
-        answer = self._send(request)
+        encounter = care.Encounter(**{"class": "ambulatory"}, started_on=DAY)
+        request.records.append(care.Record(resident_id=resident_id, encounter=encounter))
+        request.records.append(care.Record(resident_id=resident_id, observation=_pressure(120)))
+        answer = self._send(_addressed(request, home, load))
         if answer is None:
             return
         visit, pressure = answer.record_ids
-        self._note([("encounters", visit, 1, whom[1]), ("observations", pressure, 1, whom[1])])
-        self._known.wrote(self._node, pressure, *whom)
+        rows = [("encounters", visit, 1), ("observations", pressure, 1)]
+        self._note(resident_id, home, load, rows)
+        self._known.wrote(self._node, Written(pressure, resident_id, home, load))
 
     def _amend(self) -> None:
         record = self._known.take_record(self._node)
         if record is None:
-            self._visit()
+            self._visit_at_home()
             return
-        record_id, resident_id, home = record
         request = self._request()
         request.records.append(
-            care.Record(record_id=record_id, resident_id=resident_id, observation=_pressure(90))
+            care.Record(
+                record_id=record.record_id,
+                resident_id=record.resident_id,
+                observation=_pressure(90),
+            )
         )
-        if self._send(request) is not None:
-            self._note([("observations", record_id, 2, home)])
+        if self._send(_addressed(request, record.home, record.load)) is not None:
+            rows = [("observations", record.record_id, 2)]
+            self._note(record.resident_id, record.home, record.load, rows)
 
     def _request(self) -> care.PutBundleRequest:
         self._count += 1
         return care.PutBundleRequest(request_id=f"{self._node}-{os.getpid()}-{self._count:07d}")
 
-    def _note(self, rows: list[tuple[str, str, int, NodeId]]) -> None:
+    def _note(
+        self, resident_id: str, home: NodeId, load: str, rows: list[tuple[str, str, int]]
+    ) -> None:
         now_ms = CLOCK.now_ms()
         note(
             self._log,
             [
-                Acknowledged(table, row_id, number, self._node, home, now_ms)
-                for table, row_id, number, home in rows
+                Acknowledged(table, row_id, number, self._node, home, now_ms, resident_id, load)
+                for table, row_id, number in rows
             ],
         )
 
@@ -219,13 +262,21 @@ def _code(error: grpc.RpcError) -> str:
     return codes[0] if codes else str(error.code().name)
 
 
+def _addressed(request: care.PutBundleRequest, home: NodeId, load: str) -> care.PutBundleRequest:
+    """With the home named where the author need not know the resident."""
+    if load == AWAY:
+        for record in request.records:
+            record.home_node = home
+    return request
+
+
 def _pressure(value: int) -> care.Observation:
     return care.Observation(code="8480-6", value=value, unit="mm[Hg]", observed_on=DAY)
 
 
 def main(place: Path, log: Path, rate: float, nodes: list[NodeId]) -> None:
     """Write `rate` rows a second at these nodes until stdin ends."""
-    known = Known()
+    known = (Known(), Strangers(log, CLOCK.monotonic_ms))
     # A bundle holds 1.6 rows on average.
     bundles_per_s = rate / 1.6 / len(nodes)
     with log.open("a", encoding="utf-8") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, create_engine, func, make_url, select
@@ -15,7 +15,14 @@ from node.clock import SystemClock
 from node.demo.place import DemoPlace
 from node.settings import load_settings
 from node.storage.audit import AuditBreak, Auditor
-from node.storage.tables import APPLIED_REQUESTS, AUDIT, CHANGELOG, REPLICATED
+from node.storage.tables import (
+    APPLIED_REQUESTS,
+    AUDIT,
+    CHANGELOG,
+    REPLICATED,
+    RESIDENCE,
+    TRANSIT,
+)
 
 __all__ = ["HeldRow", "Store", "opened"]
 
@@ -28,6 +35,8 @@ class HeldRow:
     author: str
     home: str
     form: str
+    resident_id: str = field(default="", compare=False)
+    home_epoch: int = field(default=0, compare=False)
 
 
 class Store:
@@ -44,6 +53,8 @@ class Store:
                 row["author_node"],
                 row["home_node"],
                 row["form"],
+                row["resident_id"],
+                row["home_epoch"],
             )
             for name, table in REPLICATED.items()
             for row in self._all(select(table))
@@ -94,6 +105,51 @@ class Store:
     def audit_break(self) -> AuditBreak | None:
         """Where the audit's chain breaks; None if it holds."""
         return Auditor(SystemClock()).verify(self.connection)
+
+    def letters_open(self) -> list[RowMapping]:
+        """Letters written here that their addressee has not accepted, each with whom it is about.
+
+        A letter about several residents comes once for each; about nobody: resident_id is null.
+        """
+        out, subjects = TRANSIT.out, TRANSIT.subjects
+        query = (
+            select(
+                out.c.letter_id,
+                out.c.to_node,
+                out.c.kind,
+                out.c.state,
+                out.c.code,
+                subjects.c.resident_id,
+            )
+            .select_from(out.outerjoin(subjects, subjects.c.letter_id == out.c.letter_id))
+            .where(out.c.state != "confirmed")
+            .distinct()
+        )
+        return self._all(query)
+
+    def letters_about(self) -> dict[tuple[str, str], set[str]]:
+        """By row, the states of the letters of this node that carried it."""
+        out, subjects = TRANSIT.out, TRANSIT.subjects
+        query = select(subjects.c.table_name, subjects.c.row_id, out.c.state).join(
+            out, out.c.letter_id == subjects.c.letter_id
+        )
+        found: dict[tuple[str, str], set[str]] = {}
+        for table, row_id, state in self.connection.execute(query):
+            found.setdefault((table, row_id), set()).add(state)
+        return found
+
+    def grants(self) -> dict[tuple[str, int], str]:
+        """The home that each grant known here names, by resident and home epoch."""
+        t = RESIDENCE.grants
+        return {
+            (row["resident_id"], row["home_epoch"]): row["home_node"]
+            for row in self._all(select(t))
+        }
+
+    def moves_open(self) -> list[RowMapping]:
+        """Moves in which this node still has something to do or to wait for."""
+        t = RESIDENCE.moves
+        return self._all(select(t).where(t.c.state.not_in(["settled", "refused"])))
 
     def texts(self, *columns: str) -> set[str]:
         """Every value of these columns in the replicated tables that have them."""
