@@ -90,6 +90,16 @@ class Moves:
         query = select(m).where(m.c.resident_id == resident_id).order_by(m.c.home_epoch)
         return [_move(row) for row in connection.execute(query)]
 
+    def never_held(self, connection: Connection, move: Move, here: str) -> list[Move]:
+        """Earlier moves to this node whose history never came to stay: he had moved on before."""
+        return [
+            each
+            for each in self.of_resident(connection, move.resident_id)
+            if REQUESTED_EPOCH < each.home_epoch < move.home_epoch
+            and each.home_node == here
+            and each.state is MoveState.GRANTED
+        ]
+
     def save(self, connection: Connection, move: Move) -> None:
         """Keep a move as it is now."""
         upsert(connection, self._m, [asdict(move) | {"state": move.state.value}], list(_COLUMNS))

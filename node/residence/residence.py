@@ -384,9 +384,26 @@ class Residence:
         )
 
     def _say_settled_to(self, connection: Connection, move: Move, node: NodeId) -> None:
+        held = frozenset(fingerprint(change) for change in self._as_shipped(connection, move))
+        self._send_settled(connection, move, node, held)
+
+    def pass_settled(self, connection: Connection, move: Move, held: frozenset[bytes]) -> None:
+        """At a home that he left before his history came: the next home has it, so it may go.
+
+        `held`: what that home said it holds; whoever lets go sends what is not among it.
+        """
+        self._send_settled(connection, move, NodeId(move.from_node), held)
+        now_ms = self._store.clock.now_ms()
+        self.moves.save(
+            connection,
+            replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None),
+        )
+
+    def _send_settled(
+        self, connection: Connection, move: Move, node: NodeId, held: frozenset[bytes]
+    ) -> None:
         if node == self._store.node_id:
             return
-        held = frozenset(fingerprint(change) for change in self._as_shipped(connection, move))
         self._store.post.send(
             connection,
             to=node,
@@ -419,6 +436,8 @@ class Residence:
         goes = lets_go(here, grant, self.path) or (
             move.state is MoveState.SHIPPING and here not in self.path(grant.home_node)
         )
+        # A home that he passed through tells the one before, once all it passed on is confirmed.
+        goes = goes or bool(self.moves.never_held(connection, move, here))
         now_ms = self._store.clock.now_ms()
         self.moves.save(
             connection,

@@ -157,7 +157,7 @@ class MoveSteps:
         grant = self._newest(connection, move)
         if grant is None or self._here in self._residence.path(grant.home_node):
             # He has come back, or below, since.
-            self._save(connection, replace(move, state=MoveState.SETTLED, next_at=None))
+            self._end(connection, move)
             return
         if move.sequence == 0:
             missing = self._not_held(connection, move)
@@ -171,13 +171,23 @@ class MoveSteps:
         if self._residence.rows.let_go(connection, grant, _ROWS_A_STEP):
             self._save(connection, replace(move, next_at=now_ms))
             return
+        self._end(connection, move)
+
+    def _end(self, connection: Connection, move: Move) -> None:
+        """Nothing is left to be done here; a home that he only passed through passes it on."""
+        now_ms = self._store.clock.now_ms()
+        moves = self._residence.moves
+        former = moves.never_held(connection, move, self._here)
+        if former and moves.unconfirmed(connection, move.resident_id, move.home_epoch):
+            self._save(connection, replace(move, next_at=now_ms + _SOON_MS))
+            return
+        for each in former:
+            self._residence.pass_settled(connection, each, _marks(move))
         settled = replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None, held=None)
         self._save(connection, settled)
 
     def _not_held(self, connection: Connection, move: Move) -> list[RowChange]:
-        marks = move.held or b""
-        starts = range(0, len(marks), FINGERPRINT_BYTES)
-        held = {marks[at : at + FINGERPRINT_BYTES] for at in starts}
+        held = _marks(move)
         rows = self._residence.rows.read(connection, move.resident_id)
         return [change for change in rows if fingerprint(change) not in held]
 
@@ -195,3 +205,10 @@ class MoveSteps:
 
     def _save(self, connection: Connection, move: Move) -> None:
         self._residence.moves.save(connection, move)
+
+
+def _marks(move: Move) -> frozenset[bytes]:
+    """Fingerprints of what the new home said it holds."""
+    marks = move.held or b""
+    starts = range(0, len(marks), FINGERPRINT_BYTES)
+    return frozenset(marks[at : at + FINGERPRINT_BYTES] for at in starts)

@@ -95,6 +95,10 @@ class Faults:
         self._under.append(_Under(now_s + fault.lasts_s, target, end, work))
         return True
 
+    def has_had_its_turn(self, kind: str) -> bool:
+        """Whether a kind has fired, or cannot."""
+        return self.fired[kind] > 0 or kind in self.impossible
+
     def end_due(self, now_s: float) -> None:
         """End what is over, and start again what has ended by itself."""
         for due in [each for each in self._under if each.is_over(now_s)]:

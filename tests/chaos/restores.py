@@ -36,7 +36,8 @@ _AGAIN_S: Final = 0.5
 class Forgiven:
     """A row version that only a restored node had; `left`: the number that is still to be had.
 
-    `node`: its author, as a rule the restored one. What was acknowledged before `until_ms` is forgiven above `left`.
+    `node`: its author, as a rule the restored one. What was acknowledged before `until_ms` is
+    forgiven above `left`.
     """
 
     row: Row

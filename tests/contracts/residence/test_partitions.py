@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection, Table, delete
 
+from hierarchy_config import NodeId
 from node.errors import InvalidRequestError
 from node.residence.errors import (
     GrantInvalidError,
@@ -16,6 +17,7 @@ from node.residence.errors import (
     ResidentMovedError,
 )
 from node.residence.homes import SignedGrant
+from node.residence.moves import Move
 from node.residence.papers import grant_in, grant_out, piece_in, settled_in, statement_of
 from node.storage.errors import RecoveringError
 from node.storage.model import BundleResult
@@ -165,6 +167,41 @@ def test_a_late_edit_follows_him_over_two_moves(region: MovingRegion) -> None:
     (shown,) = listed(present, resident_id)
     assert shown.proposal.change.values["phone"] == "13811111111"
     assert region.node(TOWNSHIP_2).count(resident_id) == 0
+
+
+@pytest.mark.parametrize(
+    ("through", "to", "granter"),
+    [(TOWNSHIP_2, VILLAGE_3, TOWNSHIP_2), (VILLAGE_3, VILLAGE_2, COUNTY)],
+)
+def test_who_moves_on_before_his_history_came_is_let_go_by_his_first_home(
+    region: MovingRegion, through: NodeId, to: NodeId, granter: NodeId
+) -> None:
+    """The home he passed through never held him; the first one hears of the second from it."""
+    resident_id = settle(region)
+    county, township = region.node(COUNTY), region.node(TOWNSHIP_2)
+    county.grant(resident_id, through)
+    for node in region.nodes(COUNTY, TOWNSHIP_2, VILLAGE_3):
+        node.work_off()
+    region.ship(county, township)
+    region.ship(township, region.node(VILLAGE_3))
+    assert region.node(through).state(resident_id) == "granted"
+    region.node(granter).grant(resident_id, to)
+    region.flow()
+    new = region.node(to)
+    assert new.home(resident_id) == (to, 3)
+    assert len(new.rows(resident_id)) == 3
+    assert region.node(VILLAGE).rows(resident_id, "residents") == []
+    kept = {VILLAGE, *region.tree.path_to_root(to)}
+    for node in region.nodes(*ABOVE):
+        if node.node_id not in kept:
+            assert node.count(resident_id) == 0, node.node_id
+        moves = node.read(partial(_moves_of, node, resident_id))
+        assert {move.state.value for move in moves} <= {"settled"}, node.node_id
+        assert node.read(node.residence.moves.in_transfer) == {}, node.node_id
+
+
+def _moves_of(node: MovingNode, resident_id: str, connection: Connection) -> list[Move]:
+    return node.residence.moves.of_resident(connection, resident_id)
 
 
 def test_a_dead_old_home_is_replaced_by_the_node_that_heard_from_it_last(
