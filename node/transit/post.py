@@ -267,6 +267,15 @@ class Post:
             self.certificates.save(connection, known, self._clock.now_ms())
         return known
 
+    def known(self, connection: Connection, node_id: NodeId) -> KnownKey | None:
+        """A node's chain as it is kept here; None if it does not hold any more.
+
+        It may have expired, or name the node by a way to the root that it left with its county.
+        """
+        if self._key_of(connection, node_id) is None:
+            return None
+        return self.certificates.get(connection, node_id)
+
     def own(self) -> OwnKey | None:
         """This node's key as it is now; None if it cannot be read."""
         if self._keys is None:
@@ -310,7 +319,7 @@ class Post:
         try:
             return self._verifier.verify(held.chain_pem, node_id).public_key
         except FenheError:
-            # Expired, or of a root that is no more: ask anew.
+            # Expired, of a root that is no more, or under a former name: ask anew.
             return None
 
     def _append(

@@ -27,6 +27,7 @@ from node.transit.carriage import Carriage, next_hop
 from node.transit.inbox import KnownKey
 from node.transit.post import Post
 from replication.channel import AskRefusedError
+from replication.core.mailbox import LETTER_KEY_OLD
 from replication.core.model import Lane, Request
 
 __all__ = ["Asker", "TransitService"]
@@ -149,7 +150,8 @@ class TransitService:
             if addressee is None:
                 continue
             letter = self._transactions.read(_getting(self._post, letter_id))
-            bad = letter.key_id if letter is not None and letter.parcel.code else ""
+            is_old = letter is not None and letter.parcel.code == LETTER_KEY_OLD
+            bad = letter.key_id if letter is not None and is_old else ""
             wanting[addressee].append((letter_id, bad))
         if len(due) > sum(map(len, wanting.values())):
             self._notify()
@@ -210,9 +212,7 @@ class TransitService:
         own = self._post.own() if node_id == self._here else None
         if own is not None:
             return KnownKey(node_id, own.key_id, own.chain_pem)
-        return self._transactions.read(
-            lambda connection: self._post.certificates.get(connection, node_id)
-        )
+        return self._transactions.read(lambda connection: self._post.known(connection, node_id))
 
     def _learn(self, node_id: NodeId, chain: bytes, bad: str) -> KnownKey | None:
         known = self._transactions.write(

@@ -79,13 +79,18 @@ class Whereabouts:
     restored_ms: Mapping[NodeId, int]
     lost: frozenset[str]
 
-    def nodes_of(self, must: Expected) -> frozenset[NodeId]:
-        """The nodes that hold a row in full: its author, the home, all above it but the city."""
+    def nodes_of(self, table: str, must: Expected) -> frozenset[NodeId]:
+        """The nodes that hold a row in full: its author, the home, all above it but the city.
+
+        Who somebody is belongs to his home: one he has left keeps nothing of it.
+        """
         home = self.home_of(must)
         line = frozenset(self.tree.path_to_root(home)) - {NodeId(self.tree.root)}
         if must.resident_id in self.lost:
             # His home cannot take it; it stays with its author.
             line = frozenset()
+        if table == "residents" and must.resident_id in self.homes:
+            return line
         if must.author in line or not self.had_alone(must):
             return line | {must.author}
         return line

@@ -83,20 +83,26 @@ def _away(at_ms: int = 50) -> Expected:
 
 def test_a_record_from_away_is_at_its_author_and_its_home_and_nowhere_between() -> None:
     """Its home's line holds it up to the county; after a move, that of the new home."""
-    assert _where().nodes_of(_away()) == {VILLAGE, HOME, OTHER_TOWNSHIP, OTHER_COUNTY}
+    assert _where().nodes_of("observations", _away()) == {
+        VILLAGE,
+        HOME,
+        OTHER_TOWNSHIP,
+        OTHER_COUNTY,
+    }
     moved = _where(homes={"resident": NodeId(OTHER_TOWNSHIP)})
-    assert moved.nodes_of(_away()) == {VILLAGE, OTHER_TOWNSHIP, OTHER_COUNTY}
+    assert moved.nodes_of("residents", _away()) == {OTHER_TOWNSHIP, OTHER_COUNTY}
+    assert moved.nodes_of("observations", _away()) == {VILLAGE, OTHER_TOWNSHIP, OTHER_COUNTY}
 
 
 def test_a_restored_author_may_miss_only_what_it_wrote_before_for_another_home() -> None:
     """And what nobody can take stays with its author."""
     line = {HOME, OTHER_TOWNSHIP, OTHER_COUNTY}
     restored = _where(restored_ms={NodeId(VILLAGE): 100})
-    assert restored.nodes_of(_away(50)) == line
-    assert restored.nodes_of(_away(150)) == line | {VILLAGE}
+    assert restored.nodes_of("observations", _away(50)) == line
+    assert restored.nodes_of("observations", _away(150)) == line | {VILLAGE}
     came = _where({"resident": NodeId(VILLAGE)}, {NodeId(VILLAGE): 100})
-    assert came.nodes_of(_away(50)) == {VILLAGE, TOWNSHIP, COUNTY}
-    assert _where(lost=frozenset({"resident"})).nodes_of(_away()) == {VILLAGE}
+    assert came.nodes_of("observations", _away(50)) == {VILLAGE, TOWNSHIP, COUNTY}
+    assert _where(lost=frozenset({"resident"})).nodes_of("observations", _away()) == {VILLAGE}
 
 
 def test_strangers_are_met_in_the_logs_of_others(tmp_path: Path) -> None:

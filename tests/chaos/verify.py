@@ -90,7 +90,7 @@ def _check_row(
     where: Whereabouts,
     verdict: Verdict,
 ) -> None:
-    for node in where.nodes_of(must):
+    for node in where.nodes_of(row[0], must):
         held = stores[node].get(row)
         if held is None or held.version[1] < must.number:
             verdict.lost[f"{row[0]} of {must.author} at {node} ({must.load})"] += 1

@@ -6,10 +6,10 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from hierarchy_config.model import NodeId
 from node.storage.tables import CHANGELOG, TRANSIT
@@ -365,6 +365,30 @@ def test_a_parent_that_lies_about_a_chain_is_not_believed(
     letter_id = post(village)
     asyncio.run(wires.services[VILLAGE].step())
     assert kept(village, letter_id).parcel.state is PostState.WAITING_KEY
+
+
+def test_a_chain_that_holds_no_more_is_asked_for_anew(
+    region: KeyedRegion, threads: ThreadPoolExecutor
+) -> None:
+    """It expired, or its node went to another county; the key may be the same as before."""
+    village = region.node(VILLAGE)
+    wires = served(region, threads, *THERE)
+    letter_id = post(village)
+    asyncio.run(wires.services[VILLAGE].step())
+    sent = kept(village, letter_id)
+    table = TRANSIT.certificates
+    foreign = authorities().node(COUNTY).chain_pem
+    for node in (village, region.node(TOWNSHIP)):
+        with write_transaction(node.engine) as connection:
+            connection.execute(update(table).values(chain=foreign))
+    # Refused once for another reason than its key, and due again.
+    parcel = replace(sent.parcel, code="RECOVERING", next_ms=region.clock.ms)
+    with write_transaction(village.engine) as connection:
+        village.post.outbox.save(connection, replace(sent, parcel=parcel))
+    asyncio.run(wires.services[VILLAGE].step())
+    again = kept(village, letter_id)
+    assert (again.parcel.state, again.parcel.attempts) == (PostState.SENT, 2)
+    assert again.key_id == sent.key_id
 
 
 DAYS_30 = 30 * 24 * 6
