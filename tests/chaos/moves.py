@@ -67,11 +67,12 @@ class Edited:
 class Mover(threading.Thread):
     """Asks for one move after the other: at the old home, at the new one, or above both."""
 
-    def __init__(self, place: ChaosPlace, seed: int) -> None:
-        """Ask for nothing yet."""
+    def __init__(self, place: ChaosPlace, seed: int, spared: frozenset[NodeId]) -> None:
+        """Ask for nothing yet. `spared`: homes that nobody leaves."""
         super().__init__(daemon=True)
         self._place = place
         self._chance = random.Random(seed)
+        self._spared = spared
         self._homes: dict[str, NodeId] = {}
         self._edited: set[str] = set()
         tree = place.tree
@@ -119,8 +120,9 @@ class Mover(threading.Thread):
 
     def _somebody(self) -> tuple[str, NodeId] | None:
         """Mostly one who has not moved yet, whose registration is a few seconds old."""
-        if self._homes and self._chance.random() < 0.25:
-            resident_id = self._chance.choice(sorted(self._homes))
+        again = [each for each, home in self._homes.items() if home not in self._spared]
+        if again and self._chance.random() < 0.25:
+            resident_id = self._chance.choice(again)
             return resident_id, self._homes[resident_id]
         until_ms = CLOCK.now_ms() - _SETTLED_MS
         fresh = [
@@ -128,6 +130,7 @@ class Mover(threading.Thread):
             for ack in read_all(self._place.root / "acknowledged")
             if ack.table == "residents" and ack.at_ms < until_ms and ack.row_id not in self._homes
         ]
+        fresh = [each for each in fresh if each[1] not in self._spared]
         return self._chance.choice(fresh) if fresh else None
 
     def _above(self, one: NodeId, other: NodeId) -> NodeId:
@@ -192,9 +195,9 @@ class Mover(threading.Thread):
 
 
 @contextmanager
-def moving(place: ChaosPlace, seed: int) -> Iterator[Mover]:
+def moving(place: ChaosPlace, seed: int, spared: frozenset[NodeId]) -> Iterator[Mover]:
     """People move until it is over."""
-    mover = Mover(place, seed)
+    mover = Mover(place, seed, spared)
     mover.start()
     try:
         yield mover

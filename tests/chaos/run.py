@@ -84,7 +84,8 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
         place.fleet.wait_ready()
         faults = Faults(place, seed, tell)
         versions = VersionWatch(place)
-        with _writers(place, rate) as writers, moving(place, seed) as mover:
+        spared = faults.change.moving
+        with _writers(place, rate) as writers, moving(place, seed, spared) as mover:
             started = CLOCK.monotonic_ms()
             faults.restores.back_up()
             _break(faults, versions, seed, minutes)
