@@ -9,10 +9,11 @@ about people of a sister village or of another township, which go to their home 
 `move`, residents who get another home, some of them twice; `edit_by_old_home`, what a home writes
 about who somebody is while he is being moved away.
 
-Faults: `plan.py` lists them. Stores are put back on SQLite and on MariaDB (`restores.py`), and once
-in a run a township goes to the other county (`reparent.py`). Restored nodes are not among those
-that change county. Nobody moves away from the township that changes county: its log still has his
-rows, and the new county, which was not told of the move, would keep them (node/region/DESIGN.md).
+Faults: `plan.py` lists them. Stores are put back on SQLite and on MariaDB (`restores.py`). With
+`--reparent` a township goes to the other county once in a run (`reparent.py`); not by default,
+because letters that the change delays are sent again after minutes (node/transit/DESIGN.md). Such a
+township has no restored node, and nobody moves away from it: its log still has his rows, and the
+new county, which was not told of the move, would keep them (node/region/DESIGN.md).
 
 At the end (`drain.py`, `verify.py`): every row is at its home, at all nodes above it but the city,
 and at its author; every letter has its home's receipt; each resident who moved has one home, that

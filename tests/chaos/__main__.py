@@ -27,7 +27,7 @@ def shown(outcome: Outcome) -> str:
         *(f"FAULT {fault}" for fault in verdict.faults),
         *(f"UNEQUAL {unequal}" for unequal in outcome.unequal),
         *(f"VERSION FELL {fell}" for fell in outcome.fell[:10]),
-        *(f"NOT POSSIBLE HERE {kind}" for kind in sorted(outcome.impossible)),
+        *(f"NOT RUN {kind}" for kind in sorted(outcome.impossible)),
         *(f"NEVER FIRED {kind}" for kind in outcome.never_fired),
     ]
     loads = ", ".join(f"{load} {count}" for load, count in sorted(verdict.loads.items()))
@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="rows a second, all writers")
+    parser.add_argument("--reparent", action="store_true", help="move a township meanwhile")
     parser.add_argument("--keep", type=Path, help="folder to run in and keep; default: a new one")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fenhe-chaos-") as made:
@@ -55,6 +56,7 @@ def main() -> int:
             seed=words.seed,
             minutes=words.minutes,
             rate=words.rate,
+            reparent=words.reparent,
             tell=lambda line: print(line, flush=True),
         )
     print(shown(outcome))

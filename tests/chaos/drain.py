@@ -6,6 +6,7 @@ import threading
 from typing import Final
 
 import grpc
+from sqlalchemy import RowMapping
 
 import protos.fenhe.node.v1.maintenance_pb2 as maintenance
 import protos.fenhe.node.v1.operations_pb2 as pb
@@ -100,7 +101,11 @@ def _owes(place: ChaosPlace, node: NodeId, faults: Faults) -> str:
     """
     lost = faults.restores.lost_residents
     with opened(place.place, node) as store:
-        letters = [each for each in store.letters_open() if each["resident_id"] not in lost]
+        letters = [
+            each
+            for each in store.letters_open()
+            if each["resident_id"] not in lost and not _is_for_nobody(each, faults)
+        ]
         moves = [each for each in store.moves_open() if each["resident_id"] not in lost]
     for letter in letters:
         return (
@@ -110,3 +115,9 @@ def _owes(place: ChaosPlace, node: NodeId, faults: Faults) -> str:
     for move in moves:
         return f"{node} has {len(moves)} moves that are not done, one is {move['state']}"
     return ""
+
+
+def _is_for_nobody(letter: RowMapping, faults: Faults) -> bool:
+    """A new home's word to an old one that was put back from before the move."""
+    put_back = letter["to_node"] in faults.restores.times
+    return put_back and letter["code"] == "NOT_THE_HOME"

@@ -64,7 +64,7 @@ class _Under:
 class Faults:
     """Begins faults on a place, and ends each when its time is over."""
 
-    def __init__(self, place: ChaosPlace, seed: int, tell: Teller) -> None:
+    def __init__(self, place: ChaosPlace, seed: int, tell: Teller, *, reparent: bool) -> None:
         self._place = place
         self.tell = tell
         self._under: list[_Under] = []
@@ -73,6 +73,8 @@ class Faults:
         self._failed: list[Exception] = []
         self.fired: Counter[str] = Counter()
         self.impossible: set[str] = set() if place.small_disk else {"full_disk"}
+        if not reparent:
+            self.impossible.add("reparent")
         self.ended_by_themselves: Counter[NodeId] = Counter()
         chance = random.Random(seed)
         self.restores = Restores(place, chance, tell)

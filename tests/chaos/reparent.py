@@ -72,6 +72,8 @@ class Reparenting:
 
     def is_settled(self) -> bool:
         """Whether everything has followed from it, says the root, and every node has the epoch."""
+        if not self.begun:
+            return True
         if any(self._place.tree_of(node).epoch == self._before for node in self._place.nodes):
             return False
         said = self._history()

@@ -67,7 +67,9 @@ class Outcome:
         )
 
 
-def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> Outcome:
+def run(
+    root: Path, *, seed: int, minutes: float, rate: float, tell: Teller, reparent: bool = False
+) -> Outcome:
     """Run fifteen nodes under faults for some minutes of writing, then verify.
 
     Args:
@@ -76,13 +78,14 @@ def run(root: Path, *, seed: int, minutes: float, rate: float, tell: Teller) -> 
         minutes: How long faults and writers go on.
         rate: Rows a second over all writers.
         tell: Is told of progress.
+        reparent: Whether a township goes to the other county meanwhile.
     """
     with ChaosPlace(root, seed) as place:
         tell(f"starting {len(place.nodes)} nodes")
         for node in place.nodes:
             place.fleet.start(node)
         place.fleet.wait_ready()
-        faults = Faults(place, seed, tell)
+        faults = Faults(place, seed, tell, reparent=reparent)
         versions = VersionWatch(place)
         spared = faults.change.moving
         with _writers(place, rate) as writers, moving(place, seed, spared) as mover:
