@@ -148,7 +148,7 @@ class Assembly:
         )
         auditing = await loop.run_in_executor(threads, self._auditing, store, hub, disk, ground)
         watch.audit = auditing.alarms
-        checkup = self._checkup(store, hub, link_store, watch, joining, questions=questions)
+        checkup = self._checkup(store, hub, watch, joining, questions=questions)
         return Parts(
             store,
             pump,
@@ -268,7 +268,6 @@ class Assembly:
         self,
         store: OpenStore,
         hub: LinkHub,
-        link_store: NodeLinkStore,
         watch: WatchRoom,
         joining: JoiningRoom,
         *,
@@ -278,7 +277,6 @@ class Assembly:
             self._base,
             store,
             hub,
-            link_store,
             watch,
             joining=joining,
             questions=questions,
