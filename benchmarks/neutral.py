@@ -18,7 +18,7 @@ from node.cache import Cache
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.identity import PeerIdentity
 from node.security.sealing import DataKeys, Sealed
-from node.services.interceptor import CallContext, GuardInterceptor
+from node.services.interceptor import CallContext, GuardInterceptor, Shown
 from node.storage.answers import ResidentAnswers
 from node.storage.audit import Auditor, Deed
 from node.storage.context import StoreContext
@@ -128,7 +128,12 @@ class AnybodyGuard(GuardInterceptor):
         )
         self._anybody = CallContext(caller, identity, caller)
 
-    async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
+    def _shown(self, context: grpc.aio.ServicerContext[Any, Any]) -> Shown:
+        return {}
+
+    async def _admit(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], shown: Shown
+    ) -> CallContext:
         return self._anybody
 
 

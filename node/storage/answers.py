@@ -94,8 +94,15 @@ class ResidentAnswers:
         named = [named_id(question.resident_id) for question in asked]
         # Before the transaction: a Redis must not be waited for with the database's lock in hand.
         held = self._cache.get(sorted({each for each in named if each is not None}))
-        scopes = [self._store.scopes.parameters(question.caller) for question in asked]
-        batch = _Batch(list(zip(asked, named, scopes, strict=True)), held, encode)
+        scopes: dict[Caller, Mapping[str, Any]] = {}
+        for question in asked:
+            if question.caller not in scopes:
+                scopes[question.caller] = self._store.scopes.parameters(question.caller)
+        parts = [
+            (question, each, scopes[question.caller])
+            for question, each in zip(asked, named, strict=True)
+        ]
+        batch = _Batch(parts, held, encode)
         done = self._store.transactions.write(lambda connection: self._answer(connection, batch))
         # After the commit: what is kept must not outlive a commit that a power cut took back.
         if done.fresh and held.position is not None:
