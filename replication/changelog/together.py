@@ -80,12 +80,14 @@ class Together:
         return self.done
 
     def _execute(self, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> int:
-        """One statement for its rows, as the driver wants it; how many rows it matched.
+        """One statement for its rows; how many rows it matched.
 
-        What SQLAlchemy does for each row costs more than SQLite's own work, and no value that is
-        written here needs to be translated.
+        On SQLite as the driver wants it: what SQLAlchemy does for each row costs more than
+        SQLite's own work, and no value that is written here needs to be translated.
         """
         connection = self.connection
+        if connection.dialect.name != "sqlite":
+            return connection.execute(statement, list(rows)).rowcount
         text, names = _line(statement, connection.dialect, tuple(rows[0]))
         values = [tuple([row[name] for name in names]) for row in rows]
         return connection.exec_driver_sql(text, values).rowcount

@@ -8,9 +8,13 @@ import pytest
 from cryptography import x509
 
 from hierarchy_config.model import NodeId
-from node.security.authority import sign_leaf
 from node.security.caller import CallerKind, caller_for, local_operator
-from node.security.certificates import certificate_hash, certificates_to_pem, new_private_key
+from node.security.certificates import (
+    certificate_hash,
+    certificates_to_pem,
+    new_private_key,
+    sign_leaf,
+)
 from node.security.errors import PeerIdentityError
 from node.security.identity import KnownPeers, PeerIdentity, identify_peer
 from node.security.principal import Principal, parse_principal
