@@ -8,7 +8,7 @@ Only for parameters that the driver takes as they are: text and numbers.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ class ReadySelect:
         return _Text(state.statement, names, constants)
 
 
-def padded(values: Sequence[str]) -> list[str]:
+def padded(values: list[str]) -> list[str]:
     """The values, the last of them so often that their number is a power of two: few lengths."""
     more = (1 << (len(values) - 1).bit_length()) - len(values)
-    return [*values, *values[-1:] * more]
+    return values + values[-1:] * more
