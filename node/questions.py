@@ -19,7 +19,13 @@ from federation.availability import ExtraMissingError, SiteUnavailableError
 from federation.columnar import ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
-from federation.core.model import ExecutorKind, Manifest, PartialAnswer, PartialRequest
+from federation.core.model import (
+    Audience,
+    ExecutorKind,
+    Manifest,
+    PartialAnswer,
+    PartialRequest,
+)
 from federation.errors import FederationError
 from federation.executors import DirectExecutor, Executor
 from federation.local import LocalSite
@@ -38,8 +44,9 @@ from federation.wire import (
 )
 from hardware_profiles import HardwareProfile
 from hierarchy_config import CopyForm, Hierarchy, NodeId
-from node.clock import Clock
+from node.clock import Clock, today
 from node.columnar_feed import StorageSource
+from node.consent.words import recipients_for
 from node.foundations import Foundations
 from node.links import LinkHub
 from node.links.hub import RequestHandler
@@ -50,12 +57,13 @@ from node.security.caller import Caller, CallerKind, local_operator
 from node.security.credentials import NodeCredentials
 from node.security.errors import PeerIdentityError, SignatureInvalidError
 from node.security.identity import KeyJudge
+from node.security.purposes import purposes_of_count
 from node.security.signatures import verify_chain
 from node.storage import Storage
 from replication.channel import AskError, AskRefusedError
 from replication.core.model import Request
 
-__all__ = ["PARTIAL_METHOD", "Questions"]
+__all__ = ["PARTIAL_METHOD", "Questions", "audience_of"]
 
 FEED_PAUSE_S: Final = 0.25
 FEED_PAUSE_S_MAX: Final = 5.0
@@ -253,6 +261,9 @@ class Questions:
             leaves_full_boundary=self._leaves_full_boundary,
             now_ms=self._clock.now_ms,
             witness=self._audit,
+            audience=lambda manifest: audience_of(
+                manifest, base.hierarchy, today(self._clock).isoformat()
+            ),
         )
         executors: dict[ExecutorKind, Executor] = {ExecutorKind.DIRECT: direct}
         if base.profile.ray:
@@ -369,6 +380,17 @@ class Questions:
             return None
         replica.set_places(places_of(self._base.hierarchy))
         return replica
+
+
+def audience_of(manifest: Manifest, hierarchy: Hierarchy, day: str) -> Audience:
+    """Whose consents bind a question on a day: all words that they may have for who asks it."""
+    asker = NodeId(manifest.asking_node)
+    path = hierarchy.path_to_root(asker) if asker in hierarchy else ()
+    return Audience(
+        purposes_of_count(manifest.purpose),
+        tuple(recipients_for(manifest.organization_id, path)),
+        day,
+    )
 
 
 def ray_settings(profile: HardwareProfile) -> RaySettings:

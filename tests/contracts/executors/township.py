@@ -14,6 +14,7 @@ from federation.columnar import ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import Coverage, SiteCoverage, SiteState
 from federation.core.model import (
+    EVERYBODY,
     Basis,
     Cell,
     Freshness,
@@ -148,6 +149,7 @@ class Township:
             leaves_full_boundary=lambda _: False,
             now_ms=lambda: NOW_MS,
             witness=self._note,
+            audience=lambda _: EVERYBODY,
         )
 
     async def _note(self, manifest: Manifest, dataset: str) -> None:

@@ -194,9 +194,7 @@ class MovingNode(NodeStore):
         self.number()
         if self.read(self.post.owed.is_any):
             self.write(self.post.owed.place)
-            answered = self.write(
-                lambda c: self.post.answer_owed(c, partial(self._delivered, c))
-            )
+            answered = self.write(lambda c: self.post.answer_owed(c, partial(self._delivered, c)))
             busy |= bool(answered)
         for resident_id, home_epoch in self.steps.due():
             before = self._standing(resident_id)
