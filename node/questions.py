@@ -20,11 +20,11 @@ from federation.columnar import ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
 from federation.core.model import (
-    Audience,
     ExecutorKind,
     Manifest,
     PartialAnswer,
     PartialRequest,
+    QueryRequest,
 )
 from federation.errors import FederationError
 from federation.executors import DirectExecutor, Executor
@@ -44,9 +44,9 @@ from federation.wire import (
 )
 from hardware_profiles import HardwareProfile
 from hierarchy_config import CopyForm, Hierarchy, NodeId
+from node.asking import asked_by, audience_of
 from node.clock import Clock, today
 from node.columnar_feed import StorageSource
-from node.consent.words import recipients_for
 from node.foundations import Foundations
 from node.links import LinkHub
 from node.links.hub import RequestHandler
@@ -57,13 +57,12 @@ from node.security.caller import Caller, CallerKind, local_operator
 from node.security.credentials import NodeCredentials
 from node.security.errors import PeerIdentityError, SignatureInvalidError
 from node.security.identity import KeyJudge
-from node.security.purposes import purposes_of_count
 from node.security.signatures import verify_chain
 from node.storage import Storage
 from replication.channel import AskError, AskRefusedError
 from replication.core.model import Request
 
-__all__ = ["PARTIAL_METHOD", "Questions", "audience_of"]
+__all__ = ["PARTIAL_METHOD", "Questions"]
 
 FEED_PAUSE_S: Final = 0.25
 FEED_PAUSE_S_MAX: Final = 5.0
@@ -315,6 +314,10 @@ class Questions:
             await asyncio.get_running_loop().run_in_executor(self._thread, replica.close)
         self._thread.shutdown()
 
+    def asked_by(self, request: QueryRequest, caller: Caller) -> QueryRequest:
+        """A question as its asker may ask it here. Raises DeniedError."""
+        return asked_by(request, caller, self._base.node_id, self._base.hierarchy)
+
     @staticmethod
     def query_id_of(signed_manifest: bytes) -> str:
         """The question that a signed manifest belongs to."""
@@ -380,17 +383,6 @@ class Questions:
             return None
         replica.set_places(places_of(self._base.hierarchy))
         return replica
-
-
-def audience_of(manifest: Manifest, hierarchy: Hierarchy, day: str) -> Audience:
-    """Whose consents bind a question on a day: all words that they may have for who asks it."""
-    asker = NodeId(manifest.asking_node)
-    path = hierarchy.path_to_root(asker) if asker in hierarchy else ()
-    return Audience(
-        purposes_of_count(manifest.purpose),
-        tuple(recipients_for(manifest.organization_id, path)),
-        day,
-    )
 
 
 def ray_settings(profile: HardwareProfile) -> RaySettings:

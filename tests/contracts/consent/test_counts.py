@@ -15,10 +15,10 @@ from federation.core.model import Manifest
 from federation.core.plan import make_plan
 from federation.local import LocalSite
 from hierarchy_config.model import NodeId
+from node.asking import audience_of
 from node.columnar_feed import StorageSource
 from node.consent.consents import ConsentDesk
 from node.consent.model import Wanted
-from node.questions import audience_of
 from node.storage.specs import CONSENTS
 from node.storage.transforms import deidentified
 from replication.core.model import Value
