@@ -119,6 +119,7 @@ class Node:
             ("keys", parts.keys.run),
             ("escrow", parts.keys.run_escrow),
             ("audit anchors", parts.auditing.keeper.run),
+            ("refusals", parts.auditing.denials.run),
             ("audit figures", partial(parts.auditing.run, metrics)),
             ("checkup", parts.checkup.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
@@ -164,6 +165,7 @@ class Node:
             calls=calls,
             gate=gate,
             sessions=servicers.people,
+            denied=parts.auditing.denials.note,
         )
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)

@@ -15,8 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from hierarchy_config.model import NodeId
 from node.auditing.about import ABOUT_METHOD, AboutResident
 from node.auditing.anchors import AnchorStore, StoredFinding
+from node.auditing.denials import Denials
 from node.auditing.events import NodeEvents
-from node.auditing.gate import BULK_MS, AuditGate
+from node.auditing.gate import BULK_MS, AuditGate, under_glass
 from node.auditing.gauges import AuditGauges
 from node.auditing.ground import AuditGround
 from node.auditing.holding import AnchorHolder
@@ -103,10 +104,12 @@ class AuditRoom:
             lambda: self.ground.unanchored_ms,
             self._limit_hours,
             has_room=self.reserve.has_room,
+            exempt=under_glass,
         )
         self.events = NodeEvents(self.ground)
         self.holding = AnchorHolder(self.ground)
         self.search = AuditSearch(self.ground)
+        self.denials = Denials(self.ground, self.reserve.has_room)
 
         async def ask(to: NodeId, method: str, body: bytes, remaining_ms: int) -> bytes:
             return await hub.ask(to, method, body, remaining_ms=remaining_ms)

@@ -53,6 +53,10 @@ __all__ = [
 _TEXT_BYTES_MAX: Final = 3_000
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
+_ASKS: ContextVar[Caller | PeerIdentity | None] = ContextVar("fenhe_asks", default=None)
+"""Who makes the call, as far as he has proven it; for the audit of a refusal."""
+_REFUSALS: Final = frozenset({"PEER_IDENTITY", "SIGNATURE_INVALID", "SESSION_ENDED"})
+"""Refusals beside those of permission. A sign-in that fails leaves its own deed."""
 _WORKSTATIONS: Final = frozenset({CallerKind.CLIENT, CallerKind.OPERATOR, CallerKind.STAFF})
 
 
@@ -95,6 +99,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         calls: OpenCalls | None = None,
         gate: CallGate | None = None,
         sessions: SessionJudge | None = None,
+        denied: DeniedTo = lambda _caller, _method, _code: None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
@@ -107,7 +112,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             calls: Decides over those whose key is revoked, now or while their call lasts.
             gate: Bounds how much is asked; None lets everything in.
             sessions: Judges tokens of those who have signed in; None takes none.
+            denied: Told of each call that is refused; must not block.
         """
+        self._denied = denied
         self._gate = gate
         self._former = former
         self._calls = calls
@@ -181,6 +188,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                     yield
         except FenheError as error:
             self._count(method, error.code)
+            if _is_refusal(error):
+                self._denied(_ASKS.get(), method, error.code)
             await _abort(context, error)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
@@ -223,6 +232,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
     async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
         identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
+        _ASKS.set(identity)
         stated = _stated_purpose(context)
         channel = caller_for(
             identity.kind,
@@ -237,6 +247,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             return CallContext(channel, identity, channel)
         # A token is shown: who shows it is its owner or nobody, never the certificate.
         session = await self._session(token, identity)
+        _ASKS.set(session.caller)
         caller = replace(session.caller, purpose=purpose_of(method, session.caller.kind, stated))
         acting = replace(
             identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
@@ -277,6 +288,12 @@ def _stated_purpose(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 
 
 CallCounter = Callable[[str, str], None]
+DeniedTo = Callable[[Caller | PeerIdentity | None, str, str], None]
+
+
+def _is_refusal(error: FenheError) -> bool:
+    is_denied = public_status(error).grpc is grpc.StatusCode.PERMISSION_DENIED
+    return is_denied or error.code in _REFUSALS
 
 
 def short_text(text: str) -> str:
