@@ -22,6 +22,7 @@ from node.auditing.gauges import AuditGauges
 from node.auditing.ground import AuditGround
 from node.auditing.holding import AnchorHolder
 from node.auditing.keeper import ANCHOR_METHOD, COUNTED_FACT, AnchorKeeper
+from node.auditing.looks import held_findings, own_findings
 from node.auditing.model import FindingKind
 from node.auditing.proof import AuditProof
 from node.auditing.reserve import AuditReserve
@@ -29,6 +30,7 @@ from node.auditing.search import AuditSearch
 from node.auditing.standing import AnchorClock, SavedStanding
 from node.auditing.verifying import ANCHORS_METHOD, AuditVerifier
 from node.clock import Clock
+from node.doctor.findings import Finding
 from node.foundations import Foundations
 from node.guards import DiskGuard
 from node.links import LinkHub
@@ -246,6 +248,12 @@ class AuditRoom:
         if each.finding.kind is FindingKind.LOST:
             return abs(now_ms - each.at_ms) < _LOST_DAYS * _DAY_MS
         return each.accepted_ms is None
+
+    def checked(self) -> Iterator[Finding]:
+        """For `fenhe doctor`: this node's anchors and those that it holds. Blocks."""
+        position = self.keeper.end.position
+        yield from own_findings(dict(self.keeper.states), position, self.unanchored_ms)
+        yield from held_findings(self.holding.findings())
 
     def look_again(self) -> None:
         """Read the findings now; blocks on the database."""

@@ -131,6 +131,7 @@ class WatchRoom:
                 self.audit(),
                 self.strays(),
                 glasses,
+                self._base.credentials.limited,
             )
         )
         return Seen(links, causes, letters, aside)
