@@ -31,7 +31,7 @@ from tests.property.bad_input.generator import MARKER, BadInputs
 from tests.schema import migrated
 from tests.unit.security.region import TOWNSHIP, VILLAGE
 
-A_METHOD: Final = 400
+A_METHOD: Final = 250
 FAULTS: Final = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
 BEGIN: Final = "/fenhe.node.v1.DoorService/Begin"
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["DoorService"]
