@@ -119,6 +119,7 @@ class Node:
             ("keys", parts.keys.run),
             ("escrow", parts.keys.run_escrow),
             ("audit anchors", parts.auditing.keeper.run),
+            ("refusals", parts.auditing.denials.run),
             ("audit figures", partial(parts.auditing.run, metrics)),
             ("checkup", parts.checkup.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
@@ -189,6 +190,7 @@ class Node:
             calls=calls,
             gate=gate,
             sessions=servicers.people,
+            denied=parts.auditing.denials.note,
         )
 
     async def _open_door(self, joining: JoiningRoom, metrics: NodeMetrics) -> None:

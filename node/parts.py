@@ -149,6 +149,8 @@ class Assembly:
         auditing = await loop.run_in_executor(threads, self._auditing, store, hub, disk, ground)
         watch.audit = auditing.alarms
         checkup = self._checkup(store, hub, watch, joining, questions=questions)
+        checkup.checkup.add("ANCHORS", auditing.checked)
+        checkup.checkup.add("REVOKED", revocation.checked)
         return Parts(
             store,
             pump,

@@ -55,6 +55,10 @@ __all__ = [
 _TEXT_BYTES_MAX: Final = 3_000
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
+_ASKS: ContextVar[Caller | PeerIdentity | None] = ContextVar("fenhe_asks", default=None)
+"""Who makes the call, as far as he has proven it; for the audit of a refusal."""
+_REFUSALS: Final = frozenset({"PEER_IDENTITY", "SIGNATURE_INVALID", "SESSION_ENDED"})
+"""Refusals beside those of permission. A sign-in that fails leaves its own deed."""
 _WORKSTATIONS: Final = frozenset({CallerKind.CLIENT, CallerKind.OPERATOR, CallerKind.STAFF})
 
 
@@ -97,6 +101,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         calls: OpenCalls | None = None,
         gate: CallGate | None = None,
         sessions: SessionJudge | None = None,
+        denied: DeniedTo = lambda _caller, _method, _code: None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
@@ -109,7 +114,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             calls: Decides over those whose key is revoked, now or while their call lasts.
             gate: Bounds how much is asked; None lets everything in.
             sessions: Judges tokens of those who have signed in; None takes none.
+            denied: Told of each call that is refused; must not block.
         """
+        self._denied = denied
         self._gate = gate
         self._peers = KnownPeers(hierarchy, former)
         self._calls = calls
@@ -184,6 +191,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                     yield
         except FenheError as error:
             self._count(method, error.code)
+            if _is_refusal(error):
+                self._denied(_ASKS.get(), method, error.code)
             await _abort(context, error)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
@@ -232,6 +241,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any], shown: Shown
     ) -> CallContext:
         identity = self._peers.identify(shown)
+        _ASKS.set(identity)
         metadata = context.invocation_metadata() or ()
         stated = _stated_purpose(metadata)
         channel = caller_for(
@@ -247,6 +257,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             return CallContext(channel, identity, channel)
         # A token is shown: who shows it is its owner or nobody, never the certificate.
         session = await self._session(token, identity)
+        _ASKS.set(session.caller)
         caller = replace(session.caller, purpose=purpose_of(method, session.caller.kind, stated))
         acting = replace(
             identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
@@ -287,6 +298,12 @@ def _stated_purpose(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 
 
 CallCounter = Callable[[str, str], None]
+DeniedTo = Callable[[Caller | PeerIdentity | None, str, str], None]
+
+
+def _is_refusal(error: FenheError) -> bool:
+    is_denied = public_status(error).grpc is grpc.StatusCode.PERMISSION_DENIED
+    return is_denied or error.code in _REFUSALS
 
 
 def short_text(text: str) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from node.security.credentials import Limited
 from node.transit.model import Unanswered
 from node.watch.figures import LaneFigure, LinkFigure
 from replication.core.mailbox import PostState
@@ -42,6 +43,7 @@ class AlarmKind(StrEnum):
     QUARANTINE_GROWING = "QUARANTINE_GROWING"
     DISK_NEAR_WATERMARK = "DISK_NEAR_WATERMARK"
     CERTIFICATE_EXPIRING = "CERTIFICATE_EXPIRING"
+    LIMITED = "LIMITED"
     CLOCK_SKEWED = "CLOCK_SKEWED"
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
@@ -85,6 +87,8 @@ class Look:
     strays: Mapping[str, str] = field(default_factory=dict)
     """Canaries where they must not be, in words, by who holds them; "": this node."""
     glasses: int = 0
+    limited: Limited | None = None
+    """The node's certificate does not hold now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class AlarmBook:
             yield from _skewed(link, look.now_ms)
         yield from self._growing(look)
         yield from _disk(look)
-        yield from _certificate(look)
+        yield from _limited(look) if look.limited else _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
         yield from look.audit
@@ -267,6 +271,23 @@ def _disk(look: Look) -> Iterator[Alarm]:
         "Make room on the node's disk, or lower disk_free_min in its profile.",
         look.now_ms,
     )
+
+
+def _limited(look: Look) -> Iterator[Alarm]:
+    limited = look.limited
+    if limited is None:
+        return
+    state = "this node serves its own residents and is linked to nobody"
+    if limited.has_ended:
+        said = f"The certificate has ended on {limited.ends:%Y-%m-%d}: {state}."
+        step = (
+            "It asks at the parent's door until it is renewed: see that the parent's door is open, "
+            "and that this machine's clock is right. `fenhe node status` says what the door said."
+        )
+    else:
+        said = f"The certificate begins on {limited.begins:%Y-%m-%d}, by this clock: {state}."
+        step = "Set this machine's clock (NTP)."
+    yield Alarm(AlarmKind.LIMITED, "", said, step, look.now_ms)
 
 
 def _certificate(look: Look) -> Iterator[Alarm]:

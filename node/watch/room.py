@@ -139,6 +139,7 @@ class WatchRoom:
                 self.audit(),
                 self.strays(),
                 glasses,
+                self._base.credentials.limited,
             )
         )
         self._keep_stalls()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from federation.core.datasets import DATASETS
 from node.records.model import NewRecord
-from node.storage.columnar_source import COLUMNAR_DATASETS
+from node.storage.specs import RECORD_TABLES
 from replication.core.config import PeerRole
 from replication.core.model import Lane, Operation, Value
 from tests.contracts.storage.region import (
@@ -74,8 +74,7 @@ def test_every_column_of_the_dictionary_is_there_and_no_identifier(village: Node
     """The analysts' dictionary and the rows agree; a name or number is in none of them."""
     rows = [
         NewRecord(None, spec.name, RESIDENT, {"code": "x"} if "code" in spec.names else {})
-        for spec in COLUMNAR_DATASETS
-        if spec.name != "residents"
+        for spec in RECORD_TABLES
     ]
     village.storage.put_bundle(
         village.caller(), bundle("request-1", person(resident_id=RESIDENT), *rows)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hierarchy_config import NodeId
+from node.security.credentials import Limited
 from node.transit.model import Unanswered
 from node.watch.alarms import Alarm, AlarmBook, AlarmKind, Look
 from node.watch.figures import LaneFigure, LinkFigure
@@ -18,7 +19,9 @@ from replication.core.model import Lane
 PEER = NodeId("141002")
 NOW_MS = 1_795_000_000_000
 AFTER_S = 60
-FAR = datetime.fromtimestamp(NOW_MS / 1000, UTC) + timedelta(days=300)
+NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+YEAR = timedelta(days=365)
+FAR = NOW + timedelta(days=300)
 LANE = LaneFigure(Lane.BULK, "idle", 7, NOW_MS, 100, 0, 0, 0, 0, False, 0, "")
 LINK = LinkFigure(PEER, "parent", True, NOW_MS, 1000, 0, "", "", (LANE,))
 
@@ -46,12 +49,23 @@ class Book:
         letters: Sequence[Unanswered] = (),
         aside: Mapping[str, int] | None = None,
         glasses: int = 0,
+        limited: Limited | None = None,
     ) -> tuple[Alarm, ...]:
         self.at_s += after_s
         links = [replace(link, lanes=(lane,))]
         now_ms = NOW_MS + self.at_s * 1000
         self.book.look(
-            Look(now_ms, links, quarantined, room, ends, letters, aside or {}, glasses=glasses)
+            Look(
+                now_ms,
+                links,
+                quarantined,
+                room,
+                ends,
+                letters,
+                aside or {},
+                glasses=glasses,
+                limited=limited,
+            )
         )
         return self.book.standing
 
@@ -195,6 +209,8 @@ def test_a_growing_quarantine_is_an_alarm_until_it_grows_no_more(book: Book) -> 
         ({"room": 1.1}, AlarmKind.DISK_NEAR_WATERMARK),
         ({"room": 0.5}, AlarmKind.DISK_NEAR_WATERMARK),
         ({"ends": FAR - timedelta(days=271)}, AlarmKind.CERTIFICATE_EXPIRING),
+        ({"ends": NOW, "limited": Limited(NOW - YEAR, NOW, True)}, AlarmKind.LIMITED),
+        ({"limited": Limited(FAR, FAR + YEAR, False)}, AlarmKind.LIMITED),
         ({"link": replace(LINK, clock_skew_ms=-300_001)}, AlarmKind.CLOCK_SKEWED),
         ({"link": replace(LINK, clock_skew_ms=300_001)}, AlarmKind.CLOCK_SKEWED),
     ],
