@@ -191,7 +191,7 @@ class MovingNode(NodeStore):
         for letter_id in self.read(lambda c: self.post.outbox.due(c, self.clock.ms, 1000)):
             busy = True
             self.write(partial(_go_on, self.post, letter_id))
-        self.number()
+        self.durable_head()
         if self.read(self.post.owed.is_any):
             self.write(self.post.owed.place)
             answered = self.write(lambda c: self.post.answer_owed(c, partial(self._delivered, c)))
