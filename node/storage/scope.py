@@ -42,6 +42,7 @@ from node.consent.words import BREAK_GLASS, DENY, grantees_of, recipients_of
 from node.records.canaries import are_people
 from node.security.caller import Caller, CallerKind
 from node.security.purposes import ANY_PURPOSE, CONSENT_PURPOSES
+from node.storage.ready import ReadySelect, padded
 from node.storage.specs import (
     ACCESS_GRANTS,
     AUTHOR_ORGANIZATION,
@@ -137,8 +138,8 @@ def seen_residents(
     """
     if not ids:
         return frozenset()
-    wanted = {**scope, "ids": sorted(ids)}
-    return frozenset(connection.execute(_SEEN[form_of(caller)], wanted).scalars())
+    wanted = {**scope, "ids": padded(sorted(ids))}
+    return frozenset(_SEEN[form_of(caller)].execute(connection, wanted).scalars())
 
 
 def is_forbidden(connection: Connection, scope: Mapping[str, Any], resident_id: str) -> bool:
@@ -285,5 +286,5 @@ def _seen_query(form: ScopeForm) -> Any:
 
 
 # Built once: composing a statement costs more than running it on SQLite.
-_SEEN: Final = {form: _seen_query(form) for form in SCOPE_FORMS}
+_SEEN: Final = {form: ReadySelect(_seen_query(form)) for form in SCOPE_FORMS}
 _FORBIDDEN: Final = select(_R.c.row_id).where(_R.c.row_id == bindparam("id"), _forbidden(_R))
