@@ -284,7 +284,7 @@ class MovingRegion(Region):
 
     def ship(self, sender: NodeStore, receiver: NodeStore) -> list[LogEntry]:
         """Send everything, and keep at the sender what the receiver has confirmed."""
-        link, head = (id(sender), id(receiver)), sender.number()
+        link, head = (id(sender), id(receiver)), sender.durable_head()
         if self._quiet.get(link) == head:
             return []
         sent = super().ship(sender, receiver)
