@@ -180,8 +180,8 @@ class Assembly:
 
     def _pump(self, store: OpenStore) -> LogPump:
         return LogPump(
-            store.number,
-            self.threads("number", 1),
+            store.durable_head,
+            self.threads("head", 1),
             ends=store.tail,
             lane_heads=store.lane_heads,
         )
@@ -312,7 +312,7 @@ class Assembly:
             hierarchy=self._base.hierarchy,
             clock=self._clock,
             notify=pump.notify,
-            number=store.number,
+            durable_head=store.durable_head,
             head=lambda: pump.head,
             disk_is_full=disk.is_full,
         )

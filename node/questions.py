@@ -182,7 +182,7 @@ class Questions:
         self._store = store
         self._clock = clock
         self._log = get_logger("questions")
-        self._source = StorageSource(store.storage, store.number)
+        self._source = StorageSource(store.storage, store.durable_head)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._more = asyncio.Event()
         self._asker = LinkAsker(hub)

@@ -71,7 +71,7 @@ class LogState:
     """The change log: last number given, entries that an earlier release left without one."""
 
     head: int
-    unnumbered: int
+    left_unnumbered: int
 
 
 class Storage:
@@ -347,7 +347,7 @@ class Storage:
         """Where the change log stands."""
         log = self._store.changelog
         return self._store.transactions.read(
-            lambda connection: LogState(log.head(connection), log.unnumbered(connection))
+            lambda connection: LogState(log.head(connection), log.left_unnumbered(connection))
         )
 
     @property

@@ -202,7 +202,7 @@ class MovingNode(NodeStore):
         for letter_id in self.read(lambda c: self.post.outbox.due(c, self.clock.ms, 1000)):
             busy = True
             self.write(partial(_go_on, self.post, letter_id))
-        self.number()
+        self.durable_head()
         if self.read(self.post.owed.is_any):
             self.write(self.post.owed.place)
             answered = self.write(lambda c: self.post.answer_owed(c, partial(self._delivered, c)))
@@ -284,7 +284,7 @@ class MovingRegion(Region):
 
     def ship(self, sender: NodeStore, receiver: NodeStore) -> list[LogEntry]:
         """Send everything, and keep at the sender what the receiver has confirmed."""
-        link, head = (id(sender), id(receiver)), sender.number()
+        link, head = (id(sender), id(receiver)), sender.durable_head()
         if self._quiet.get(link) == head:
             return []
         sent = super().ship(sender, receiver)

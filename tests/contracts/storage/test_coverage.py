@@ -71,7 +71,7 @@ class Questions:
         self._opened.callback(replica.close)
         local = LocalSite(
             replica,
-            StorageSource(node.storage, node.number),
+            StorageSource(node.storage, node.durable_head),
             is_seeding=lambda: node.storage.recovery.active,
         )
         self._opened.callback(local.close)

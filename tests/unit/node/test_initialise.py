@@ -121,7 +121,7 @@ def test_a_gm_node_stores_and_reads(tmp_path: Path) -> None:
     )
     store = opened(folder)
     (resident_id,) = store.storage.put_bundle(caller, Bundle("gm-1", (who,), ())).resident_ids
-    store.number()
+    store.durable_head()
     store.close()
 
     again = opened(folder)
