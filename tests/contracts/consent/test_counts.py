@@ -53,7 +53,7 @@ class Counting:
         self._local: dict[str, LocalSite] = {}
 
     def _of(self, node: NodeStore) -> LocalSite:
-        node.number()
+        node.durable_head()
         if node.node_id not in self._local:
             replica = ColumnarReplica.open(
                 self._folder / node.node_id,
