@@ -61,7 +61,7 @@ class Counting:
                 source="1",
             )
             self._opened.callback(replica.close)
-            local = LocalSite(replica, StorageSource(node.storage, node.number))
+            local = LocalSite(replica, StorageSource(node.storage, node.durable_head))
             self._opened.callback(local.close)
             self._local[node.node_id] = local
         return self._local[node.node_id]
