@@ -30,6 +30,9 @@ NAMES: Final = (
     "node_idle",
     "children_idle",
     "federated_group",
+    "trust_cost",
+    "join",
+    "matrix",
 )
 _HEADERS: Final = ("name", "figure", "unit", "beside", "its figure", "ratio", "goal", "met")
 

@@ -42,7 +42,7 @@ class _Pump:
         self._store = store
         self._more = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="number")
+        self._thread = threading.Thread(target=self._run, name="head")
 
     def __enter__(self) -> _Pump:
         self._thread.start()
@@ -61,7 +61,7 @@ class _Pump:
         while not self._stopping:
             self._more.wait()
             self._more.clear()
-            self._store.number()
+            self._store.durable_head()
 
 
 def run(scale: Scale) -> Result:

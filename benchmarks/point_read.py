@@ -12,7 +12,6 @@ for its audit entry would be faster; here none is answered that is not audited.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,17 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import protos.fenhe.empi.v1.empi_pb2 as empi
 from benchmarks.places import VILLAGE, ended, running_nodes
+from benchmarks.reading import CALLS, read_for
 from benchmarks.result import Result, Scale, alternate, ratio_of
-from node.cli.client import connected
-from node.demo.place import DemoPlace
-from node.security.credentials import load_credentials
-from protos.fenhe.empi.v1 import empi_pb2_grpc
+from benchmarks.trust_people import register
 
 __all__ = ["run"]
 
-_CALLS: Final = 16
 _RESIDENTS: Final = 200
 _GOAL: Final = 0.6
 
@@ -49,7 +44,7 @@ def run(scale: Scale) -> Result:
         goal=f">= {_GOAL}",
         met=ratio >= _GOAL,
         detail={
-            "calls_under_way": _CALLS,
+            "calls_under_way": CALLS,
             **latency,
             "mysql_reads_s": mysql,
             "mysql_ratio": mysql_ratio,
@@ -64,11 +59,12 @@ def _measure(scale: Scale, database: str) -> tuple[tuple[float, float, float], d
     with running_nodes(folder, (VILLAGE,), database) as nodes:
         place = nodes.place
         ids = folder / "residents.txt"
-        ids.write_text("\n".join(_register(place)))
+        ids.write_text("\n".join(register(place, VILLAGE, _RESIDENTS)))
         said: dict[str, dict[str, Any]] = {}
 
         def read(method: str, address: str) -> float:
-            said[method] = _client(place, address, method, seconds, ids)
+            who = place.credentials_dir(f"client-{VILLAGE}")
+            said[method] = read_for(who, address, method, seconds, ids)
             return float(said[method]["calls_s"])
 
         with _echo_server(place.node_dir(VILLAGE)) as echo:
@@ -83,42 +79,6 @@ def _measure(scale: Scale, database: str) -> tuple[tuple[float, float, float], d
         for name in ("p50_ms", "p99_ms")
     }
     return ratio_of(ours, beside), latency
-
-
-def _register(place: DemoPlace) -> list[str]:
-    """Residents as a clinic registers them, with an identifier each."""
-    with connected(load_credentials(place.credentials_dir(f"client-{VILLAGE}"))) as channel:
-        request = empi.RegisterRequest(
-            request_id="bench-residents",
-            residents=[
-                empi.Resident(
-                    name=f"居民{number}",
-                    sex=empi.SEX_FEMALE,
-                    birth_date="1961-05-04",
-                    phone="13900000000",
-                    address="临汾市尧都区",
-                    identifiers=[empi.Identifier(system="health_card", value=f"C{number:08d}")],
-                )
-                for number in range(_RESIDENTS)
-            ],
-        )
-        answer = empi_pb2_grpc.ResidentServiceStub(channel).Register(request, timeout=60)
-    return list(answer.resident_ids)
-
-
-def _client(place: DemoPlace, address: str, method: str, seconds: int, ids: Path) -> dict[str, Any]:
-    credentials = place.credentials_dir(f"client-{VILLAGE}")
-    arguments = (credentials, address, method, seconds, _CALLS, ids)
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.reading_client", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ended("benchmarks.reading_client", done.returncode)
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
 
 
 @contextmanager

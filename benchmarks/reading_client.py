@@ -1,7 +1,7 @@
-"""The caller of `point_read`: a process that keeps some calls under way and counts the answers.
+"""The caller of `point_read` and `trust_cost`: keeps some calls under way and counts the answers.
 
-Arguments: folder of credentials, address, method ("get" or "echo"), seconds, calls under way, and a
-file with one resident id a line.
+Arguments: folder of credentials, address, method ("get" or "echo"), seconds, calls under way, a
+file with one resident id a line, and, for one who has signed in, a file with his token.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
@@ -24,30 +25,44 @@ _WARM_S = 0.5
 _GET = "/fenhe.empi.v1.ResidentService/Get"
 
 
-async def main(
-    credentials: str, address: str, method: str, seconds: str, calls: str, ids: list[str]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom to ask, how, and with what right."""
+
+    credentials: Path
+    address: str
+    method: str
+    seconds: float
+    calls: int
+    ids: list[str]
+    token: str = ""
+
+
+async def main(asked: Asked) -> None:
     """Warm up, count for the seconds, report calls a second and milliseconds a call."""
-    who = load_credentials(Path(credentials))
-    requests = cycle([empi.GetResidentRequest(resident_id=each) for each in ids])
-    async with open_channel(address, who.server_name, who.tls, GrpcLimits()) as channel:
-        answer = empi.Resident if method == "get" else empi.GetResidentRequest
+    who = load_credentials(asked.credentials)
+    requests = cycle([empi.GetResidentRequest(resident_id=each) for each in asked.ids])
+    shown = (("authorization", f"Bearer {asked.token}"),) if asked.token else ()
+    async with open_channel(asked.address, who.server_name, who.tls, GrpcLimits()) as channel:
+        is_get = asked.method == "get"
+        answer = empi.Resident if is_get else empi.GetResidentRequest
         call = channel.unary_unary(
-            _GET if method == "get" else METHOD,
+            _GET if is_get else METHOD,
             request_serializer=empi.GetResidentRequest.SerializeToString,
             response_deserializer=answer.FromString,
         )
 
         async def one() -> None:
-            await call(next(requests), timeout=30)
+            await call(next(requests), timeout=30, metadata=shown)
 
-        await _keep(one, _WARM_S, int(calls))
+        warm = await _keep(one, _WARM_S, asked.calls)
         started = time.perf_counter()
-        taken = await _keep(one, float(seconds), int(calls))
+        taken = await _keep(one, asked.seconds, asked.calls)
         elapsed = time.perf_counter() - started
     ordered = statistics.quantiles(taken, n=100)
     report(
         {
+            "calls": len(warm) + len(taken),
             "calls_s": len(taken) / elapsed,
             "p50_ms": ordered[49] * 1000,
             "p99_ms": ordered[98] * 1000,
@@ -71,6 +86,18 @@ async def _keep(one: Callable[[], Awaitable[None]], seconds: float, calls: int) 
     return taken
 
 
+def _read(arguments: list[str]) -> Asked:
+    who, where, what, long, many, ids, *token = arguments
+    return Asked(
+        Path(who),
+        where,
+        what,
+        float(long),
+        int(many),
+        Path(ids).read_text(encoding="utf-8").split(),
+        Path(token[0]).read_text(encoding="utf-8") if token else "",
+    )
+
+
 if __name__ == "__main__":
-    who, where, what, long, many, file = sys.argv[1:]
-    asyncio.run(main(who, where, what, long, many, Path(file).read_text().split()))
+    asyncio.run(main(_read(sys.argv[1:])))

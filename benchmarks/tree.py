@@ -9,7 +9,9 @@ from typing import Any
 from benchmarks.site_rows import Site
 from federation.coordinator import Coordinator
 from federation.core.model import (
+    EVERYBODY,
     Answer,
+    Audience,
     ExecutorKind,
     Freshness,
     Manifest,
@@ -42,11 +44,16 @@ class _Turns:
         self._turns = turns
 
     async def scan(
-        self, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int, remaining_ms: int
+        self,
+        plan: LogicalPlan,
+        sites: frozenset[str],
+        cell_count_max: int,
+        remaining_ms: int,
+        audience: Audience = EVERYBODY,
     ) -> ScanResult:
         """See Scanner."""
         async with self._turns:
-            return await self._local.scan(plan, sites, cell_count_max, remaining_ms)
+            return await self._local.scan(plan, sites, cell_count_max, remaining_ms, audience)
 
 
 class _Index:
@@ -144,6 +151,7 @@ class Tree:
             leaves_full_boundary=leaves_full_boundary,
             now_ms=SystemClock().now_ms,
             witness=_unwatched,
+            audience=lambda _: EVERYBODY,
         )
 
 

@@ -17,6 +17,7 @@ from federation.availability import ManifestRefusedError
 from federation.core.coverage import Coverage, SiteCoverage, SiteState
 from federation.core.merge import merge_answers
 from federation.core.model import (
+    Audience,
     Freshness,
     Manifest,
     PartialAnswer,
@@ -121,6 +122,8 @@ class Coordinator:
             boundary of full copies, so that it is a release.
         now_ms: The node's clock, milliseconds since 1970 UTC.
         witness: Audits a question before anything is counted for it.
+        audience: Whose consents bind a question here and today; a manifest is data of the asker,
+            who may leave nobody in that his purpose leaves out.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Coordinator:
         leaves_full_boundary: Callable[[str], bool],
         now_ms: Callable[[], int],
         witness: Witness,
+        audience: Callable[[Manifest], Audience],
     ) -> None:
         self.node_id = node_id
         self.tree = SiteTree(hierarchy)
@@ -145,6 +149,7 @@ class Coordinator:
         self._leaves_full_boundary = leaves_full_boundary
         self._now_ms = now_ms
         self._witness = witness
+        self._audience = audience
         # A question that comes again is planned once; a plan depends on nothing but its text.
         self._plan = lru_cache(maxsize=_PLANS_KEPT)(make_plan)
         self._largest_threshold = self.tree.largest_threshold
@@ -260,6 +265,7 @@ class Coordinator:
             cell_count_max=max(question.manifest.cell_count_min, self._largest_threshold),
             remaining_ms=max(1, remaining_ms - reserve_ms(remaining_ms)),
             query_id=question.manifest.query_id,
+            audience=self._audience(question.manifest),
         )
         if question.request.freshness is Freshness.REPLICA:
             return replace(stage, scan=self._lines(sites))

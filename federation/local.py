@@ -24,7 +24,7 @@ from federation.columnar import (
     Snapshot,
     SnapshotFiles,
 )
-from federation.core.model import Basis, Table
+from federation.core.model import EVERYBODY, Audience, Basis, Table
 from federation.core.node_sql import node_sql, residents_sql
 from federation.core.partials import needs_exact, partial_columns, table_of, with_exact
 from federation.core.plan import LogicalPlan
@@ -65,9 +65,14 @@ class Scanner(Protocol):
     """Whoever computes partials from this node's own rows."""
 
     async def scan(
-        self, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int, remaining_ms: int
+        self,
+        plan: LogicalPlan,
+        sites: frozenset[str],
+        cell_count_max: int,
+        remaining_ms: int,
+        audience: Audience = EVERYBODY,
     ) -> ScanResult:
-        """The partials of these sites.
+        """The partials of these sites, without residents who forbid them to the audience.
 
         Raises:
             ExtraMissingError: This node has no columnar replica.
@@ -122,8 +127,11 @@ def scan_snapshot(
     sites: frozenset[str],
     cell_count_max: int,
     memory: FigureMemory,
+    audience: Audience = EVERYBODY,
 ) -> ScanResult:
     """The partials of some sites over one view; resident counts below the threshold are exact.
+
+    Residents of the result are those looked at, whom the audience may not count among them.
 
     Raises:
         ScanCancelledError: Somebody interrupted the view.
@@ -133,7 +141,7 @@ def scan_snapshot(
 
     column = site_column(plan.basis)
     try:
-        view.bind(column, sites, [plan.dataset])
+        view.bind(column, sites, [plan.dataset], audience)
         figures = memory.figures(view, plan.dataset, column, sites)
         bound = figures.resident_rows_max
         width = len(partial_columns(plan))
@@ -258,13 +266,21 @@ class LocalSite:
         return self._replica
 
     async def scan(
-        self, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int, remaining_ms: int
+        self,
+        plan: LogicalPlan,
+        sites: frozenset[str],
+        cell_count_max: int,
+        remaining_ms: int,
+        audience: Audience = EVERYBODY,
     ) -> ScanResult:
         """See Scanner."""
         cancellation = _Cancellation()
 
+        def count(view: Snapshot) -> ScanResult:
+            return scan_snapshot(view, plan, sites, cell_count_max, self._memory, audience)
+
         def work() -> ScanResult:
-            return self._scan(plan, sites, cell_count_max, cancellation)
+            return self._scan(count, cancellation)
 
         return await self._in_thread(work, cancellation, remaining_ms)
 
@@ -321,18 +337,14 @@ class LocalSite:
             raise
 
     def _scan(
-        self,
-        plan: LogicalPlan,
-        sites: frozenset[str],
-        cell_count_max: int,
-        cancellation: _Cancellation,
+        self, count: Callable[[Snapshot], ScanResult], cancellation: _Cancellation
     ) -> ScanResult:
         replica = self._fed(cancellation)
         try:
             with replica.snapshot() as view:
                 cancellation.watch(view.interrupt)
                 try:
-                    return scan_snapshot(view, plan, sites, cell_count_max, self._memory)
+                    return count(view)
                 finally:
                     cancellation.watch(None)
         except ColumnarError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from federation.availability import ScopeUnknownError
 from federation.coordinator import Coordinator, Gathered, Question
@@ -32,6 +33,12 @@ __all__ = ["PURPOSE_DEFAULT", "TIMEOUT_MS_DEFAULT", "TIMEOUT_MS_MAX", "QueryRunn
 TIMEOUT_MS_DEFAULT = 30_000
 TIMEOUT_MS_MAX = 600_000
 PURPOSE_DEFAULT = "statistics"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    principal: str
+    organization_id: str
 
 
 class QueryRunner:
@@ -64,9 +71,11 @@ class QueryRunner:
         self._now_ms = now_ms
 
     async def run(
-        self, request: QueryRequest, principal: str
+        self, request: QueryRequest, principal: str, organization_id: str = ""
     ) -> AsyncIterator[SiteProgress | Answer]:
         """Steps of the sites as they happen, then one Answer. Closing it cancels the question.
+
+        `organization_id`: the organization that the asker acts for, empty for none.
 
         Raises:
             QueryRefusedError: The question is not one that may be asked.
@@ -74,7 +83,8 @@ class QueryRunner:
             ExecutorUnavailableError: The executor cannot run here.
         """
         started_ms = self._now_ms()
-        question = self._question(request, principal, started_ms)
+        asker = _Asker(principal, organization_id)
+        question = self._question(request, asker, started_ms)
         executor = self._executor(request.executor)
         steps: asyncio.Queue[SiteProgress | None] = asyncio.Queue()
         work = asyncio.create_task(self._coordinator.gather(question, executor, steps.put_nowait))
@@ -139,11 +149,11 @@ class QueryRunner:
             raise ExecutorUnavailableError(f"this node does not run the {kind} executor")
         return executor
 
-    def _question(self, request: QueryRequest, principal: str, started_ms: int) -> Question:
+    def _question(self, request: QueryRequest, asker: _Asker, started_ms: int) -> Question:
         plan = make_plan(request.sql, request.basis)
         scope = self._scope(request)
         remaining_ms = min(request.timeout_ms or TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX)
-        manifest = self._manifest(request, principal, plan, scope, started_ms + remaining_ms)
+        manifest = self._manifest(request, asker, plan, scope, started_ms + remaining_ms)
         return Question(
             plan=plan,
             request=PartialRequest(request.sql, request.freshness, request.basis, scope),
@@ -155,7 +165,7 @@ class QueryRunner:
     def _manifest(
         self,
         request: QueryRequest,
-        principal: str,
+        asker: _Asker,
         plan: LogicalPlan,
         scope: str,
         deadline_ms: int,
@@ -164,7 +174,7 @@ class QueryRunner:
         own_threshold = coordinator.tree.cell_count_min([coordinator.node_id])
         return Manifest(
             query_id=self._new_query_id(),
-            principal=principal,
+            principal=asker.principal,
             asking_node=coordinator.node_id,
             purpose=request.purpose or PURPOSE_DEFAULT,
             scope=scope,
@@ -173,6 +183,7 @@ class QueryRunner:
             deadline_ms=deadline_ms,
             plan_digest=plan.digest,
             config_epoch=coordinator.tree.epoch,
+            organization_id=asker.organization_id,
         )
 
     def _answer(

@@ -383,6 +383,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         deadline_ms=manifest.deadline_ms,
         plan_digest=manifest.plan_digest,
         config_epoch=manifest.config_epoch,
+        organization_id=manifest.organization_id,
     ).SerializeToString(deterministic=True)
 
 
@@ -400,6 +401,7 @@ def decode_manifest(body: bytes) -> Manifest:
         deadline_ms=message.deadline_ms,
         plan_digest=message.plan_digest,
         config_epoch=message.config_epoch,
+        organization_id=message.organization_id,
     )
 
 

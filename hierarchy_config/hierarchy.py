@@ -13,7 +13,9 @@ from typing import Final
 
 from hierarchy_config.errors import Fault, HierarchyError
 from hierarchy_config.model import (
+    CONSENTS_TABLE,
     FULL_ONLY_TABLES,
+    REPLICATED_TABLES,
     CareLevel,
     CopyForm,
     CopyRule,
@@ -34,6 +36,9 @@ __all__ = [
 
 _FULL: Final = (CopyForm.FULL,)
 _NONE: Final = (CopyForm.NONE,)
+_OF_RESIDENTS: Final = tuple(
+    sorted(REPLICATED_TABLES - FULL_ONLY_TABLES - {CONSENTS_TABLE, "resident_index"})
+)
 
 DEFAULT_RULES: Final[tuple[CopyRule, ...]] = (
     CopyRule(CareLevel.VILLAGE, "*", _FULL),
@@ -181,8 +186,11 @@ class Hierarchy:
 
         Where a level is left out (a village directly under the city) the rules of every level
         passed over hold one after the other, so that a shorter way never sends more. Tables of
-        FULL_ONLY_TABLES go whole or not at all.
+        FULL_ONLY_TABLES go whole or not at all; consents go wherever any row of a resident goes, in
+        the fullest form that one of them has.
         """
+        if table == CONSENTS_TABLE:
+            return self._consent_forms(child)
         entry = self.entry(child)
         if entry.parent is None:
             return _NONE
@@ -192,6 +200,11 @@ class Hierarchy:
             if top < level.depth <= entry.level.depth:
                 forms = _and_then(forms, self._rule(level, table))
         return _NONE if table in FULL_ONLY_TABLES and forms != _FULL else forms
+
+    def _consent_forms(self, child: NodeId) -> tuple[CopyForm, ...]:
+        sent = {form for table in _OF_RESIDENTS for form in self.copy_forms(child, table)}
+        fullest = (form for form in (CopyForm.FULL, CopyForm.DEIDENTIFIED) if form in sent)
+        return tuple(fullest)[:1] or _NONE
 
     def _rule(self, level: CareLevel, table: str) -> tuple[CopyForm, ...]:
         return self._forms.get((level, table)) or self._forms.get((level, "*"), _NONE)

@@ -12,6 +12,7 @@ from typing import Final, NewType
 
 __all__ = [
     "CELL_COUNT_MIN_DEFAULT",
+    "CONSENTS_TABLE",
     "FULL_ONLY_TABLES",
     "PEOPLE_TABLES",
     "REPLICATED_TABLES",
@@ -63,10 +64,14 @@ REPLICATED_TABLES: Final = frozenset(
     }
 )
 
+CONSENTS_TABLE: Final = "consents"
+"""Goes wherever a row of its resident goes, whatever a rule says: nobody may hold what somebody
+said about his record for less than the record."""
+
 # Who may read a person's rows: a reduced form of that would be of no use to anybody but one who
 # wants to know whose rows they are. And nobody who works here is a case among many.
 FULL_ONLY_TABLES: Final = frozenset(
-    {"consents", "care_relations", "access_grants", "access_reviews", *PEOPLE_TABLES}
+    {"care_relations", "access_grants", "access_reviews", *PEOPLE_TABLES}
 )
 
 

@@ -119,6 +119,7 @@ class Node:
             ("keys", parts.keys.run),
             ("escrow", parts.keys.run_escrow),
             ("audit anchors", parts.auditing.keeper.run),
+            ("refusals", parts.auditing.denials.run),
             ("audit figures", partial(parts.auditing.run, metrics)),
             ("checkup", parts.checkup.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
@@ -150,21 +151,7 @@ class Node:
 
     async def _serve(self, servicers: Servicers, metrics: NodeMetrics, parts: Parts) -> None:
         base = self._base
-        calls = OpenCalls(parts.revocation.book)
-        parts.revocation.on_change(calls.look)
-        gauges = LimitGauges(metrics.registry)
-        gate = CallGate(CallLimits.of(base.profile), self._clock, gauges.refused)
-        gauges.watch(gate)
-        guard = GuardInterceptor(
-            base.node_id,
-            base.hierarchy,
-            lambda: secrets.token_hex(4),
-            metrics.count_call,
-            parts.ground.former,
-            calls=calls,
-            gate=gate,
-            sessions=servicers.people,
-        )
+        guard = self._guard(servicers, metrics, parts)
         server = grpc.aio.server(interceptors=(guard,), options=server_options(base.limits))
         health = await add_servicers(server, servicers)
         files = await asyncio.get_running_loop().run_in_executor(
@@ -185,6 +172,26 @@ class Node:
         self._exit.push_async_callback(end)
         if base.settings.metrics_listen:
             self._exit.callback(serve_metrics(metrics, base.settings.metrics_listen))
+
+    def _guard(self, servicers: Servicers, metrics: NodeMetrics, parts: Parts) -> GuardInterceptor:
+        """What every call passes."""
+        base = self._base
+        calls = OpenCalls(parts.revocation.book)
+        parts.revocation.on_change(calls.look)
+        gauges = LimitGauges(metrics.registry)
+        gate = CallGate(CallLimits.of(base.profile), self._clock, gauges.refused)
+        gauges.watch(gate)
+        return GuardInterceptor(
+            base.node_id,
+            base.hierarchy,
+            lambda: secrets.token_hex(4),
+            metrics.count_call,
+            parts.ground.former,
+            calls=calls,
+            gate=gate,
+            sessions=servicers.people,
+            denied=parts.auditing.denials.note,
+        )
 
     async def _open_door(self, joining: JoiningRoom, metrics: NodeMetrics) -> None:
         """Open the side door of a node that has children."""

@@ -6,13 +6,24 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy import inspect
+from sqlalchemy.exc import SQLAlchemyError
+
 from hierarchy_config import Hierarchy, NodeId, load_region
 from hierarchy_config.directory import split_endpoint
-from node.clock import Clock
+from node.clock import Clock, format_ms
 from node.errors import SettingsError
+from node.opening import database_url
+from node.revocation.book import RevokedBook
+from node.revocation.store import load_entries
 from node.security.caller import CallerKind
 from node.security.credentials import Credentials, issue_credentials
+from node.security.errors import PeerRevokedError
+from node.security.principal import Principal
 from node.settings import NodePaths, NodeSettings, load_settings
+from node.storage import EngineLimits, open_engine
+from node.storage.errors import StorageError
+from node.storage.tables import REVOCATION
 from node.whereabouts import public_address
 
 __all__ = ["credentials_of"]
@@ -42,10 +53,13 @@ def credentials_of(
     Raises:
         SettingsError: The folder holds no node, or nobody can tell its address.
         PeerIdentityError: The name is not one.
+        PeerRevokedError: Whoever has this name is revoked, and would be refused.
         KeyFileExistsError: `out_dir` holds credentials already.
     """
     settings = load_settings(data_dir)
     hierarchy = load_region(data_dir / settings.region)
+    named = Principal(hierarchy.region, NodeId(settings.node_id), kind, name)
+    _refuse_revoked(database_url(settings.database, data_dir), hierarchy, named)
     return issue_credentials(
         data_dir,
         kind,
@@ -56,6 +70,32 @@ def credentials_of(
         now=datetime.fromtimestamp(clock.now_ms() / 1000, UTC),
         lifetime=timedelta(days=days),
     )
+
+
+def _refuse_revoked(url: str, hierarchy: Hierarchy, named: Principal) -> None:
+    """Refuse a name that the node's store knows to be revoked.
+
+    A store that cannot be asked refuses nothing: what is issued in that name is refused by every
+    node that knows of the entry.
+    """
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        return
+    try:
+        engine = open_engine(url, EngineLimits(connections=1))
+        try:
+            known = inspect(engine).has_table(REVOCATION.revocations.name)
+            entries = load_entries(engine) if known else ()
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, StorageError):
+        return
+    entry = RevokedBook(hierarchy, entries).principal_entry(named.spiffe_id)
+    if entry is not None:
+        raise PeerRevokedError(
+            f"{named.spiffe_id} is revoked since {format_ms(entry.word.at_ms)}",
+            hint="A name is revoked for good: choose another one.",
+        )
 
 
 def _address(paths: NodePaths, settings: NodeSettings, hierarchy: Hierarchy) -> str:

@@ -86,7 +86,7 @@ class NodeLinkStore:
         hierarchy: Hierarchy,
         clock: Clock,
         notify: Callable[[], None],
-        number: Callable[[], int],
+        durable_head: Callable[[], int],
         head: Callable[[], int],
         disk_is_full: Callable[[], bool],
     ) -> None:
@@ -102,7 +102,7 @@ class NodeLinkStore:
             hierarchy: Who its neighbours are.
             clock: For this node's own mark.
             notify: Called after a peer's rows were applied: the log has grown.
-            number: Returns the log's durable head.
+            durable_head: Of the log; how far readers may go.
             head: The newest durable head that was told to the links; nothing newer is read.
             disk_is_full: Whether free space is below the watermark.
         """
@@ -116,7 +116,7 @@ class NodeLinkStore:
         self._hierarchy = hierarchy
         self._clock = clock
         self._notify = notify
-        self._number = number
+        self._durable_head = durable_head
         self._head = head
         self._disk_is_full = disk_is_full
         self._met: dict[str, PeerNow] = {}
@@ -178,7 +178,7 @@ class NodeLinkStore:
         )
         if position or part.position:
             # A row is read as it stands, maybe before its commit has reached the disk here.
-            self._number()
+            self._durable_head()
         return part
 
     def apply(self, peer: str, batch: Batch, cursor: Cursor) -> None:
@@ -238,4 +238,4 @@ class NodeLinkStore:
             homes = self._marks.load(connection)
         if not self._storage.recovery.active:
             homes[self._node_id] = now_ms
-        return Mark(homes, self._number())
+        return Mark(homes, self._durable_head())

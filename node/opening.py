@@ -89,10 +89,10 @@ class NodeLog:
         """Become the log's one owner in this life of the store; before the first append."""
         self._sequencer.take_over(lambda: write_transaction(self._engine))
 
-    def number(self) -> int:
+    def durable_head(self) -> int:
         """The head, once it is durable."""
         with self._one_at_a_time:
-            return self._sequencer.number(lambda: write_transaction(self._engine))
+            return self._sequencer.durable_head(lambda: write_transaction(self._engine))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class OpenStore:
     marks: Marks
     epoch: int
     incarnation: str
-    number: Callable[[], int]
+    durable_head: Callable[[], int]
     """The log's head, once it is durable. Safe from several threads."""
     tail: LogTail
     """What this process has just committed."""
@@ -160,8 +160,8 @@ def open_store(
     migrate(engine)
     keys = _keys(engine, NodeFolder(data_dir), settings, clock)
     epoch, incarnation = _life(engine)
-    numbered = NodeLog(engine, node_id=node_id, store_epoch=epoch, keys=keys)
-    log, revoked = numbered.log, RevokedBook(hierarchy, load_entries(engine))
+    node_log = NodeLog(engine, node_id=node_id, store_epoch=epoch, keys=keys)
+    log, revoked = node_log.log, RevokedBook(hierarchy, load_entries(engine))
     post = post_of(
         NodeFolder(data_dir),
         node_id,
@@ -186,7 +186,7 @@ def open_store(
     )
     with read_transaction(engine) as connection:
         storage.recovery.load(connection)
-    numbered.take_over()
+    node_log.take_over()
     return OpenStore(
         engine,
         storage,
@@ -196,7 +196,7 @@ def open_store(
         Marks(CHANGELOG),
         epoch,
         incarnation,
-        numbered.number,
+        node_log.durable_head,
         log.tail,
         post,
         residence_of(

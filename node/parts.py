@@ -148,7 +148,9 @@ class Assembly:
         )
         auditing = await loop.run_in_executor(threads, self._auditing, store, hub, disk, ground)
         watch.audit = auditing.alarms
-        checkup = self._checkup(store, hub, link_store, watch, joining, questions=questions)
+        checkup = self._checkup(store, hub, watch, joining, questions=questions)
+        checkup.checkup.add("ANCHORS", auditing.checked)
+        checkup.checkup.add("REVOKED", revocation.checked)
         return Parts(
             store,
             pump,
@@ -178,8 +180,8 @@ class Assembly:
 
     def _pump(self, store: OpenStore) -> LogPump:
         return LogPump(
-            store.number,
-            self.threads("number", 1),
+            store.durable_head,
+            self.threads("head", 1),
             ends=store.tail,
             lane_heads=store.lane_heads,
         )
@@ -268,7 +270,6 @@ class Assembly:
         self,
         store: OpenStore,
         hub: LinkHub,
-        link_store: NodeLinkStore,
         watch: WatchRoom,
         joining: JoiningRoom,
         *,
@@ -278,7 +279,6 @@ class Assembly:
             self._base,
             store,
             hub,
-            link_store,
             watch,
             joining=joining,
             questions=questions,
@@ -312,7 +312,7 @@ class Assembly:
             hierarchy=self._base.hierarchy,
             clock=self._clock,
             notify=pump.notify,
-            number=store.number,
+            durable_head=store.durable_head,
             head=lambda: pump.head,
             disk_is_full=disk.is_full,
         )

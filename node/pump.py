@@ -37,7 +37,7 @@ class LogPump:
 
     def __init__(
         self,
-        number: Callable[[], int],
+        durable_head: Callable[[], int],
         threads: Executor,
         poll_s: float = 1.0,
         *,
@@ -47,14 +47,14 @@ class LogPump:
         """Nothing is read yet.
 
         Args:
-            number: Returns the log's durable head; it blocks.
+            durable_head: Of the log; how far readers may go; it blocks.
             threads: Where it runs, one call at a time.
             poll_s: How often to look for what another process committed.
             ends: What this process committed; None: every look goes to the database.
             lane_heads: By lane, its greatest number at or below a head; it blocks. Asked where
                 `ends` does not know; None: every lane is read.
         """
-        self._number = number
+        self._durable_head = durable_head
         self._threads = threads
         self._poll_s = poll_s
         self._ends = ends
@@ -80,7 +80,7 @@ class LogPump:
 
     async def step(self) -> int:
         """Number once and tell the readers; returns the head."""
-        await self._advance(await self._loop.run_in_executor(self._threads, self._number))
+        await self._advance(await self._loop.run_in_executor(self._threads, self._durable_head))
         return self.head
 
     async def run(self) -> None:

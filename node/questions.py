@@ -19,7 +19,13 @@ from federation.availability import ExtraMissingError, SiteUnavailableError
 from federation.columnar import ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
-from federation.core.model import ExecutorKind, Manifest, PartialAnswer, PartialRequest
+from federation.core.model import (
+    ExecutorKind,
+    Manifest,
+    PartialAnswer,
+    PartialRequest,
+    QueryRequest,
+)
 from federation.errors import FederationError
 from federation.executors import DirectExecutor, Executor
 from federation.local import LocalSite
@@ -38,7 +44,8 @@ from federation.wire import (
 )
 from hardware_profiles import HardwareProfile
 from hierarchy_config import CopyForm, Hierarchy, NodeId
-from node.clock import Clock
+from node.asking import asked_by, audience_of
+from node.clock import Clock, today
 from node.columnar_feed import StorageSource
 from node.foundations import Foundations
 from node.links import LinkHub
@@ -175,7 +182,7 @@ class Questions:
         self._store = store
         self._clock = clock
         self._log = get_logger("questions")
-        self._source = StorageSource(store.storage, store.number)
+        self._source = StorageSource(store.storage, store.durable_head)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._more = asyncio.Event()
         self._asker = LinkAsker(hub)
@@ -253,6 +260,9 @@ class Questions:
             leaves_full_boundary=self._leaves_full_boundary,
             now_ms=self._clock.now_ms,
             witness=self._audit,
+            audience=lambda manifest: audience_of(
+                manifest, base.hierarchy, today(self._clock).isoformat()
+            ),
         )
         executors: dict[ExecutorKind, Executor] = {ExecutorKind.DIRECT: direct}
         if base.profile.ray:
@@ -303,6 +313,10 @@ class Questions:
         if replica is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, replica.close)
         self._thread.shutdown()
+
+    def asked_by(self, request: QueryRequest, caller: Caller) -> QueryRequest:
+        """A question as its asker may ask it here. Raises DeniedError."""
+        return asked_by(request, caller, self._base.node_id, self._base.hierarchy)
 
     @staticmethod
     def query_id_of(signed_manifest: bytes) -> str:

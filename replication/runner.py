@@ -38,6 +38,7 @@ from replication.core.effects import (
     SaveMark,
     Send,
 )
+from replication.core.greeting import Versions
 from replication.core.link import LinkEnd, LinkState
 from replication.core.model import (
     AnswerPart,
@@ -219,6 +220,11 @@ class LinkRunner:
     def bytes_per_s(self) -> int:
         """What the peer confirms a second, as measured; a guess before the first receipts."""
         return self._core.meter.bytes_per_s
+
+    @property
+    def peer_versions(self) -> Versions | None:
+        """What the peer's Hello said of its release, refused or not; None before it has come."""
+        return self._core.peer_versions
 
     @property
     def is_up(self) -> bool:

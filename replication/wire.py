@@ -197,6 +197,7 @@ def _hello_out(hello: Hello) -> pb.Hello:
         features=hello.features,
         clock_ms=hello.clock_ms,
         signing_certificate=hello.signing_certificate,
+        schema_min=hello.schema_min,
     )
 
 
@@ -214,6 +215,7 @@ def _hello_in(message: pb.Hello) -> Hello:
         features=tuple(message.features),
         clock_ms=message.clock_ms,
         signing_certificate=message.signing_certificate,
+        schema_min=message.schema_min,
     )
 
 

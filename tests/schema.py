@@ -18,14 +18,18 @@ from node.storage import EngineLimits, migrate, open_engine
 
 __all__ = ["migrated"]
 
+_STANDING: set[str] = set()
+"""Databases of servers that have the schema: they are emptied and used again."""
 _COPIED: dict[str, tuple[list[str], list[str]]] = {}
 """Of a server, by its address: what makes the tables, and what fills those that are not empty."""
 
 
 def migrated(engine: Engine) -> None:
     """As `migrate` does it; to an empty database by copying."""
+    database = f"{engine.url.host}:{engine.url.port}/{engine.url.database}"
     if inspect(engine).has_table("alembic_version"):
-        migrate(engine)
+        if database not in _STANDING:
+            migrate(engine)
         return
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
@@ -33,6 +37,7 @@ def migrated(engine: Engine) -> None:
             assert isinstance(held, sqlite3.Connection)
             _template().backup(held)
         return
+    _STANDING.add(database)
     server = f"{engine.url.host}:{engine.url.port}"
     if server not in _COPIED:
         migrate(engine)

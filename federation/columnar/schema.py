@@ -1,5 +1,7 @@
 """The physical columns of the columnar replica: the dictionary's stored columns and no others.
 
+Beside the dictionary's datasets stands one that no question may name: the consents that forbid.
+
 Free text and direct identifiers stand in no dataset, so they cannot enter a segment. Whoever feeds
 the replica gives its tuples in the order of `COLUMN_NAMES`.
 """
@@ -17,6 +19,7 @@ from federation.core.model import ColumnType
 __all__ = [
     "COLUMN_NAMES",
     "COLUMN_TYPES",
+    "CONSENTS",
     "SCHEMA_DIGEST",
     "SORT_COLUMN",
     "identifier",
@@ -25,6 +28,20 @@ __all__ = [
 ]
 
 _FIRST: Final = ("row_id", "resident_id", "home", "author", "sex", "birth_year")
+
+CONSENTS: Final = "consents"
+"""Whom some questions leave out: purpose, recipient and days of each consent that forbids."""
+
+_CONSENT_COLUMNS: Final = (
+    ("row_id", "UUID"),
+    ("resident_id", "UUID"),
+    ("home", "VARCHAR"),
+    ("author", "VARCHAR"),
+    ("purpose", "VARCHAR"),
+    ("recipient", "VARCHAR"),
+    ("from_on", "DATE"),
+    ("until_on", "DATE"),
+)
 
 _NEVER_NULL: Final = frozenset({"row_id", "resident_id", "home", "author"})
 
@@ -54,6 +71,7 @@ def _columns() -> dict[str, tuple[tuple[str, str], ...]]:
         layout[name] = tuple(
             (column, _sql_type(dataset.by_name[column])) for column in (*_FIRST, *own)
         )
+    layout[CONSENTS] = _CONSENT_COLUMNS
     return layout
 
 

@@ -14,8 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from federation.columnar.schema import COLUMN_TYPES, identifier, literal, table_columns
+from federation.columnar.schema import (
+    COLUMN_TYPES,
+    CONSENTS,
+    identifier,
+    literal,
+    table_columns,
+)
 from federation.columnar.views import SegmentPart, SiteColumn, relation, site_filter
+from federation.core.model import EVERYBODY, Audience
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,6 +31,8 @@ __all__ = ["PLACES", "Snapshot", "SnapshotFiles", "open_files"]
 
 PLACES = "places"
 """Relation (home, township, county) beside the datasets."""
+
+_WITHHELD = "withheld"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +142,38 @@ class Snapshot:
         column: SiteColumn,
         sites: frozenset[str] | None,
         datasets: Iterable[str] = tuple(COLUMN_TYPES),
+        audience: Audience = EVERYBODY,
     ) -> None:
-        """Make the datasets' names stand for their rows at these sites, for this view only."""
+        """Make the datasets' names stand for their rows at these sites, for this view only.
+
+        Without the rows of residents whose consents, as of this view, forbid them to the audience.
+        """
+        some_withhold = self._find_withheld(audience)
         for dataset in datasets:
             statement = self.select(dataset, column, sites)
+            if some_withhold:
+                statement = (
+                    f"SELECT held.* FROM ({statement}) AS held ANTI JOIN {_WITHHELD} AS w "
+                    "ON held.resident_id = w.resident_id"
+                )
             self._cursor.execute(
                 f"CREATE OR REPLACE TEMP VIEW {identifier(dataset)} AS {statement}"
             )
+
+    def _find_withheld(self, audience: Audience) -> bool:
+        """Put into a table who is to be left out; whether there is anybody."""
+        if not audience.purposes:
+            return False
+        day = f"DATE {literal(audience.day)}"
+        # Wherever he lives: a record may stand at another site than its resident's consent.
+        self._cursor.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_WITHHELD} AS "
+            f"SELECT DISTINCT resident_id FROM ({self.select(CONSENTS)}) "
+            f"WHERE purpose IN ({_listed(audience.purposes)}) "
+            f"AND recipient IN ({_listed(audience.recipients)}) "
+            f"AND from_on <= {day} AND (until_on IS NULL OR until_on >= {day})"
+        )
+        return bool(self.query(f"SELECT 1 FROM {_WITHHELD} LIMIT 1"))
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
@@ -190,13 +224,15 @@ class Snapshot:
     ) -> SnapshotFiles:
         """Write what lies in memory beside the segments as files below `folder`.
 
-        `folder` must lie in the replica's own folder. Only rows of these datasets and sites leave.
+        `folder` must lie in the replica's own folder. Only rows of these datasets and sites leave,
+        and all consents.
         """
         folder.mkdir(parents=True)
         delta = {}
-        for dataset in datasets:
+        for dataset in (*datasets, CONSENTS):
             path = folder / f"delta-{dataset}.parquet"
-            rows = f"SELECT * FROM delta_{dataset} WHERE {site_filter(column, sites)}"
+            where = "true" if dataset == CONSENTS else site_filter(column, sites)
+            rows = f"SELECT * FROM delta_{dataset} WHERE {where}"
             if self.query(f"SELECT 1 FROM ({rows}) LIMIT 1"):
                 self._cursor.execute(f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet)")
                 delta[dataset] = str(path)
@@ -206,11 +242,15 @@ class Snapshot:
         return SnapshotFiles(
             sequence=self.sequence,
             folder=str(folder),
-            segments={name: self._segments.get(name, ()) for name in datasets},
+            segments={name: self._segments.get(name, ()) for name in (*datasets, CONSENTS)},
             delta=delta,
             dead=str(dead),
             places=str(places),
         )
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(map(literal, sorted(words))) or "NULL"
 
 
 def open_files(connection: duckdb.DuckDBPyConnection, files: SnapshotFiles) -> Snapshot:

@@ -44,6 +44,7 @@ def privacy_notes(plan: LogicalPlan, cell_count_min: int) -> tuple[str, ...]:
         else "no figure is withheld: the threshold is 1",
         "only groups' keys, counts and partial aggregates leave a node",
     ]
+    notes.append("who forbids the purpose to the asker is left out, unless it is public_health")
     if plan.groups:
         notes.append(
             "the keys of withheld groups are shown: they are places and sexes"

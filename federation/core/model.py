@@ -13,7 +13,9 @@ from enum import StrEnum
 from federation.core.coverage import Coverage
 
 __all__ = [
+    "EVERYBODY",
     "Answer",
+    "Audience",
     "Basis",
     "Cell",
     "Column",
@@ -190,10 +192,28 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Audience:
+    """For whom a site counts: residents who forbid one of the purposes to one of the recipients.
+
+    In the words of consents, which only the node knows. On `day` (ISO) they are left out; without
+    purposes nobody is.
+    """
+
+    purposes: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+    day: str = ""
+
+
+EVERYBODY = Audience()
+"""Leaves nobody out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Who asks what, why and of whom; the asking node signs its encoding.
 
     `deadline_ms` is milliseconds since 1970 UTC by the asker's clock and decides nothing.
+    `organization_id` is the organization that the asker acts for, empty for none.
     """
 
     query_id: str
@@ -206,3 +226,4 @@ class Manifest:
     deadline_ms: int
     plan_digest: str
     config_epoch: int
+    organization_id: str = ""

@@ -66,7 +66,7 @@ class DirectExecutor:
         sites = frozenset(line.node_id for line in stage.scan)
         try:
             result = await self._scanner.scan(
-                stage.plan, sites, stage.cell_count_max, stage.remaining_ms
+                stage.plan, sites, stage.cell_count_max, stage.remaining_ms, stage.audience
             )
         except FederationError as error:
             return lines_only(stage.plan, lost_scan(stage.scan, error))

@@ -15,6 +15,8 @@ from federation.availability import ExtraMissingError, SiteSeedingError, SiteUna
 from federation.core.coverage import Coverage, SiteCoverage, SiteState
 from federation.core.merge import merge_answers
 from federation.core.model import (
+    EVERYBODY,
+    Audience,
     ExecutorKind,
     PartialAnswer,
     PartialRequest,
@@ -74,7 +76,7 @@ class Stage:
 
     `scan` holds a line a site to be counted from the own replica, with everything but the
     residents. `before` is what earlier rounds counted. `cell_count_max` is the largest threshold
-    that any node above may apply.
+    that any node above may apply. `audience` says whom the scan leaves out.
     """
 
     plan: LogicalPlan
@@ -86,6 +88,7 @@ class Stage:
     remaining_ms: int
     before: PartialAnswer | None = None
     query_id: str = ""
+    audience: Audience = EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,9 @@ class SiteWorker:
                 open_files(self._duckdb(), files) as view,
                 self._cancellable(number, view.interrupt),
             ):
-                result = scan_snapshot(view, stage.plan, sites, stage.cell_count_max, self._memory)
+                result = scan_snapshot(
+                    view, stage.plan, sites, stage.cell_count_max, self._memory, stage.audience
+                )
         except FederationError as error:
             lines = lost_scan(partition.lines, error)
             is_damaged = isinstance(error, ColumnarError)

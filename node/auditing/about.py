@@ -50,6 +50,7 @@ _NODES_MAX: Final = 64
 _TEXT_MAX: Final = 200
 _OBJECT: Final = "audit"
 _FIELDS: Final = len(AuditEntry.__dataclass_fields__)
+_COUNT: Final = list(AuditEntry.__dataclass_fields__).index("row_count")
 _OF_NODES: Final = frozenset(
     action.value for action in (Action.SHIP, Action.TAKE_OVER, Action.LEARN, Action.PURGE)
 )
@@ -184,7 +185,7 @@ class AboutResident:
 
 def is_break_glass(entry: AuditEntry) -> bool:
     """Whether somebody looked in an emergency, past what he may see otherwise."""
-    return entry.action == Action.BREAK_GLASS or entry.purpose.startswith("break-glass")
+    return entry.action == Action.BREAK_GLASS or entry.grant_id is not None
 
 
 def is_by_node(entry: AuditEntry) -> bool:
@@ -236,11 +237,11 @@ def _answered(said: Any) -> Answered:
 
 
 def _entry(said: Any) -> AuditEntry:
-    texts = said[:-1]
-    count = said[-1]
+    if not isinstance(said, list) or len(said) != _FIELDS:
+        raise AuditStatementError("an entry of an answer cannot be read")
+    texts = [each for place, each in enumerate(said) if place != _COUNT]
     fits = (
-        len(said) == _FIELDS
-        and isinstance(count, int)
+        isinstance(said[_COUNT], int)
         and all(
             each is None or (isinstance(each, str) and len(each) <= _TEXT_MAX) for each in texts
         )

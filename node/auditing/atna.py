@@ -139,10 +139,12 @@ def _object(found: Found) -> str:
     )
     kind = _code("ParticipantObjectIDTypeCode", entry.object_table, _OURS, entry.object_table)
     details = _detail("rows", entry.row_count) + _detail("position", found.position)
+    if entry.grant_id is not None:
+        details += _detail("break_glass", entry.grant_id)
     return _element("ParticipantObjectIdentification", said, kind + details)
 
 
-def _detail(name: str, value: int) -> str:
+def _detail(name: str, value: int | str) -> str:
     packed = base64.b64encode(str(value).encode()).decode()
     return f"<ParticipantObjectDetail{_attributes(type=name, value=packed)}/>"
 

@@ -15,12 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from hierarchy_config.model import NodeId
 from node.auditing.about import ABOUT_METHOD, AboutResident
 from node.auditing.anchors import AnchorStore, StoredFinding
+from node.auditing.denials import Denials
 from node.auditing.events import NodeEvents
-from node.auditing.gate import BULK_MS, AuditGate
+from node.auditing.gate import BULK_MS, AuditGate, under_glass
 from node.auditing.gauges import AuditGauges
 from node.auditing.ground import AuditGround
 from node.auditing.holding import AnchorHolder
 from node.auditing.keeper import ANCHOR_METHOD, COUNTED_FACT, AnchorKeeper
+from node.auditing.looks import held_findings, own_findings
 from node.auditing.model import FindingKind
 from node.auditing.proof import AuditProof
 from node.auditing.reserve import AuditReserve
@@ -28,6 +30,7 @@ from node.auditing.search import AuditSearch
 from node.auditing.standing import AnchorClock, SavedStanding
 from node.auditing.verifying import ANCHORS_METHOD, AuditVerifier
 from node.clock import Clock
+from node.doctor.findings import Finding
 from node.foundations import Foundations
 from node.guards import DiskGuard
 from node.links import LinkHub
@@ -103,10 +106,12 @@ class AuditRoom:
             lambda: self.ground.unanchored_ms,
             self._limit_hours,
             has_room=self.reserve.has_room,
+            exempt=under_glass,
         )
         self.events = NodeEvents(self.ground)
         self.holding = AnchorHolder(self.ground)
         self.search = AuditSearch(self.ground)
+        self.denials = Denials(self.ground, self.reserve.has_room)
 
         async def ask(to: NodeId, method: str, body: bytes, remaining_ms: int) -> bytes:
             return await hub.ask(to, method, body, remaining_ms=remaining_ms)
@@ -243,6 +248,12 @@ class AuditRoom:
         if each.finding.kind is FindingKind.LOST:
             return abs(now_ms - each.at_ms) < _LOST_DAYS * _DAY_MS
         return each.accepted_ms is None
+
+    def checked(self) -> Iterator[Finding]:
+        """For `fenhe doctor`: this node's anchors and those that it holds. Blocks."""
+        position = self.keeper.end.position
+        yield from own_findings(dict(self.keeper.states), position, self.unanchored_ms)
+        yield from held_findings(self.holding.findings())
 
     def look_again(self) -> None:
         """Read the findings now; blocks on the database."""

@@ -35,7 +35,10 @@ _ROWS_A_TIME: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for; empty: anything. Times are ISO 8601 UTC as they stand in the entries."""
+    """What is asked for; empty: anything. Times are ISO 8601 UTC as they stand in the entries.
+
+    `grant_id`: of a broken glass; `break_glass`: of any.
+    """
 
     resident_id: str = ""
     principal: str = ""
@@ -43,6 +46,8 @@ class Wanted:
     outcome: str = ""
     since: str = ""
     until: str = ""
+    grant_id: str = ""
+    break_glass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ def _condition(wanted: Wanted) -> ColumnElement[bool]:
     parts: list[ColumnElement[bool]] = []
     # The narrowest first, and the others so that no planner takes their index instead of its.
     for name, value in (
+        ("grant_id", wanted.grant_id),
         ("resident_id", wanted.resident_id),
         ("principal", wanted.principal),
         ("action", wanted.action),
@@ -138,6 +144,8 @@ def _condition(wanted: Wanted) -> ColumnElement[bool]:
         if value:
             column = AUDIT.c[name]
             parts.append((func.coalesce(column, "") if parts else column) == value)
+    if wanted.break_glass:
+        parts.append(AUDIT.c.grant_id.is_not(None))
     if wanted.since:
         parts.append(AUDIT.c.at >= wanted.since)
     if wanted.until:

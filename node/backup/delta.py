@@ -52,7 +52,7 @@ class Touched:
 
 
 def touched_rows(connection: Connection, log: ChangeLog, after: int) -> Touched:
-    """The rows that entries after a sequence name, and entries that have no number yet."""
+    """The rows named by entries after a sequence, and by those left without a number."""
     touched = Touched()
     try:
         scanned = after
@@ -62,7 +62,7 @@ def touched_rows(connection: Connection, log: ChangeLog, after: int) -> Touched:
             if part.scanned_to >= part.head:
                 break
             scanned = part.scanned_to
-        _note(touched, log.unnumbered_entries(connection))
+        _note(touched, log.left_unnumbered_entries(connection))
     except (SealBrokenError, DataKeyUnknownError, RemoteProtocolError) as error:
         touched.unknown = f"an entry of the log cannot be read ({error.code})"
     return touched

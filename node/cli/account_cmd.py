@@ -103,7 +103,9 @@ def password(
         said = f"Set. {name} takes another one at the next sign-in."
     else:
         own = pb.ChangePasswordRequest(
-            old_password=secret("Your password"), new_password=secret("New password")
+            old_password=secret("Your password"),
+            new_password=secret("New password"),
+            request_id=new_request_id(),
         )
         done = asked(credentials, "account", "ChangePassword", own)
         SessionFile(find_credentials(credentials)).remove()
@@ -132,15 +134,16 @@ def totp(
         done = asked(credentials, "account", "RemoveTotp", request)
         show_ended(done, f"{name} has no second factor now.", as_json=as_json)
         return
-    made = asked(
-        credentials, "account", "EnrolTotp", pb.EnrolTotpRequest(password=secret("Your password"))
-    )
+    wanted = pb.EnrolTotpRequest(password=secret("Your password"), request_id=new_request_id())
+    made = asked(credentials, "account", "EnrolTotp", wanted)
     if as_json:
         print_json(as_dict(made))
     else:
         say(f"Secret for the telephone, shown this once: {made.secret}")
         say(f"The same as an address: {made.uri}")
-    confirmed = pb.ConfirmTotpRequest(code=secret("Code that the telephone shows"))
+    confirmed = pb.ConfirmTotpRequest(
+        code=secret("Code that the telephone shows"), request_id=new_request_id()
+    )
     done = asked(credentials, "account", "ConfirmTotp", confirmed)
     if not as_json:
         show_ended(done, "Confirmed: it is asked for from now on.", as_json=False)

@@ -41,6 +41,8 @@ Did = Annotated[str, typer.Option("--action", help="What was done: read, find, p
 Ended = Annotated[str, typer.Option("--outcome", help="done, not_found, repeated or refused.")]
 Since = Annotated[str, typer.Option("--since", help="From this time on: 2026-11-23T08:00, UTC.")]
 Until = Annotated[str, typer.Option("--until", help="Before this time.")]
+Grant = Annotated[str, typer.Option("--grant", help="Id of the grant of one broken glass.")]
+Glass = Annotated[bool, typer.Option("--break-glass", help="Done through any broken glass.")]
 
 
 @app.command()
@@ -53,11 +55,15 @@ def search(  # noqa: PLR0917 -- the options of a command
     outcome: Ended = "",
     since: Since = "",
     until: Until = "",
+    grant: Grant = "",
+    break_glass: Glass = False,
     count: Annotated[int, typer.Option("--count", help="At most so many.", min=1)] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Find entries of a node's audit, newest first."""
-    wanted = _filter(resident, principal, action, outcome, since, until)
+    wanted = _filter(
+        resident, principal, action, outcome, since, until, grant, break_glass=break_glass
+    )
     with connected(find_credentials(credentials)) as channel:
         stub = auditing_pb2_grpc.AuditServiceStub(channel)
         found, has_more = _pages(stub, wanted, count)
@@ -150,10 +156,14 @@ def export(  # noqa: PLR0917 -- the options of a command
     outcome: Ended = "",
     since: Since = "",
     until: Until = "",
+    grant: Grant = "",
+    break_glass: Glass = False,
 ) -> None:
     """Write entries as DICOM audit messages, one a line."""
     request = pb.ExportAuditRequest(
-        filter=_filter(resident, principal, action, outcome, since, until)
+        filter=_filter(
+            resident, principal, action, outcome, since, until, grant, break_glass=break_glass
+        )
     )
     with connected(find_credentials(credentials)) as channel:
         pieces = auditing_pb2_grpc.AuditServiceStub(channel).ExportAudit(request)
@@ -183,9 +193,9 @@ def accept(
         out.print(f"{said.accepted} contradictions of {node_id} are accepted; they stay on record.")
 
 
-def _filter(*said: str) -> pb.AuditFilter:
-    names = ("resident_id", "principal", "action", "outcome", "since", "until")
-    return pb.AuditFilter(**dict(zip(names, said, strict=True)))
+def _filter(*said: str, break_glass: bool) -> pb.AuditFilter:
+    names = ("resident_id", "principal", "action", "outcome", "since", "until", "grant_id")
+    return pb.AuditFilter(**dict(zip(names, said, strict=True)), break_glass=break_glass)
 
 
 def _pages(
@@ -229,7 +239,7 @@ def _written(pieces: Iterator[pb.ExportAuditPiece], file: IO[bytes]) -> pb.Expor
 
 def _show(found: list[pb.AuditRecord]) -> None:
     print_table(
-        ("when", "who", "as", "of node", "did", "resident", "rows", "outcome", "position"),
+        ("when", "who", "as", "of node", "did", "resident", "rows", "outcome", "position", ""),
         [
             (
                 each.at,
@@ -241,6 +251,7 @@ def _show(found: list[pb.AuditRecord]) -> None:
                 each.row_count,
                 each.outcome,
                 each.position or None,
+                "BREAK-GLASS" if each.break_glass else None,
             )
             for each in found
         ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -68,6 +70,7 @@ def apply(  # noqa: PLR0917 -- the options of a command
     wait: Wait = 30,
     follow: Follow = 0,
     note: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Put a region file in force at every node; the records follow."""
     request = pb.ApplyRequest(
@@ -80,8 +83,7 @@ def apply(  # noqa: PLR0917 -- the options of a command
     )
     with connected(find_credentials(credentials)) as channel:
         stub = region_pb2_grpc.RegionServiceStub(channel)
-        epoch = _show_steps(stub.Apply(request, timeout=_CALL_S + wait))
-        _follow(stub, epoch, follow)
+        _tell(stub, stub.Apply(request, timeout=_CALL_S + wait), follow, as_json=as_json)
 
 
 def rollback(
@@ -90,6 +92,7 @@ def rollback(
     purge_after: PurgeAfter = 60,
     wait: Wait = 30,
     follow: Follow = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Take the last change back. Refused once an old branch was told to delete."""
     request = pb.RollbackRequest(
@@ -100,8 +103,7 @@ def rollback(
     )
     with connected(find_credentials(credentials)) as channel:
         stub = region_pb2_grpc.RegionServiceStub(channel)
-        epoch = _show_steps(stub.Rollback(request, timeout=_CALL_S + wait))
-        _follow(stub, epoch, follow)
+        _tell(stub, stub.Rollback(request, timeout=_CALL_S + wait), follow, as_json=as_json)
 
 
 def history(
@@ -177,21 +179,67 @@ def _show_plan(said: pb.PlanResponse) -> None:
         errors.print(printable(f"Blocked: {block}"), markup=False)
 
 
-def _show_steps(steps: Any) -> int:
-    """Print the steps as they come; the epoch of the last."""
+@dataclass
+class _Course:
+    """What came of an apply or a rollback: printed as it comes, or as one JSON document."""
+
+    as_json: bool
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    progress: list[str] = field(default_factory=list)
+    settled: bool = False
+
+    def step(self, said: Any) -> None:
+        """One step of the call."""
+        self.steps.append(_as_dict(said))
+        self._say(f"epoch {said.epoch}: {said.step}: {said.detail}")
+
+    def come_to(self, progress: list[str]) -> None:
+        """How far the epoch has come; what was said before is not said again."""
+        for sentence in progress:
+            if sentence not in self.progress:
+                self._say(f"  {sentence}")
+        self.progress = progress
+        self.settled = progress == ["settled"]
+
+    def _say(self, text: str) -> None:
+        if not self.as_json:
+            out.print(printable(text), markup=False)
+
+
+def _tell(
+    stub: region_pb2_grpc.RegionServiceStub, steps: Iterable[Any], follow: int, *, as_json: bool
+) -> None:
+    """Print the steps and what follows. A call that fails midway leaves the steps before it."""
+    course = _Course(as_json)
     epoch = 0
-    for step in steps:
-        epoch = step.epoch
-        out.print(printable(f"epoch {step.epoch}: {step.step}: {step.detail}"), markup=False)
-    return epoch
+    try:
+        for step in steps:
+            epoch = step.epoch
+            course.step(step)
+        _follow(stub, epoch, follow, course)
+    finally:
+        if as_json and course.steps:
+            print_json(
+                {
+                    "epoch": str(epoch),
+                    "steps": course.steps,
+                    "progress": course.progress,
+                    "settled": course.settled,
+                }
+            )
+    if follow and not course.settled:
+        errors.print(
+            f"Epoch {epoch} is in force and not settled yet: see `fenhe hierarchy history`."
+        )
+        raise typer.Exit(EXIT_PARTIAL)
 
 
-def _follow(stub: region_pb2_grpc.RegionServiceStub, epoch: int, seconds: int) -> None:
-    """Print what changes of an epoch's progress until it is settled or the time is over."""
-    if not seconds:
+def _follow(
+    stub: region_pb2_grpc.RegionServiceStub, epoch: int, seconds: int, course: _Course
+) -> None:
+    """Take in an epoch's progress until it is settled or the time is over."""
+    if not (seconds or course.as_json):
         out.print("See how far it is with `fenhe hierarchy history`.")
-        return
-    told: list[str] = []
     for _ in range(seconds):
         time.sleep(_LOOK_AGAIN_S)
         try:
@@ -199,15 +247,11 @@ def _follow(stub: region_pb2_grpc.RegionServiceStub, epoch: int, seconds: int) -
         except grpc.RpcError:
             # The root starts its parts again on the new epoch.
             continue
-        progress = next((list(each.progress) for each in said.epochs if each.epoch == epoch), [])
-        for sentence in progress:
-            if sentence not in told:
-                out.print(printable(f"  {sentence}"), markup=False)
-        told = progress
-        if progress == ["settled"]:
+        course.come_to(
+            next((list(each.progress) for each in said.epochs if each.epoch == epoch), [])
+        )
+        if course.settled:
             return
-    errors.print(f"Epoch {epoch} is in force and not settled yet: see `fenhe hierarchy history`.")
-    raise typer.Exit(EXIT_PARTIAL)
 
 
 def _few(nodes: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import typer
@@ -32,6 +33,7 @@ app.command()(verify)
 
 EXIT_ALARM: Final = 5
 CALL_S: Final = 30
+NODES_SHOWN: Final = 4
 
 
 @app.callback()
@@ -75,6 +77,8 @@ def _show(response: pb.ReplicationStatusResponse) -> None:
         [_line(link, lane) for link in response.links for lane in link.lanes],
         right=("lag", "oldest", "bytes", "rate/s"),
     )
+    for line in _versions(response):
+        out.print(printable(line), markup=False)
     for cause, waiting in sorted(response.quarantine.items()):
         out.print(f"Quarantine: {waiting} of {cause}; see fenhe quarantine list.")
     for link in response.links:
@@ -84,6 +88,22 @@ def _show(response: pb.ReplicationStatusResponse) -> None:
                 errors.print(printable(f"  Next: {link.next_step}"), markup=False)
     if not response.alarms:
         out.print("No alarm stands.")
+
+
+def _versions(response: pb.ReplicationStatusResponse) -> Iterator[str]:
+    """Who speaks what, this node's own first; neighbours of one release stand on one line."""
+    groups: dict[str, list[str]] = {_speaks(response.versions): ["this node"]}
+    for link in response.links:
+        if link.HasField("versions"):
+            groups.setdefault(_speaks(link.versions), []).append(link.peer)
+    for speaks, nodes in groups.items():
+        more = f" and {len(nodes) - NODES_SHOWN} more" if len(nodes) > NODES_SHOWN else ""
+        yield f"{speaks}: {', '.join(nodes[:NODES_SHOWN])}{more}"
+
+
+def _speaks(said: pb.LinkVersions) -> str:
+    schema = f"{said.schema_min} to {said.schema_max}" if said.schema_min else f"{said.schema_max}"
+    return f"Protocol {said.protocol_min} to {said.protocol_max}, schema {schema}"
 
 
 def _line(link: pb.LinkReplication, lane: pb.LaneReplication) -> tuple[object, ...]:

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Final
 
 import typer
+from google.protobuf.json_format import MessageToDict
 
 import protos.fenhe.node.v1.bundles_pb2 as pb
 from node.cli.client import CredentialsOption, connected, find_credentials
-from node.cli.output import EXIT_FAILED, command, errors, format_bytes, out, print_table, printable
+from node.cli.output import (
+    EXIT_FAILED,
+    command,
+    errors,
+    format_bytes,
+    out,
+    print_json,
+    print_table,
+    printable,
+)
 from node.errors import SettingsError
 from protos.fenhe.common.v1 import common_pb2
 from protos.fenhe.node.v1 import bundles_pb2_grpc
@@ -21,6 +31,8 @@ __all__ = ["add_to"]
 PIECE_BYTES: Final = 1 << 20
 CALL_S: Final = 24 * 3600
 RECEIPTS_SUFFIX: Final = ".receipts"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,6 +48,7 @@ def export_bundle(
     megabytes: Annotated[
         int, typer.Option("--megabytes", min=0, help="Stop after about so much; 0: everything.")
     ] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Write a sealed file of what a neighbour lacks."""
     if file.exists():
@@ -50,6 +63,9 @@ def export_bundle(
         stream.flush()
         os.fsync(stream.fileno())
     fresh.replace(file)
+    if as_json:
+        print_json({"file": str(file), "peer": peer, "bytes": size})
+        return
     out.print(
         f"{file}: {format_bytes(size)} for {peer}. Carry it there: fenhe replication import "
         f"{file.name}; then carry {file.name}{RECEIPTS_SUFFIX} back.",
@@ -60,6 +76,7 @@ def export_bundle(
 def import_bundle(
     file: Annotated[Path, typer.Argument(help="A bundle, or the receipts that came back.")],
     credentials: CredentialsOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """Apply a neighbour's file. Its receipts are written beside it, as FILE.receipts."""
     if not file.is_file():
@@ -67,15 +84,14 @@ def import_bundle(
     with connected(find_credentials(credentials)) as channel:
         stub = bundles_pb2_grpc.BundleServiceStub(channel)
         answer: pb.ImportBundleResponse = stub.Import(_pieces(file), timeout=CALL_S)
-    _show(answer)
-    if answer.receipts:
-        receipts = file.with_name(file.name + RECEIPTS_SUFFIX)
+    receipts = file.with_name(file.name + RECEIPTS_SUFFIX) if answer.receipts else None
+    if receipts is not None:
         with _new_file(receipts) as stream:
             stream.write(answer.receipts)
-        out.print(
-            f"Carry {receipts} back to {answer.peer}: fenhe replication import {receipts.name}",
-            soft_wrap=True,
-        )
+    if as_json:
+        print_json(_document(answer, receipts))
+    else:
+        _show(answer, receipts)
     refused = [lane for lane in answer.lanes if lane.refused]
     for lane in refused:
         errors.print(printable(f"{lane.refused}: {lane.next_step}"), markup=False)
@@ -83,8 +99,25 @@ def import_bundle(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _show(answer: pb.ImportBundleResponse) -> None:
-    """What was in the file, lane by lane."""
+def _document(answer: pb.ImportBundleResponse, receipts: Path | None) -> dict[str, object]:
+    """The answer for programs; of the receipts the file that they are in."""
+    said: dict[str, object] = MessageToDict(
+        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {**said, "receipts": str(receipts) if receipts is not None else ""}
+
+
+def _show(answer: pb.ImportBundleResponse, receipts: Path | None) -> None:
+    """What was in the file, lane by lane, and what is to be carried back."""
+    _show_lanes(answer)
+    if receipts is not None:
+        out.print(
+            f"Carry {receipts} back to {answer.peer}: fenhe replication import {receipts.name}",
+            soft_wrap=True,
+        )
+
+
+def _show_lanes(answer: pb.ImportBundleResponse) -> None:
     are_receipts = answer.kind == "receipts"
     if not answer.lanes:
         out.print(

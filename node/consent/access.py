@@ -272,7 +272,8 @@ class AccessDesk:
         row: RowChange,
         outcome: Outcome = Outcome.DONE,
     ) -> None:
-        deed = Deed(action, row.table, outcome, 1, row.row_id, row.resident_id)
+        glass = row.row_id if action is Action.BREAK_GLASS else None
+        deed = Deed(action, row.table, outcome, 1, row.row_id, row.resident_id, glass)
         self._store.auditor.write(connection, caller, deed)
 
 

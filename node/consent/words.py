@@ -20,6 +20,7 @@ __all__ = [
     "division",
     "grantees_of",
     "organization",
+    "recipients_for",
     "recipients_of",
     "staff",
 ]
@@ -73,7 +74,12 @@ def staff(staff_id: str) -> str:
 
 def recipients_of(caller: Caller, path: Iterable[NodeId]) -> list[str]:
     """All that a consent may call the caller; `path`: his node and all above it."""
-    named = [organization(caller.organization_id)] if caller.organization_id else []
+    return recipients_for(caller.organization_id, path)
+
+
+def recipients_for(organization_id: str, path: Iterable[NodeId]) -> list[str]:
+    """All that a consent may call whoever acts for an organization (empty: none) at a node."""
+    named = [organization(organization_id)] if organization_id else []
     return [EVERYONE, *named, *map(division, path)]
 
 

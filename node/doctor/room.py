@@ -22,7 +22,6 @@ from node.errors import InvalidRequestError
 from node.foundations import Foundations
 from node.guards import server_folder
 from node.joining.room import JoiningRoom
-from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.hub import RequestHandler
 from node.logs import get_logger
@@ -52,7 +51,6 @@ class CheckupRoom:
         base: Foundations,
         store: OpenStore,
         hub: LinkHub,
-        link_store: NodeLinkStore,
         watch: WatchRoom,
         *,
         joining: JoiningRoom,
@@ -79,7 +77,7 @@ class CheckupRoom:
         self.checkup = Checkup()
         folder = FolderLooks(base.paths.data, base.settings, base.hierarchy, base.profile, clock)
         folder.add_to(self.checkup, store.engine)
-        self._running = RunningLooks(hub, link_store, watch, joining, store)
+        self._running = RunningLooks(hub, watch, joining, store)
         self._running.add_to(self.checkup)
         self.checkup.add("CANARY", self._canary_findings)
         self._seen: Sighting | None = None

@@ -11,12 +11,12 @@ from sqlalchemy import func, select
 
 from node.doctor.findings import Checkup, Finding, Severity
 from node.joining.room import JoiningRoom
-from node.link_store import NodeLinkStore
 from node.links import LinkHub, LinkState
 from node.opening import OpenStore
 from node.storage.tables import AUDIT
 from node.watch import WatchRoom
-from replication.core.model import PROTOCOL_MAX
+from replication.core.greeting import Versions
+from replication.core.model import PROTOCOL_MAX, SCHEMA_VERSION
 
 __all__ = ["RunningLooks"]
 
@@ -33,7 +33,6 @@ class RunningLooks:
     """What only the running node knows."""
 
     hub: LinkHub
-    link_store: NodeLinkStore
     watch: WatchRoom
     joining: JoiningRoom
     store: OpenStore
@@ -69,9 +68,12 @@ class RunningLooks:
         if state.last_error.startswith("CONFIG_EPOCH_MISMATCH"):
             step = "Give both nodes the same region file (`fenhe hierarchy history` at the root)."
             yield Finding("REGION", Severity.WARNING, state.last_error[:300], step, peer)
-        met = self.link_store.met(peer)
-        if met is not None and met.protocol < PROTOCOL_MAX:
-            said = f"it speaks protocol {met.protocol}, this node {PROTOCOL_MAX}"
+        spoken = state.versions
+        if spoken is not None and _is_older(spoken):
+            said = (
+                f"it speaks protocol {spoken.protocol_max} and schema {spoken.schema_max}, this "
+                f"node {PROTOCOL_MAX} and {SCHEMA_VERSION}"
+            )
             yield Finding("RELEASE", Severity.WARNING, said, "Upgrade the older node.", peer)
 
     def door(self) -> Iterator[Finding]:
@@ -138,3 +140,7 @@ class RunningLooks:
         said = f"the audit does not hold at entry {broken.position}: {broken.reason}"
         step = "Keep the database as it is and tell the node above; a backup has it whole."
         yield Finding("AUDIT", Severity.BAD, said, step)
+
+
+def _is_older(spoken: Versions) -> bool:
+    return spoken.protocol_max < PROTOCOL_MAX or spoken.schema_max < SCHEMA_VERSION

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -25,6 +26,7 @@ _OPEN_MAX: Final = 1024
 _IPV6_PREFIX: Final = 64
 
 
+@lru_cache(maxsize=1024)
 def address_of(peer: str) -> str:
     """Whom a knock counts for, from gRPC's name of a peer: an IPv4 address, or 64 bits of IPv6."""
     host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]").partition("%")[0]

@@ -52,6 +52,7 @@ _WATCHES: Final = 64
 _SAY_AGAIN_MS: Final = 60_000
 _EVERYBODY: Final = ""
 _YIELDING: Final = frozenset({CallerKind.ANALYST, CallerKind.OPERATOR})
+_QUESTIONS: Final = "/fenhe.federation.v1.QueryService/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ class CallGate:
         # Places before tokens: who is refused for want of a place keeps his tokens.
         if pool.is_full_of(principal):
             raise TooManyCallsError("too many calls of this caller are under way", pool.wait_ms())
-        if pool.is_full(ANALYST_SHARE if kind in _YIELDING else 1.0):
+        yields = kind in _YIELDING or method.startswith(_QUESTIONS)
+        if pool.is_full(ANALYST_SHARE if yields else 1.0):
             raise OverloadedError("this node has all the calls it can serve", pool.wait_ms())
         if kind is CallerKind.EXECUTOR:
             # This node's own workers, as many as its questions have.

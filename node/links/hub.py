@@ -24,6 +24,7 @@ from node.errors import NodeError
 from node.links.streams import ClientStream, describe, dial
 from node.logs import get_logger
 from replication.channel import AskRefusedError, LinkDownError
+from replication.core.greeting import Versions, versions_of
 from replication.core.model import Hello, Lane, Request
 from replication.runner import FrameStream, LinkEnded, LinkRunner
 
@@ -66,6 +67,8 @@ class LinkState:
     clock_skew_ms: int = 0
     """The peer's clock at its last greeting minus this node's."""
     connects: int = 0
+    versions: Versions | None = None
+    """Of the peer's last greeting, refused or not; None: none since the start."""
 
     @property
     def delivered_to(self) -> Mapping[Lane, int]:
@@ -181,6 +184,7 @@ class LinkHub:
     ) -> LinkEnded:
         def went_up(hello: Hello) -> None:
             state.connects += 1
+            state.versions = versions_of(hello)
             state.last_error, state.last_hint = self._notice(hello), ""
             state.changed_ms = self.clock.now_ms()
             state.clock_skew_ms = hello.clock_ms - state.changed_ms if hello.clock_ms else 0
@@ -203,6 +207,7 @@ class LinkHub:
             ended = await runner.run(self.head)
         finally:
             age.cancel()
+            state.versions = runner.peer_versions or state.versions
             if state.runner is runner:
                 state.runner = None
         if ended.code != "REPLACED":

@@ -184,8 +184,10 @@ class Accounts:
 
     # -- by their owners ---------------------------------------------------------------------------
 
-    def change_password(self, caller: Caller, old: str, new: str) -> Done:
+    def change_password(self, caller: Caller, old: str, new: str, request_id: str = "") -> Done:
         """Take another password, which ends every session; wrong old ones are counted.
+
+        A request that comes again is not judged by the old password, which has gone.
 
         Raises:
             SessionNeededError: The asker has not signed in.
@@ -194,9 +196,11 @@ class Accounts:
         """
         row = self._own(caller)
         refuse_weak(new, row.name)
-        self._refuse_stranger(caller, Action.PASSWORD, row, old)
-        if old == new:
-            raise PasswordWeakError("the new password is the old one")
+        wish = Wish(caller, Action.PASSWORD, ACCOUNTS.name, request_id, (row.account_id,))
+        if not self._deeds.has_done(wish):
+            self._refuse_stranger(caller, Action.PASSWORD, row, old)
+            if old == new:
+                raise PasswordWeakError("the new password is the old one")
         phc = self._passwords.stretched(new)
 
         def work(connection: Connection) -> Done:
@@ -210,13 +214,14 @@ class Accounts:
             )
             return Done(row.account_id)
 
-        return self._deeds.carry_out(Wish(caller, Action.PASSWORD, ACCOUNTS.name), work)
+        return self._deeds.carry_out(wish, work)
 
-    def enrol_totp(self, caller: Caller, password: str) -> tuple[str, bytes]:
+    def enrol_totp(self, caller: Caller, password: str, request_id: str = "") -> tuple[str, bytes]:
         """Make a secret for the asker's own account; it counts once a code of it is confirmed.
 
         Returns the account's name, and the secret, which is shown this once. An account without
-        a password, which another issuer opens, needs none.
+        a password, which another issuer opens, needs none. A request that comes again shows what it
+        made, until that is confirmed.
         """
         row = self._own(caller)
         if row.password is not None:
@@ -226,17 +231,26 @@ class Accounts:
                 "the account has a second factor",
                 hint="Have it taken away first: `fenhe account totp NAME --remove`.",
             )
-        secret = self._random_bytes(SECRET_BYTES)
+        wish = Wish(caller, Action.TOTP, ACCOUNTS.name, request_id, (row.account_id, "enrol"))
+        held = None
+        if self._deeds.has_done(wish):
+            held = self._secrets.opened("totp", row.account_id, row.totp)
+            if held is None:
+                raise TotpRefusedError(
+                    "what this request made was taken away since",
+                    hint="Ask anew, under another request id.",
+                )
+        secret = bytes.fromhex(held) if held else self._random_bytes(SECRET_BYTES)
 
         def work(connection: Connection) -> Done:
             sealed = self._secrets.sealed("totp", row.account_id, secret.hex())
             self._set(connection, row.account_id, totp=sealed, totp_confirmed=False, totp_step=0)
             return Done(row.account_id)
 
-        self._deeds.carry_out(Wish(caller, Action.TOTP, ACCOUNTS.name), work)
+        self._deeds.carry_out(wish, work)
         return str(row.name), secret
 
-    def confirm_totp(self, caller: Caller, code: str) -> Done:
+    def confirm_totp(self, caller: Caller, code: str, request_id: str = "") -> Done:
         """Let the second factor count from now on. Raises TotpRefusedError."""
         account_id = self._own(caller).account_id
 
@@ -252,7 +266,8 @@ class Accounts:
             self._set(connection, account_id, totp_confirmed=True, totp_step=step)
             return Done(account_id)
 
-        return self._deeds.carry_out(Wish(caller, Action.TOTP, ACCOUNTS.name), work)
+        wish = Wish(caller, Action.TOTP, ACCOUNTS.name, request_id, (account_id, "confirm"))
+        return self._deeds.carry_out(wish, work)
 
     # -- odds and ends -----------------------------------------------------------------------------
 

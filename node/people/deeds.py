@@ -88,6 +88,19 @@ class Deeds:
         self._changed()
         return done
 
+    def has_done(self, wish: Wish) -> bool:
+        """Whether the wish was carried out under its request id; `carry_out` then changes nothing.
+
+        Raises:
+            RequestIdReusedError: The request id was used for another wish.
+        """
+        if not wish.request_id:
+            return False
+        body = self._body(wish)
+        return self._store.transactions.read(
+            lambda connection: self._answered(connection, wish, body) is not None
+        )
+
     def note_refused(
         self, caller: Caller, action: Action, table: str, object_id: str | None = None
     ) -> None:

@@ -160,6 +160,7 @@ class Sessions:
             return None
         hierarchy, here = self._store.hierarchy, self._store.node_id
         name = Principal(hierarchy.region, here, CallerKind.STAFF, row.staff_id)
+        analyst = (each for each in held if each.role is Role.ANALYST)
         return Caller(
             CallerKind.STAFF,
             name.spiffe_id,
@@ -169,6 +170,7 @@ class Sessions:
             frozenset(each.role for each in held),
             row.organization_id,
             row.staff_id,
+            frozenset().union(*(hierarchy.subtree(each.division) for each in analyst)),
         )
 
     # -- by their owners and administrators --------------------------------------------------------

@@ -30,6 +30,7 @@ _TAG: Final = b"fenhe.session.1\x00"
 _ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
 _CHARACTERS_MAX: Final = 600
 _SKEW_MS: Final = 5_000
+_VERIFIED_MAX: Final = 4_096
 
 
 class TokenSigner(Protocol):
@@ -52,11 +53,16 @@ class _Body:
 
 
 class Tokens:
-    """Issues and reads."""
+    """Issues and reads. Safe from several threads.
+
+    A signature is checked once for a token: it comes with every call for 15 minutes, and checking
+    costs more than all else that is asked about a caller. Only what this node has signed is kept.
+    """
 
     def __init__(self, node_id: str, signer: TokenSigner) -> None:
         self._node_id = node_id
         self._signer = signer
+        self._verified: dict[str, _Body] = {}
 
     def issue(self, session_id: str, now_ms: int, until_ms: int) -> tuple[str, int]:
         """A token and when it ends: in 15 minutes, or with its session."""
@@ -71,6 +77,19 @@ class Tokens:
         Raises:
             SessionEndedError: It is not a token of this node, or not of now.
         """
+        said = self._verified.get(token)
+        if said is None:
+            said = self._verify(token)
+            if len(self._verified) >= _VERIFIED_MAX:
+                self._verified.clear()
+            self._verified[token] = said
+        # A token from the future was issued before a clock went back: nobody knows for how long.
+        if now_ms >= said.ends_ms or now_ms < said.issued_ms - _SKEW_MS:
+            raise SessionEndedError("the token has run out")
+        return said.session_id, said.ends_ms
+
+    def _verify(self, token: str) -> _Body:
+        """What a token says, whenever that was. Raises SessionEndedError: it is none of here."""
         parts = token.split(".")
         if len(token) > _CHARACTERS_MAX or len(parts) != 3 or parts[0] != _BEGIN:
             raise SessionEndedError("what was shown is not a token of a session")
@@ -82,10 +101,7 @@ class Tokens:
         said = _read(body)
         if said.node_id != self._node_id:
             raise SessionEndedError("the token is of another node")
-        # A token from the future was issued before a clock went back: nobody knows for how long.
-        if now_ms >= said.ends_ms or now_ms < said.issued_ms - _SKEW_MS:
-            raise SessionEndedError("the token has run out")
-        return said.session_id, said.ends_ms
+        return said
 
 
 def _read(body: bytes) -> _Body:

@@ -152,7 +152,7 @@ class ReconcileRoom:
                 context,
                 RowMaker(context.cells, context.blind_index),
                 self._pair(peer),
-                number=self._store.number,
+                durable_head=self._store.durable_head,
                 delivered=lambda: self._delivered(peer),
                 changed=self._notify,
             )

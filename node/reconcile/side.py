@@ -70,7 +70,7 @@ class LocalSide:
         maker: RowMaker,
         pair: Pair,
         *,
-        number: Callable[[], int],
+        durable_head: Callable[[], int],
         delivered: Callable[[], Mapping[Lane, int]],
         changed: Callable[[], None],
     ) -> None:
@@ -80,7 +80,7 @@ class LocalSide:
             store: This node's.
             maker: Makes database rows.
             pair: The link's ends, one of them this node.
-            number: Returns the log's durable head.
+            durable_head: Of the log; how far readers may go.
             delivered: Log sequences that the other end has confirmed, by lane.
             changed: Called after rows were mended: the log has grown.
         """
@@ -88,7 +88,7 @@ class LocalSide:
         self._pair = pair
         self._reader = SliceReader(store, pair)
         self._mender = Mender(store, maker, self._reader, pair)
-        self._number = number
+        self._durable_head = durable_head
         self._delivered = delivered
         self._changed = changed
         self._trees: OrderedDict[Slice, tuple[Leaves, int]] = OrderedDict()
@@ -314,7 +314,7 @@ class LocalSide:
         after = opened.delivered.get(lane.value, 0)
         touched = _Touched()
         seen = 0
-        for entry in self._log(after, self._number(), lane):
+        for entry in self._log(after, self._durable_head(), lane):
             seen += 1
             if seen > _YOUNG_ENTRIES_MAX:
                 raise ReconcileBehindError(
@@ -341,7 +341,9 @@ class LocalSide:
         if part.table == RESIDENT_INDEX.name:
             return found
         pruned = self._store.transactions.read(self._store.changelog.pruned_to)
-        for seen, entry in enumerate(self._log(pruned, self._number(), TABLES[part.table].lane)):
+        for seen, entry in enumerate(
+            self._log(pruned, self._durable_head(), TABLES[part.table].lane)
+        ):
             if seen > _LOG_ENTRIES_MAX:
                 return {}
             if entry.home_node != part.home or entry.form is Form.SEALED:

@@ -41,7 +41,7 @@ class RegionContext:
     clock: Clock
     utc: Callable[[], datetime]
     restart: Callable[[], None]
-    number: Callable[[], int]
+    durable_head: Callable[[], int]
     figures: Figures
     pruned_to: Callable[[], int]
 

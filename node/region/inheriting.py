@@ -80,7 +80,7 @@ class Inheriting:
             self._log.error("rows of a closed node are refused", code=closed, rows=taken.refused)
         epoch = self._c.hierarchy.epoch
         if following is None:
-            head = self._c.number()
+            head = self._c.durable_head()
             self._c.epochs.note(epoch, {"inherited": closed, "inherited_head": head})
             self._log.info("a closed node is taken over", code=closed, head=head)
         else:

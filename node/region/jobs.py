@@ -65,7 +65,7 @@ class Jobs:
         duties = change.resending(self._c.node_id)
         number, table, row_id = row.progress.get("resend", [0, *_flat(START)])
         if number >= len(duties):
-            head = self._c.number()
+            head = self._c.durable_head()
             self._c.epochs.note(row.epoch, {"resent_head": head})
             if duties:
                 self._log.info("rows are logged again", epoch=row.epoch, head=head)
@@ -146,7 +146,7 @@ class Jobs:
 
     def _drained(self, asked: int) -> Mapping[str, Any]:
         """Whether the parent has the log up to a place; 0: up to where it ends now."""
-        head = asked or self._c.number()
+        head = asked or self._c.durable_head()
         return {"head": head, "drained": self._is_delivered(head)}
 
     async def _on_purge(self, _peer: NodeId, request: Request) -> bytes:

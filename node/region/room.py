@@ -120,7 +120,7 @@ class RegionRoom:
             clock=clock,
             utc=lambda: utc_now(clock),
             restart=restart,
-            number=store.number,
+            durable_head=store.durable_head,
             figures=figures,
             pruned_to=lambda: store.storage.transactions.read(store.log.pruned_to),
         )

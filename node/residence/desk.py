@@ -87,7 +87,7 @@ class Whereabouts:
 
 
 class ResidenceDesk:
-    """One node's desk. `number`: the durable head of the log, before steps that look at numbers."""
+    """One node's desk. `durable_head`: of the log, before steps that look at numbers."""
 
     def __init__(
         self,
@@ -96,14 +96,14 @@ class ResidenceDesk:
         hub: LinkHub,
         *,
         threads: Executor,
-        number: Callable[[], int],
+        durable_head: Callable[[], int],
         notify: Callable[[], None],
     ) -> None:
         self._store = store
         self._residence = residence
         self._hub = hub
         self._threads = threads
-        self._number = number
+        self._durable_head = durable_head
         self._notify = notify
         self._steps = MoveSteps(store, residence, is_connected=self._is_connected)
         self._log = get_logger("residence")
@@ -359,7 +359,7 @@ class ResidenceDesk:
         due = await self._blocking(self._steps.due)
         if not due:
             return
-        await self._blocking(self._number)
+        await self._blocking(self._durable_head)
         for resident_id, home_epoch in due:
             try:
                 if home_epoch == REQUESTED_EPOCH:

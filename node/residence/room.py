@@ -36,7 +36,7 @@ class ResidenceRoom:
             store.residence,
             hub,
             threads=threads,
-            number=store.number,
+            durable_head=store.durable_head,
             notify=notify,
         )
         self.proposals = ProposalDesk(context, store.residence)

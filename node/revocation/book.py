@@ -106,6 +106,10 @@ class RevokedBook:
         """Whether an entry has effect: its signer was not revoked when it said it."""
         return self._counts(entry, self._index)
 
+    def principal_entry(self, principal: str) -> Entry | None:
+        """The entry that revokes whoever has this name, for good; None: nothing does."""
+        return next(iter(self._index.by_principal.get(principal, ())), None)
+
     def judge(self, chain: Sequence[x509.Certificate], made_ms: int | None = None) -> Entry | None:
         """The entry for which a chain, leaf first, is refused; None: it is good."""
         if not self._entries or not chain:

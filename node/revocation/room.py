@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
 from cryptography import x509
@@ -10,6 +10,7 @@ from cryptography import x509
 from hierarchy_config.errors import FenheError
 from hierarchy_config.model import NodeId
 from node.clock import Clock
+from node.doctor.findings import Finding
 from node.foundations import Foundations
 from node.links import LinkHub
 from node.links.hub import RequestHandler
@@ -19,6 +20,7 @@ from node.revocation.desk import RevokeDesk
 from node.revocation.entries import Entry
 from node.revocation.errors import RevocationFullError
 from node.revocation.flooding import Flooding, Ground
+from node.revocation.looks import neighbours_findings, own_findings
 from node.revocation.store import KeyRole, RevocationStore, SeenKey
 from node.security.authority import JoinRequest
 from node.security.certificates import (
@@ -132,6 +134,16 @@ class RevocationRoom:
                 f"{request.node_id} has had more keys than any node needs",
                 hint="Find out who asks for certificates in its name; then revoke it.",
             )
+
+    def checked(self) -> Iterator[Finding]:
+        """For `fenhe doctor`: revoked keys that are still used, here or by neighbours."""
+        folder = NodeFolder(self._base.paths.data)
+        chains = {
+            "certificate": self._base.credentials.tls.chain,
+            "authority": folder.authority_chain,
+        }
+        yield from own_findings(self.book, chains)
+        yield from neighbours_findings(dict(self._hub.states))
 
     def _signed_here(self, entries: Sequence[Entry]) -> None:
         self._learnt(entries)

@@ -34,7 +34,7 @@ class Caller:
     `principal` is a SPIFFE id, `node_id` the node under whose authority it acts, `scope` the home
     nodes whose residents it may see, `purpose` the reason that the audit keeps. A member of staff
     who has signed in acts for an organization, in roles; both are empty for whoever is a
-    certificate alone.
+    certificate alone. `asks` holds the homes that he may ask about as an analyst.
     """
 
     kind: CallerKind
@@ -45,6 +45,7 @@ class Caller:
     roles: frozenset[Role] = frozenset()
     organization_id: str = ""
     staff_id: str = ""
+    asks: frozenset[NodeId] = frozenset()
 
 
 def caller_for(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -25,12 +25,17 @@ from node.security.principal import Principal, parse_principal
 
 __all__ = [
     "KeyJudge",
+    "KnownPeers",
     "NameJudge",
     "PeerIdentity",
     "identify_certificate",
     "identify_peer",
     "peer_chain",
 ]
+
+_KNOWN_MAX: Final = 512
+_Shown = tuple[tuple[bytes, ...], tuple[bytes, ...]]
+"""SPIFFE ids and certificates of a connection."""
 
 
 class NameJudge(Protocol):
@@ -93,6 +98,41 @@ def identify_peer(
     if identity.principal.encode() != uris[0]:
         raise PeerIdentityError("the SPIFFE id of the connection is not that of the certificate")
     return identity
+
+
+class KnownPeers:
+    """Identifies the callers of one server, and reads the certificate of a connection once.
+
+    TLS has checked its chain and validity when the connection was made, and the hierarchy is the
+    same for as long as the server runs: the same certificate is the same peer. Whoever has a name
+    of a former hierarchy is judged at every call. Used on one event loop.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, former: NameJudge | None = None) -> None:
+        """`former`: as for `identify_peer`."""
+        self._hierarchy = hierarchy
+        self._former = former
+        self._known: dict[_Shown, PeerIdentity] = {}
+
+    def identify(self, auth_context: Mapping[str, Iterable[bytes]]) -> PeerIdentity:
+        """As `identify_peer`. Raises PeerIdentityError."""
+        key = (
+            tuple(auth_context.get("peer_spiffe_id", ())),
+            tuple(auth_context.get("x509_pem_cert", ())),
+        )
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        try:
+            known = identify_peer(auth_context, self._hierarchy)
+        except PeerIdentityError:
+            if self._former is None:
+                raise
+            return identify_peer(auth_context, self._hierarchy, self._former)
+        if len(self._known) >= _KNOWN_MAX:
+            self._known.clear()
+        self._known[key] = known
+        return known
 
 
 def peer_chain(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[x509.Certificate, ...]:

@@ -102,8 +102,10 @@ _CARE = replace(
     data=DataLevel.PERSONAL,
     purposes=(Purpose.TREATMENT, Purpose.PUBLIC_HEALTH),
 )
+# Of how much a member of staff may ask, node/asking.py says.
 _QUESTIONS = replace(
-    _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.OPERATOR),
+    _rule(Relation.HERE, CallerKind.ANALYST, CallerKind.STAFF, CallerKind.OPERATOR),
+    roles=frozenset({Role.ANALYST}),
     data=DataLevel.REDUCED,
     purposes=(Purpose.STATISTICS, Purpose.RESEARCH, Purpose.PUBLIC_HEALTH),
 )

@@ -91,6 +91,7 @@ class AccountServicer(people_pb2_grpc.AccountServiceServicer):
             current_call().caller,
             request.old_password,
             request.new_password,
+            request.request_id,
         )
         return ended_out(await self._room.stretch(work, changes=True))
 
@@ -99,7 +100,7 @@ class AccountServicer(people_pb2_grpc.AccountServiceServicer):
     ) -> pb.EnrolTotpResponse:
         """Make the asker's own second factor."""
         caller = current_call().caller
-        work = partial(self._accounts.enrol_totp, caller, request.password)
+        work = partial(self._accounts.enrol_totp, caller, request.password, request.request_id)
         name, secret = await self._room.stretch(work, changes=True)
         issuer = f"Fenhe {caller.node_id}"
         return pb.EnrolTotpResponse(
@@ -108,7 +109,8 @@ class AccountServicer(people_pb2_grpc.AccountServiceServicer):
 
     async def ConfirmTotp(self, request: pb.ConfirmTotpRequest, context: Context) -> pb.Ended:
         """Let it count."""
-        work = partial(self._accounts.confirm_totp, current_call().caller, request.code)
+        caller = current_call().caller
+        work = partial(self._accounts.confirm_totp, caller, request.code, request.request_id)
         return ended_out(await self._room.change(work))
 
     def _out(self, each: Account) -> pb.Account:

@@ -165,8 +165,9 @@ def _auditor() -> Caller:
 
 
 def _wanted(said: pb.AuditFilter) -> Wanted:
-    if said.resident_id and not is_row_id(said.resident_id):
-        raise InvalidRequestError("filter.resident_id is not an id")
+    for name, row_id in (("resident_id", said.resident_id), ("grant_id", said.grant_id)):
+        if row_id and not is_row_id(row_id):
+            raise InvalidRequestError(f"filter.{name} is not an id")
     if said.action and said.action not in set(Action):
         raise InvalidRequestError("filter.action is not one of the audit's words")
     if said.outcome and said.outcome not in set(Outcome):
@@ -183,6 +184,8 @@ def _wanted(said: pb.AuditFilter) -> Wanted:
         said.outcome,
         said.since.removesuffix("Z"),
         said.until.removesuffix("Z"),
+        said.grant_id,
+        said.break_glass,
     )
 
 
@@ -201,6 +204,7 @@ def _record(entry: AuditEntry, position: int) -> pb.AuditRecord:
         row_count=max(entry.row_count, 0),
         position=position,
         break_glass=is_break_glass(entry),
+        grant_id=entry.grant_id or "",
     )
 
 

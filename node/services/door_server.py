@@ -19,7 +19,7 @@ from node.joining.room import JoiningRoom
 from node.logs import get_logger
 from node.security.door_tls import door_credentials, door_options, make_door_certificate
 from node.security.methods import DOOR_METHODS
-from node.services.interceptor import GuardInterceptor
+from node.services.interceptor import GuardInterceptor, Shown
 from node.services.joining import DoorServicer
 from protos.fenhe.node.v1 import joining_pb2_grpc
 
@@ -31,7 +31,9 @@ _CALLS_MAX: Final = 32
 class DoorGuard(GuardInterceptor):
     """Errors as everywhere; callers are nobody, and only the door's methods are open to nobody."""
 
-    async def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _enter(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], shown: Shown
+    ) -> None:
         if method not in DOOR_METHODS:
             raise DeniedError(f"{method} is not at the door")
 

@@ -9,7 +9,7 @@ in this node's log. Public reads depend on it: no handler checks identities itse
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
@@ -32,7 +32,7 @@ from node.people.errors import SessionEndedError
 from node.people.sessions import OpenSession
 from node.records.faults import Fault
 from node.security.caller import Caller, CallerKind, caller_for
-from node.security.identity import NameJudge, PeerIdentity, identify_peer
+from node.security.identity import KnownPeers, NameJudge, PeerIdentity
 from node.security.methods import PURPOSE_HEADER, authorize, purpose_of
 from node.services.open_calls import OpenCalls
 from node.services.wire import faults_out
@@ -40,11 +40,13 @@ from node.storage.errors import BundleError
 
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
+Shown = Mapping[str, Iterable[bytes]]
 
 __all__ = [
     "CallContext",
     "GuardInterceptor",
     "SessionJudge",
+    "Shown",
     "bearer_of",
     "current_call",
     "short_text",
@@ -53,6 +55,10 @@ __all__ = [
 _TEXT_BYTES_MAX: Final = 3_000
 
 _CALL: ContextVar[CallContext] = ContextVar("fenhe_call")
+_ASKS: ContextVar[Caller | PeerIdentity | None] = ContextVar("fenhe_asks", default=None)
+"""Who makes the call, as far as he has proven it; for the audit of a refusal."""
+_REFUSALS: Final = frozenset({"PEER_IDENTITY", "SIGNATURE_INVALID", "SESSION_ENDED"})
+"""Refusals beside those of permission. A sign-in that fails leaves its own deed."""
 _WORKSTATIONS: Final = frozenset({CallerKind.CLIENT, CallerKind.OPERATOR, CallerKind.STAFF})
 
 
@@ -95,6 +101,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         calls: OpenCalls | None = None,
         gate: CallGate | None = None,
         sessions: SessionJudge | None = None,
+        denied: DeniedTo = lambda _caller, _method, _code: None,
     ) -> None:
         """`incident` makes reference numbers; `count(method, status)` feeds the metrics.
 
@@ -107,9 +114,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             calls: Decides over those whose key is revoked, now or while their call lasts.
             gate: Bounds how much is asked; None lets everything in.
             sessions: Judges tokens of those who have signed in; None takes none.
+            denied: Told of each call that is refused; must not block.
         """
+        self._denied = denied
         self._gate = gate
-        self._former = former
+        self._peers = KnownPeers(hierarchy, former)
         self._calls = calls
         self._sessions = sessions
         self._node_id = node_id
@@ -175,12 +184,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[None]:
         try:
-            with self._open(context):
-                await self._enter(method, context)
+            shown = self._shown(context)
+            with self._open(shown):
+                await self._enter(method, context, shown)
                 with self._passing(method, context):
                     yield
         except FenheError as error:
             self._count(method, error.code)
+            if _is_refusal(error):
+                self._denied(_ASKS.get(), method, error.code)
             await _abort(context, error)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
@@ -199,13 +211,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         else:
             self._count(method, "OK")
 
-    def _open(
-        self, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> contextlib.AbstractContextManager[None]:
+    def _shown(self, context: grpc.aio.ServicerContext[Any, Any]) -> Shown:
+        """What the connection has shown of its peer; gRPC makes it anew each time it is asked."""
+        return context.auth_context()
+
+    def _open(self, shown: Shown) -> contextlib.AbstractContextManager[None]:
         """Keep an eye on the caller's keys for as long as the call lasts."""
         if self._calls is None:
             return contextlib.nullcontext()
-        return self._calls.watched(self._calls.chain_of(context.auth_context()))
+        return self._calls.watched(self._calls.chain_of(shown))
 
     def _passing(
         self, method: str, context: grpc.aio.ServicerContext[Any, Any]
@@ -217,13 +231,19 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         address = address_of(context.peer())
         return self._gate.passing(method, identity.kind, identity.principal, address)
 
-    async def _enter(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _enter(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], shown: Shown
+    ) -> None:
         """Let the call in, or raise; whoever handles it asks `current_call` who makes it."""
-        _CALL.set(await self._admit(method, context))
+        _CALL.set(await self._admit(method, context, shown))
 
-    async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> CallContext:
-        identity = identify_peer(context.auth_context(), self._hierarchy, self._former)
-        stated = _stated_purpose(context)
+    async def _admit(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], shown: Shown
+    ) -> CallContext:
+        identity = self._peers.identify(shown)
+        _ASKS.set(identity)
+        metadata = context.invocation_metadata() or ()
+        stated = _stated_purpose(metadata)
         channel = caller_for(
             identity.kind,
             identity.principal,
@@ -231,12 +251,13 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             self._hierarchy,
             purpose_of(method, identity.kind, stated),
         )
-        token = bearer_of(context.invocation_metadata() or ())
+        token = bearer_of(metadata)
         if token is None:
             authorize(method, identity, self._node_id, self._hierarchy)
             return CallContext(channel, identity, channel)
         # A token is shown: who shows it is its owner or nobody, never the certificate.
         session = await self._session(token, identity)
+        _ASKS.set(session.caller)
         caller = replace(session.caller, purpose=purpose_of(method, session.caller.kind, stated))
         acting = replace(
             identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
@@ -268,15 +289,21 @@ def bearer_of(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
     return token
 
 
-def _stated_purpose(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def _stated_purpose(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """What the caller says the call is for; "" if he says nothing."""
-    for name, value in context.invocation_metadata() or ():
+    for name, value in metadata:
         if name == PURPOSE_HEADER and isinstance(value, str):
             return value
     return ""
 
 
 CallCounter = Callable[[str, str], None]
+DeniedTo = Callable[[Caller | PeerIdentity | None, str, str], None]
+
+
+def _is_refusal(error: FenheError) -> bool:
+    is_denied = public_status(error).grpc is grpc.StatusCode.PERMISSION_DENIED
+    return is_denied or error.code in _REFUSALS
 
 
 def short_text(text: str) -> str:

@@ -19,6 +19,7 @@ from node.storage.release import Released
 from node.watch import Alarm, LaneFigure, LinkFigure, WatchRoom
 from protos.fenhe.node.v1 import operations_pb2_grpc
 from replication.changelog import QuarantinedItem
+from replication.core.greeting import OWN_VERSIONS, Versions
 
 __all__ = ["ReplicationServicer", "SkipReasonError", "alarm_out"]
 
@@ -121,6 +122,7 @@ class ReplicationServicer(operations_pb2_grpc.ReplicationServiceServicer):
             quarantine=causes,
             at=format_ms(now_ms),
             log_sequence=self._watch.log_head(),
+            versions=_versions_out(OWN_VERSIONS),
         )
 
 
@@ -165,6 +167,16 @@ def _link_out(link: LinkFigure, now_ms: int) -> pb.LinkReplication:
         last_error=link.last_error,
         next_step=link.next_step,
         lanes=[_lane_out(lane, now_ms) for lane in link.lanes],
+        versions=_versions_out(link.versions) if link.versions is not None else None,
+    )
+
+
+def _versions_out(versions: Versions) -> pb.LinkVersions:
+    return pb.LinkVersions(
+        protocol_min=versions.protocol_min,
+        protocol_max=versions.protocol_max,
+        schema_min=versions.schema_min,
+        schema_max=versions.schema_max,
     )
 
 

@@ -27,15 +27,18 @@ class QueryServicer(federation_pb2_grpc.QueryServiceServicer):
         self, request: pb.QueryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.QueryEvent]:
         """Ask the subtree; progress first, the answer last."""
-        principal = current_call().caller.principal
-        async for event in self._questions.runner.run(query_request_in(request), principal):
+        caller = current_call().caller
+        asked = self._questions.asked_by(query_request_in(request), caller)
+        events = self._questions.runner.run(asked, caller.principal, caller.organization_id)
+        async for event in events:
             yield event_out(event)
 
     async def Explain(
         self, request: pb.QueryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Explanation:
         """What Ask would do."""
-        return explanation_out(self._questions.runner.explain(query_request_in(request)))
+        asked = self._questions.asked_by(query_request_in(request), current_call().caller)
+        return explanation_out(self._questions.runner.explain(asked))
 
 
 class ExecutorServicer(federation_pb2_grpc.ExecutorServiceServicer):

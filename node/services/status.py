@@ -89,7 +89,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             residents=counts.residents,
             rows=dict(counts.rows),
             log_sequence=log.head,
-            log_unnumbered=log.unnumbered,
+            log_unnumbered=log.left_unnumbered,
             links=[self._link(s.links.states[each.peer], each) for each in s.figures.links()],
             columnar_sequence=s.columnar_sequence(),
             uptime_ms=s.clock.monotonic_ms() - s.started_ms,

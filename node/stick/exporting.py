@@ -34,14 +34,14 @@ class Exporter:
         self,
         links: NodeLinkStore,
         greet: Greeting,
-        number: Callable[[], int],
+        durable_head: Callable[[], int],
         *,
         batch_bytes: int,
     ) -> None:
-        """`number` returns the durable head; `batch_bytes`: about so much in a batch."""
+        """`durable_head`: of the log; `batch_bytes`: about so much in a batch."""
         self._links = links
         self._greet = greet
-        self._number = number
+        self._durable_head = durable_head
         self._batch_bytes = batch_bytes
 
     def frames(self, peer: NodeId, bytes_max: int = 0) -> Iterator[Frame]:
@@ -51,7 +51,7 @@ class Exporter:
         """
         memory = self._links.load(peer)
         mark = self._links.mark_for(peer)
-        head = self._number()
+        head = self._durable_head()
         yield self._greet(peer, memory)
         left = bytes_max if bytes_max > 0 else 1 << 62
         for lane in Lane:

@@ -59,7 +59,7 @@ class StickRoom:
             lambda: base.credentials.root_pem, base.hierarchy, utc, store.revoked
         )
         self._exporter = Exporter(
-            links, self._greet, store.number, batch_bytes=base.profile.batch_bytes_max
+            links, self._greet, store.durable_head, batch_bytes=base.profile.batch_bytes_max
         )
         self._importer = Importer(links, self._greet, refuse=self._refuse, proof=self._proof)
 

@@ -9,7 +9,7 @@ to synchronise, that is most of what a read costs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ __all__ = ["AnswerCounts", "Encode", "ResidentAnswers", "ResidentQuestion"]
 
 Encode = Callable[[StoredResident], bytes]
 """A resident as the bytes that go on the wire; pure."""
+
+Seen = Callable[[Connection, Caller, Mapping[str, Any], Collection[str]], frozenset[str]]
+"""Of node/storage/scope.py: connection, caller, parameters of his scope, ids of residents."""
 
 _LANE: Final = RESIDENTS.lane
 _NOT_STARTED: Final = -1
@@ -76,7 +79,11 @@ class _Work:
 class ResidentAnswers:
     """Reads for callers, as bytes; and the cache's view of the log."""
 
-    def __init__(self, store: StoreContext, reader: Reader, cache: Cache) -> None:
+    def __init__(
+        self, store: StoreContext, reader: Reader, cache: Cache, seen: Seen = seen_residents
+    ) -> None:
+        """`seen`: whom of those whose answers are kept a caller sees."""
+        self._seen = seen
         self._store = store
         self._reader = reader
         self._cache = cache
@@ -87,8 +94,15 @@ class ResidentAnswers:
         named = [named_id(question.resident_id) for question in asked]
         # Before the transaction: a Redis must not be waited for with the database's lock in hand.
         held = self._cache.get(sorted({each for each in named if each is not None}))
-        scopes = [self._store.scopes.parameters(question.caller) for question in asked]
-        batch = _Batch(list(zip(asked, named, scopes, strict=True)), held, encode)
+        scopes: dict[Caller, Mapping[str, Any]] = {}
+        for question in asked:
+            if question.caller not in scopes:
+                scopes[question.caller] = self._store.scopes.parameters(question.caller)
+        parts = [
+            (question, each, scopes[question.caller])
+            for question, each in zip(asked, named, strict=True)
+        ]
+        batch = _Batch(parts, held, encode)
         done = self._store.transactions.write(lambda connection: self._answer(connection, batch))
         # After the commit: what is kept must not outlive a commit that a power cut took back.
         if done.fresh and held.position is not None:
@@ -127,7 +141,7 @@ class ResidentAnswers:
         usable = {} if end.moved or held.position is None else held.answers
         work = _Work(head=end.head)
         deeds: dict[Caller, list[Deed]] = defaultdict(list)
-        seen = _seen(connection, batch, usable)
+        seen = self._seen_by_caller(connection, batch, usable)
         for question, resident_id, scope in batch.parts:
             answer = None
             kept = None if resident_id is None else usable.get(resident_id)
@@ -148,6 +162,24 @@ class ResidentAnswers:
             self._store.auditor.write(connection, caller, *done)
         return work
 
+    def _seen_by_caller(
+        self, connection: Connection, batch: _Batch, usable: Mapping[str, CachedAnswer]
+    ) -> dict[Caller, frozenset[str]]:
+        """Whom of those whose answers are kept each caller sees: asked as a read would.
+
+        Consents, relations and grants are rows of this transaction, so none is obeyed late.
+        """
+        wanted: dict[Caller, set[str]] = defaultdict(set)
+        scopes: dict[Caller, Mapping[str, Any]] = {}
+        for question, resident_id, scope in batch.parts:
+            if resident_id is not None and resident_id in usable:
+                wanted[question.caller].add(resident_id)
+                scopes[question.caller] = scope
+        return {
+            caller: self._seen(connection, caller, scopes[caller], ids)
+            for caller, ids in wanted.items()
+        }
+
 
 def _changed(entries: Iterable[LogEntry]) -> frozenset[str]:
     return frozenset(
@@ -157,22 +189,3 @@ def _changed(entries: Iterable[LogEntry]) -> frozenset[str]:
         for change in decode_changes(entry.codec, entry.rows)
         if change.table in {RESIDENTS.name, IDENTIFIERS.name}
     )
-
-
-def _seen(
-    connection: Connection, batch: _Batch, usable: Mapping[str, CachedAnswer]
-) -> dict[Caller, frozenset[str]]:
-    """Whom of those whose answers are kept each caller sees: asked as a read of the tables would.
-
-    Consents, relations and grants are rows of this transaction, so none is obeyed late.
-    """
-    wanted: dict[Caller, set[str]] = defaultdict(set)
-    scopes: dict[Caller, Mapping[str, Any]] = {}
-    for question, resident_id, scope in batch.parts:
-        if resident_id is not None and resident_id in usable:
-            wanted[question.caller].add(resident_id)
-            scopes[question.caller] = scope
-    return {
-        caller: seen_residents(connection, caller, scopes[caller], ids)
-        for caller, ids in wanted.items()
-    }

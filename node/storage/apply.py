@@ -367,7 +367,7 @@ class _Judgement:
         return lane is Lane.IDENTITY and not own and home not in ("", change.home_node)
 
     def _misfit_of_parent(self, change: RowChange, entry: LogEntry) -> Misfit | None:
-        # An entry under this subtree's name would take the number of one not numbered yet, and a
+        # An entry under this subtree's name would take the number of one still to come, and a
         # row by an author below would replace what only he may change. A node that has lost them
         # gets them back without a number.
         returned = self._recovering and not entry.origin_sequence

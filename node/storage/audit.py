@@ -10,27 +10,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    TextClause,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from node.clock import Clock, format_ms
-from node.security.caller import Caller
+from node.security.caller import Caller, CallerKind
 from node.storage.model import AuditEntry
 from node.storage.tables import AUDIT, AUDIT_CHAIN
 from node.storage.transactions import ChangedMeanwhileError
 from replication.changelog import Together
 
-__all__ = ["Action", "AuditBreak", "Auditor", "Deed", "Gate", "Outcome", "entry_hash"]
+__all__ = [
+    "READING",
+    "Action",
+    "AuditBreak",
+    "Auditor",
+    "Deed",
+    "Gate",
+    "GlassOf",
+    "Outcome",
+    "entry_hash",
+]
 
 _CHAIN: Final = 1
 _LINKS_A_PASS: Final = 1000
 _LINKS_A_STATEMENT: Final = 50
-"""One for each entry would cost more than the deed; the CASE is compared n² / 2 times."""
+"""On MySQL, where one for each entry costs its way; the CASE is compared n² / 2 times."""
 _PURPOSE_MAX: Final = 64
+_GRANT: Final = "grant_id"
+_LINK_ONE: Final = (
+    update(AUDIT)
+    .where(AUDIT.c.audit_id == bindparam("b_id"), AUDIT.c.chain_position.is_(None))
+    .values(chain_position=bindparam("p"), prev_hash=bindparam("prev"), hash=bindparam("h"))
+)
 _END: Final = select(AUDIT_CHAIN.c.position, AUDIT_CHAIN.c.hash).where(
     AUDIT_CHAIN.c.chain_id == _CHAIN
 )
@@ -109,6 +136,20 @@ class Action(StrEnum):
     SIGN_OUT = "sign_out"
 
 
+READING: Final = frozenset(
+    {
+        Action.READ,
+        Action.FIND,
+        Action.TIMELINE,
+        Action.COUNT,
+        Action.QUESTION,
+        Action.WHERE,
+    }
+)
+"""Deeds by which somebody learns what a record holds. Looking at the audit is none of them: it is
+what an auditor needs when something is wrong with it."""
+
+
 class Outcome(StrEnum):
     """How it ended. Not found and not allowed are one outcome to the caller, and so here."""
 
@@ -120,7 +161,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """One audited deed. Ids are ours or none: what a caller typed may be anything."""
+    """One audited deed. Ids are ours or none: what a caller typed may be anything.
+
+    `grant_id`: of the broken glass that it was done through; the Auditor finds that of a read.
+    """
 
     action: Action
     object_table: str
@@ -128,6 +172,11 @@ class Deed:
     row_count: int
     object_id: str | None = None
     resident_id: str | None = None
+    grant_id: str | None = None
+
+
+GlassOf = Callable[[Connection, Caller, str], str | None]
+"""The grant of the glass that a caller has broken over a resident and that is not over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +208,15 @@ class _Open:
 
 
 class Auditor:
-    """Writes, links and verifies. `gate` is asked before anything is written."""
+    """Writes, links and verifies. `gate` is asked before anything is written.
 
-    def __init__(self, clock: Clock) -> None:
+    Every read of a resident by a member of staff is marked with the glass that he has broken over
+    him, whatever else would let him read: what is done in that half hour is what is reviewed.
+    """
+
+    def __init__(self, clock: Clock, glass: GlassOf = lambda _c, _caller, _id: None) -> None:
         self._clock = clock
+        self._glass = glass
         self._insert = insert(AUDIT)
         self.gate: Gate = _Open()
 
@@ -178,6 +232,9 @@ class Auditor:
         Raises:
             AuditReadsStoppedError, AuditNoRoomError: They read, and nothing may be read now.
         """
+        done = [
+            (caller, self._marked(together.connection, caller, deeds)) for caller, deeds in done
+        ]
         for caller, deeds in done:
             self.gate.admit(caller, deeds)
         at = format_ms(self._clock.now_ms())
@@ -196,11 +253,24 @@ class Auditor:
                     "row_count": deed.row_count,
                     "object_id": deed.object_id,
                     "resident_id": deed.resident_id,
+                    "grant_id": deed.grant_id,
                 }
                 for caller, deeds in done
                 for deed in deeds
             ],
         )
+
+    def _marked(
+        self, connection: Connection, caller: Caller, deeds: Sequence[Deed]
+    ) -> Sequence[Deed]:
+        if caller.kind is not CallerKind.STAFF:
+            return deeds
+        return [
+            replace(deed, grant_id=self._glass(connection, caller, deed.resident_id))
+            if deed.action in READING and deed.resident_id
+            else deed
+            for deed in deeds
+        ]
 
     def link(self, connection: Connection) -> int:
         """Chain committed entries that are not linked yet; how many. Call again until 0."""
@@ -265,20 +335,13 @@ class Auditor:
 
 
 def _save_links(connection: Connection, links: list[dict[str, Any]], position: int) -> None:
-    linked = 0
-    for start in range(0, len(links), _LINKS_A_STATEMENT):
-        some = links[start : start + _LINKS_A_STATEMENT]
-        ids = [link["b_id"] for link in some]
-        linked += connection.execute(
-            update(AUDIT)
-            .where(AUDIT.c.audit_id.in_(ids), AUDIT.c.chain_position.is_(None))
-            .values(
-                {
-                    name: case({link["b_id"]: link[key] for link in some}, value=AUDIT.c.audit_id)
-                    for name, key in (("chain_position", "p"), ("prev_hash", "prev"), ("hash", "h"))
-                }
-            )
-        ).rowcount
+    if connection.dialect.name == "sqlite":
+        linked = connection.execute(_LINK_ONE, links).rowcount
+    else:
+        linked = sum(
+            connection.execute(_link_several(len(some)), _several(some)).rowcount
+            for some in _chunks(links)
+        )
     moved = connection.execute(
         update(AUDIT_CHAIN)
         .where(AUDIT_CHAIN.c.chain_id == _CHAIN, AUDIT_CHAIN.c.position == position)
@@ -286,6 +349,29 @@ def _save_links(connection: Connection, links: list[dict[str, Any]], position: i
     )
     if linked != len(links) or moved.rowcount != 1:
         raise ChangedMeanwhileError
+
+
+@cache
+def _link_several(count: int) -> TextClause:
+    """One statement for so many entries; text, since composing it costs more than running it."""
+    places = range(count)
+    cases = ", ".join(
+        f"{name} = CASE audit_id {' '.join(f'WHEN :b_id{n} THEN :{key}{n}' for n in places)} END"
+        for name, key in (("chain_position", "p"), ("prev_hash", "prev"), ("hash", "h"))
+    )
+    ids = ", ".join(f":b_id{n}" for n in places)
+    return text(
+        f"UPDATE audit SET {cases} WHERE audit_id IN ({ids}) AND chain_position IS NULL"  # noqa: S608 - names of ours
+    )
+
+
+def _chunks(links: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    for start in range(0, len(links), _LINKS_A_STATEMENT):
+        yield links[start : start + _LINKS_A_STATEMENT]
+
+
+def _several(links: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{key}{n}": value for n, link in enumerate(links) for key, value in link.items()}
 
 
 def _chained(connection: Connection, up_to: int) -> Iterator[RowMapping]:
@@ -308,6 +394,12 @@ def _chained(connection: Connection, up_to: int) -> Iterator[RowMapping]:
 
 
 def entry_hash(previous: str, position: int, entry: RowMapping) -> str:
-    """SHA-256 over the hash before, the position and every field of the entry."""
-    fields = [entry["audit_id"], *(entry[name] for name in AuditEntry.__dataclass_fields__)]
+    """SHA-256 over the hash before, the position and every field of the entry.
+
+    A grant stands last and only where there is one: entries of former releases have no such field.
+    """
+    names = [name for name in AuditEntry.__dataclass_fields__ if name != _GRANT]
+    fields = [entry["audit_id"], *(entry[name] for name in names)]
+    if entry[_GRANT] is not None:
+        fields.append(entry[_GRANT])
     return hashlib.sha256(json.dumps([previous, position, *fields]).encode()).hexdigest()

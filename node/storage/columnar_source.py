@@ -2,7 +2,8 @@
 
 The replica asks for the changes after a sequence of the log, from 0 for all of them. When a
 resident's own row changed, all of his records come again, because they carry his sex, birth year
-and home. Canaries are left out: no question counts them.
+and home. Canaries are left out: no question counts them. Consents that forbid come with, so that
+whoever counts leaves out whom he has to at the very sequence that he counts at.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Select, select
 
+from node.consent.words import DENY
 from node.records.canaries import is_canary
 from node.storage.context import StoreContext
 from node.storage.logged import read_log
 from node.storage.model import ColumnarChanges, ColumnarRows
 from node.storage.rows import chunks
-from node.storage.specs import RECORD_TABLES, RESIDENTS, Leaving, TableSpec
+from node.storage.specs import CONSENTS, RECORD_TABLES, RESIDENTS, Leaving, TableSpec
 from node.storage.tables import REPLICATED
 from node.storage.transforms import month_of
 from replication.core.codec import decode_changes
@@ -26,7 +28,7 @@ from replication.core.model import Form, Value
 
 __all__ = ["COLUMNAR_DATASETS", "ColumnarSource"]
 
-COLUMNAR_DATASETS: Final[tuple[TableSpec, ...]] = (RESIDENTS, *RECORD_TABLES)
+COLUMNAR_DATASETS: Final[tuple[TableSpec, ...]] = (RESIDENTS, *RECORD_TABLES, CONSENTS)
 
 _BYTES_MAX: Final = 8 << 20
 _R = REPLICATED[RESIDENTS.name]
@@ -83,7 +85,7 @@ class ColumnarSource:
             live = tuple(
                 _shown(row)
                 for row in found
-                if not row["deleted"] and not is_canary(row["resident_id"])
+                if _is_live(dataset, row) and not is_canary(row["resident_id"])
             )
             return ColumnarRows(tuple(row["row_id"] for row in found), {dataset: live})
 
@@ -107,9 +109,9 @@ class ColumnarSource:
                 found.update(_by_id(connection, query.where(t.c.row_id.in_(some))))
             # What the log spoke of and is not here any more was purged with its home.
             purged = touched.get(spec.name, set()) - found.keys()
-            dead = {key for key, row in found.items() if row["deleted"]}
+            dead = {key for key, row in found.items() if not _is_live(spec.name, row)}
             gone = tuple(sorted(dead | purged))
-            live = tuple(_shown(found[key]) for key in sorted(found) if not found[key]["deleted"])
+            live = tuple(_shown(found[key]) for key in sorted(found.keys() - dead))
             if live:
                 rows[spec.name] = live
             if gone:
@@ -127,6 +129,13 @@ def _joined(spec: TableSpec) -> Select[Any]:
     return select(
         *common, _R.c.sex, _R.c.birth_year, t.c.home_node.label("home"), current_home, *own
     ).select_from(t.outerjoin(_R, _R.c.row_id == t.c.resident_id))
+
+
+def _is_live(dataset: str, row: RowMapping) -> bool:
+    """Whether the replica has a row: no deleted one, and no consent that forbids nothing."""
+    if row["deleted"]:
+        return False
+    return dataset != CONSENTS.name or (row["decision"] == DENY and row["revoked_at"] is None)
 
 
 def _by_id(connection: Connection, query: Select[Any]) -> Iterable[tuple[str, RowMapping]]:

@@ -142,7 +142,10 @@ class ColumnarRows:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who did what to whose data, when and why (after IHE ATNA). No clinical content."""
+    """Who did what to whose data, when and why (after IHE ATNA). No clinical content.
+
+    `grant_id`: of the broken glass that a read went through.
+    """
 
     at: str
     principal: str
@@ -155,6 +158,7 @@ class AuditEntry:
     resident_id: str | None
     outcome: str
     row_count: int
+    grant_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from heapq import nlargest
 from typing import Any, Final
 
@@ -54,18 +55,12 @@ class Reader:
 
     def __init__(self, store: StoreContext) -> None:
         self._store = store
-        # Built once: composing a statement costs more than a point read on SQLite.
         self._residents = _built(_resident_query)
         self._finds = _built(_find_query)
         self._records = {spec.name: _built(_record_query, spec) for spec in RECORD_TABLES}
         self._timelines = {spec.name: _built(_timeline_query, spec) for spec in RECORD_TABLES}
         self._tables_of = _tables_of_id()
-        self._identifiers = (
-            select(_I.c.row_id, _I.c.system, _I.c.value)
-            .where(_I.c.resident_id == bindparam("id"), _I.c.deleted.is_(False))
-            .where(_I.c.form == Form.FULL.value)
-            .order_by(_I.c.row_id)
-        )
+        self._identifiers = _identifiers_query()
 
     def resident(self, caller: Caller, resident_id: str) -> StoredResident | None:
         """See Storage.resident."""
@@ -223,6 +218,8 @@ def named_id(row_id: str) -> str | None:
     return row_id if is_row_id(row_id) else None
 
 
+# Built once a process: composing a statement costs more than a point read on SQLite.
+@cache
 def _built(build: Callable[..., Select[Any]], *about: TableSpec) -> Mapping[ScopeForm, Select[Any]]:
     """A query for each form of a scope."""
     return {form: build(form, *about) for form in SCOPE_FORMS}
@@ -285,6 +282,17 @@ def _timeline_query(form: ScopeForm, spec: TableSpec) -> Select[Any]:
     )
 
 
+@cache
+def _identifiers_query() -> Select[Any]:
+    return (
+        select(_I.c.row_id, _I.c.system, _I.c.value)
+        .where(_I.c.resident_id == bindparam("id"), _I.c.deleted.is_(False))
+        .where(_I.c.form == Form.FULL.value)
+        .order_by(_I.c.row_id)
+    )
+
+
+@cache
 def _tables_of_id() -> Select[Any]:
     found: Sequence[Select[Any]] = [
         select(literal(spec.name).label("name")).where(

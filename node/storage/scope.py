@@ -42,6 +42,7 @@ from node.consent.words import BREAK_GLASS, DENY, grantees_of, recipients_of
 from node.records.canaries import are_people
 from node.security.caller import Caller, CallerKind
 from node.security.purposes import ANY_PURPOSE, CONSENT_PURPOSES
+from node.storage.ready import ReadySelect, padded
 from node.storage.specs import (
     ACCESS_GRANTS,
     AUTHOR_ORGANIZATION,
@@ -55,6 +56,7 @@ from replication.core.model import Form
 
 __all__ = [
     "SCOPE_FORMS",
+    "Glasses",
     "ScopeForm",
     "Scopes",
     "form_of",
@@ -137,14 +139,32 @@ def seen_residents(
     """
     if not ids:
         return frozenset()
-    wanted = {**scope, "ids": sorted(ids)}
-    return frozenset(connection.execute(_SEEN[form_of(caller)], wanted).scalars())
+    wanted = {**scope, "ids": padded(sorted(ids))}
+    return frozenset(_SEEN[form_of(caller)].execute(connection, wanted).scalars())
 
 
 def is_forbidden(connection: Connection, scope: Mapping[str, Any], resident_id: str) -> bool:
     """Whether a consent in force forbids the caller of `scope` a resident who is held here."""
     found = connection.execute(_FORBIDDEN, {**scope, "id": resident_id})
     return found.first() is not None
+
+
+class Glasses:
+    """Finds the glass that a caller has broken; asked in the transaction that reads."""
+
+    def __init__(self, node_id: NodeId, clock: Clock) -> None:
+        self._here = node_id
+        self._clock = clock
+
+    def __call__(self, connection: Connection, caller: Caller, resident_id: str) -> str | None:
+        """The newest grant of his under break-glass that is not over; None: there is none."""
+        wanted = {
+            "id": resident_id,
+            "scope_grantees": grantees_of(caller),
+            "scope_now": format_ms(self._clock.now_ms()),
+            "scope_here": self._here,
+        }
+        return connection.execute(_GLASS, wanted).scalar()
 
 
 class Scopes:
@@ -243,8 +263,12 @@ def _cared_for(table: Table) -> Exists:
 
 def _granted(table: Table, kind: str = "") -> Exists:
     """Whether a grant to the caller is not over; `kind`: of that kind alone."""
+    return exists().where(*_grant_counts(table, kind))
+
+
+def _grant_counts(table: Table, kind: str) -> tuple[ColumnElement[bool], ...]:
     c = _GRANTS.c
-    return exists().where(
+    return (
         *_held(_GRANTS, table),
         _believed(_GRANTS, table),
         c.grantee.in_(bindparam("scope_grantees", expanding=True)),
@@ -285,5 +309,11 @@ def _seen_query(form: ScopeForm) -> Any:
 
 
 # Built once: composing a statement costs more than running it on SQLite.
-_SEEN: Final = {form: _seen_query(form) for form in SCOPE_FORMS}
+_SEEN: Final = {form: ReadySelect(_seen_query(form)) for form in SCOPE_FORMS}
 _FORBIDDEN: Final = select(_R.c.row_id).where(_R.c.row_id == bindparam("id"), _forbidden(_R))
+_GLASS: Final = (
+    select(_GRANTS.c.row_id)
+    .where(_R.c.row_id == bindparam("id"), *_grant_counts(_R, BREAK_GLASS))
+    .order_by(_GRANTS.c.until_at.desc(), _GRANTS.c.row_id)
+    .limit(1)
+)

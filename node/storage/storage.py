@@ -49,7 +49,7 @@ from node.storage.recovering import Recovery
 from node.storage.release import QuarantineDesk
 from node.storage.resend import Resender
 from node.storage.rows import RowMaker
-from node.storage.scope import Scopes
+from node.storage.scope import Glasses, Scopes
 from node.storage.sealing import CellSealer
 from node.storage.specs import TABLES
 from node.storage.tables import CHANGELOG, RESIDENCE, TRANSIT
@@ -71,7 +71,7 @@ class LogState:
     """The change log: last number given, entries that an earlier release left without one."""
 
     head: int
-    unnumbered: int
+    left_unnumbered: int
 
 
 class Storage:
@@ -106,7 +106,7 @@ class Storage:
             hierarchy=hierarchy,
             transactions=transactions,
             scopes=Scopes(transactions, node_id=node_id, hierarchy=hierarchy, clock=clock),
-            auditor=Auditor(clock),
+            auditor=Auditor(clock, Glasses(node_id, clock)),
             cells=CellSealer(node_id, sealer),
             blind_index=blind_index,
             changelog=changelog,
@@ -347,7 +347,7 @@ class Storage:
         """Where the change log stands."""
         log = self._store.changelog
         return self._store.transactions.read(
-            lambda connection: LogState(log.head(connection), log.unnumbered(connection))
+            lambda connection: LogState(log.head(connection), log.left_unnumbered(connection))
         )
 
     @property

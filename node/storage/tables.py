@@ -180,6 +180,8 @@ AUDIT: Final = _table(
     Column("resident_id", ascii_text(36), nullable=True),
     Column("outcome", ascii_text(32), nullable=False),
     Column("row_count", Integer, nullable=False),
+    # Of a read through a broken glass: the grant.
+    Column("grant_id", ascii_text(36), nullable=True),
     # The chain is linked after the commit (audit.py): these are null until then.
     Column("chain_position", BigInteger, nullable=True),
     Column("prev_hash", ascii_text(64), nullable=True),
@@ -190,6 +192,7 @@ AUDIT: Final = _table(
     Index("ix_audit_resident_id", "resident_id", "at"),
     Index("ix_audit_principal", "principal", "at"),
     Index("ix_audit_action", "action", "at"),
+    Index("ix_audit_grant_id", "grant_id", "at"),
 )
 
 AUDIT_CHAIN: Final = _table(

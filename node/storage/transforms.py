@@ -14,10 +14,20 @@ from typing import Final, assert_never
 
 from hierarchy_config.model import CopyForm
 from node.clock import format_ms, parse_ms
+from node.consent.words import DENY
 from node.records.canaries import is_canary
+from node.security.purposes import COUNT_PURPOSES
 from node.storage.context import KeyedIndex, Pseudonyms
 from node.storage.pieces import encoded_pieces
-from node.storage.specs import IDENTITY_NUMBER, RESIDENT_INDEX, RESIDENTS, TABLES, Leaving
+from node.storage.specs import (
+    CONSENTS,
+    IDENTITY_NUMBER,
+    RESIDENT_INDEX,
+    RESIDENTS,
+    TABLES,
+    Leaving,
+    TableSpec,
+)
 from replication.core.codec import CODEC_JSON, decode_changes
 from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Value
 
@@ -95,8 +105,9 @@ def deidentified(change: RowChange, pseudonyms: Pseudonyms) -> RowChange:
     """The row without direct identifiers; what the spec does not name is dropped."""
     spec = TABLES[change.table]
     values: dict[str, Value] = {}
+    said = change.values if _may_leave(spec, change.values) else {}
     for column in spec.columns:
-        value = change.values.get(column.name)
+        value = said.get(column.name)
         if value is None or column.leaving is Leaving.DROP:
             continue
         match column.leaving:
@@ -116,6 +127,13 @@ def deidentified(change: RowChange, pseudonyms: Pseudonyms) -> RowChange:
         form=Form.DEIDENTIFIED,
         values=values,
     )
+
+
+def _may_leave(spec: TableSpec, values: Mapping[str, Value]) -> bool:
+    """Of consents only what keeps somebody out of counts: the rest is nobody's business above."""
+    if spec.name != CONSENTS.name:
+        return True
+    return values.get("decision") == DENY and values.get("purpose") in COUNT_PURPOSES
 
 
 def month_of(day: str) -> str:

@@ -12,11 +12,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from node.security.credentials import Limited
 from node.transit.model import Unanswered
 from node.watch.figures import LaneFigure, LinkFigure
 from replication.core.mailbox import PostState
 
-__all__ = ["Alarm", "AlarmBook", "AlarmKind", "Look"]
+__all__ = ["Alarm", "AlarmBook", "AlarmKind", "LaneKey", "Look", "Stall"]
 
 REFUSALS_MAX: Final = 5
 CLOCK_SKEW_MS_MAX: Final = 5 * 60_000
@@ -26,7 +27,12 @@ DISK_ROOM_MIN: Final = 1.2
 LETTER_DAYS_MAX: Final = 1
 REFUSED_DAYS: Final = 7
 """How long after it was written a refused letter is an alarm; one skipped is never confirmed."""
+SETTLE_MS_MAX: Final = 30_000
+"""How long a lane stands before that is worth remembering beyond this process."""
 _DAY_MS: Final = 86_400_000
+
+LaneKey = tuple[str, int]
+"""A peer and the number of a lane."""
 
 
 class AlarmKind(StrEnum):
@@ -37,6 +43,7 @@ class AlarmKind(StrEnum):
     QUARANTINE_GROWING = "QUARANTINE_GROWING"
     DISK_NEAR_WATERMARK = "DISK_NEAR_WATERMARK"
     CERTIFICATE_EXPIRING = "CERTIFICATE_EXPIRING"
+    LIMITED = "LIMITED"
     CLOCK_SKEWED = "CLOCK_SKEWED"
     LETTERS_WAIT = "LETTERS_WAIT"
     LETTERS_REFUSED = "LETTERS_REFUSED"
@@ -80,11 +87,13 @@ class Look:
     strays: Mapping[str, str] = field(default_factory=dict)
     """Canaries where they must not be, in words, by who holds them; "": this node."""
     glasses: int = 0
+    limited: Limited | None = None
+    """The node's certificate does not hold now."""
 
 
-@dataclass(slots=True)
-class _Progress:
-    """Since when a lane stands where it stands with something to send."""
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Since when a lane stands where it stands with something to send, ms since 1970 UTC."""
 
     delivered_to: int
     receipt_number: int
@@ -105,7 +114,10 @@ class AlarmBook:
         self._after_ms = after_s * 1000
         self._said = said
         self._standing: dict[tuple[AlarmKind, str], Alarm] = {}
-        self._progress: dict[tuple[str, int], _Progress] = {}
+        self._settle_ms = min(self._after_ms // 3, SETTLE_MS_MAX)
+        self._began_ms: int | None = None
+        self._progress: dict[LaneKey, Stall] = {}
+        self._now_ms = 0
         self._quarantine: list[tuple[int, int]] = []
 
     @property
@@ -113,8 +125,26 @@ class AlarmBook:
         """Oldest first."""
         return tuple(sorted(self._standing.values(), key=lambda alarm: alarm.since_ms))
 
+    @property
+    def lasting(self) -> Mapping[LaneKey, Stall]:
+        """The stalls that are to outlive this process: those that have stood for a while."""
+        return {
+            key: stall
+            for key, stall in self._progress.items()
+            if self._now_ms - stall.since_ms >= self._settle_ms
+        }
+
+    def recall(self, stalls: Mapping[LaneKey, Stall]) -> None:
+        """Go on from the `lasting` of the process before. Before the first look."""
+        self._progress.update(stalls)
+
     def look(self, look: Look) -> None:
         """Take a look in; raise and end alarms."""
+        self._now_ms = look.now_ms
+        if self._began_ms is None or look.now_ms < self._began_ms:
+            self._began_ms = look.now_ms
+        lanes = {(link.peer, lane.lane.value) for link in look.links for lane in link.lanes}
+        self._progress = {key: held for key, held in self._progress.items() if key in lanes}
         found = {(alarm.kind, alarm.peer): alarm for alarm in self._found(look)}
         for key in [key for key in self._standing if key not in found]:
             self._said(self._standing.pop(key), False)
@@ -133,7 +163,7 @@ class AlarmBook:
             yield from _skewed(link, look.now_ms)
         yield from self._growing(look)
         yield from _disk(look)
-        yield from _certificate(look)
+        yield from _limited(look) if look.limited else _certificate(look)
         yield from _letters(look)
         yield from _aside(look)
         yield from look.audit
@@ -169,11 +199,12 @@ class AlarmBook:
         if not lane.is_behind:
             self._progress.pop(key, None)
             return False
-        where = (lane.delivered_to, lane.receipt_number)
-        if held is None or (held.delivered_to, held.receipt_number) != where:
-            self._progress[key] = _Progress(*where, now_ms)
+        if held is None or _has_moved(held, lane) or now_ms < held.since_ms:
+            self._progress[key] = Stall(lane.delivered_to, lane.receipt_number, now_ms)
             return False
-        return now_ms - held.since_ms >= self._after_ms
+        # What stood before a start gets the time to come up in.
+        is_settled = now_ms - (self._began_ms or 0) >= self._settle_ms
+        return is_settled and now_ms - held.since_ms >= self._after_ms
 
     def _growing(self, look: Look) -> Iterator[Alarm]:
         seen = self._quarantine
@@ -190,6 +221,11 @@ class AlarmBook:
                 "See `fenhe quarantine list` for their causes.",
                 look.now_ms,
             )
+
+
+def _has_moved(held: Stall, lane: LaneFigure) -> bool:
+    """Whether the peer has confirmed more. A place that went back, with its stream, is no more."""
+    return lane.receipt_number != held.receipt_number or lane.delivered_to > held.delivered_to
 
 
 def _refused(link: LinkFigure, now_ms: int) -> Iterator[Alarm]:
@@ -235,6 +271,23 @@ def _disk(look: Look) -> Iterator[Alarm]:
         "Make room on the node's disk, or lower disk_free_min in its profile.",
         look.now_ms,
     )
+
+
+def _limited(look: Look) -> Iterator[Alarm]:
+    limited = look.limited
+    if limited is None:
+        return
+    state = "this node serves its own residents and is linked to nobody"
+    if limited.has_ended:
+        said = f"The certificate has ended on {limited.ends:%Y-%m-%d}: {state}."
+        step = (
+            "It asks at the parent's door until it is renewed: see that the parent's door is open, "
+            "and that this machine's clock is right. `fenhe node status` says what the door said."
+        )
+    else:
+        said = f"The certificate begins on {limited.begins:%Y-%m-%d}, by this clock: {state}."
+        step = "Set this machine's clock (NTP)."
+    yield Alarm(AlarmKind.LIMITED, "", said, step, look.now_ms)
 
 
 def _certificate(look: Look) -> Iterator[Alarm]:

@@ -16,6 +16,7 @@ from replication.changelog import LinkState as LinkCursors
 from replication.changelog import read_transaction
 from replication.changelog.backlog import Backlog, Waiting, backlog
 from replication.core.config import PeerRole
+from replication.core.greeting import Versions
 from replication.core.model import Lane
 from replication.core.outbound import LaneView
 from replication.core.routing import goes_down, goes_up
@@ -74,6 +75,8 @@ class LinkFigure:
     last_error: str
     next_step: str
     lanes: tuple[LaneFigure, ...]
+    versions: Versions | None = None
+    """Of the peer's last greeting, refused or not; None: none since the start."""
 
     @property
     def lag_entries(self) -> int:
@@ -146,6 +149,7 @@ class Figures:
             last_error=state.last_error.removesuffix(f" ({hint})"),
             next_step=hint,
             lanes=self._lanes(look, state, views, live),
+            versions=state.versions,
         )
 
     def _lanes(

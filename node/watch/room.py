@@ -9,6 +9,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from node.clock import Clock
 from node.consent.reviews import glasses_waiting
 from node.foundations import Foundations
@@ -23,6 +25,7 @@ from node.transit.model import Unanswered
 from node.watch.alarms import Alarm, AlarmBook, Look
 from node.watch.figures import Figures, LinkFigure
 from node.watch.gauges import WatchGauges
+from node.watch.stalls import StallFacts
 from node.watch.tending import QuarantineKeeper
 from replication.changelog import read_transaction
 
@@ -72,6 +75,8 @@ class WatchRoom:
         self.audit: Callable[[], Sequence[Alarm]] = tuple
         """Asked at each look for what is wrong with the audit (node/auditing)."""
         self.book = AlarmBook(base.settings.alarm_after_s, self._said)
+        self._stalls = StallFacts(store.engine)
+        self._recalled = False
         self.desk = store.storage.desk
         self.notify = notify
         self.strays: Callable[[], Mapping[str, str]] = dict
@@ -112,6 +117,9 @@ class WatchRoom:
             return self._look()
 
     def _look(self) -> Seen:
+        if not self._recalled:
+            self.book.recall(self._stalls.load())
+            self._recalled = True
         links = self.figures.links()
         with read_transaction(self._engine) as connection:
             letters = self._outbox.unanswered(connection)
@@ -131,9 +139,18 @@ class WatchRoom:
                 self.audit(),
                 self.strays(),
                 glasses,
+                self._base.credentials.limited,
             )
         )
+        self._keep_stalls()
         return Seen(links, causes, letters, aside)
+
+    def _keep_stalls(self) -> None:
+        """A store that takes no write now is tried again at the next look; alarms go on."""
+        try:
+            self._stalls.save(self.book.lasting)
+        except SQLAlchemyError as error:
+            self._log.warning("stalls are not saved", error=type(error).__name__)
 
     def log_head(self) -> int:
         """The last number of the change log. Blocks on the database."""

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    delete,
     func,
     insert,
     not_,
@@ -254,6 +255,10 @@ class StoreState:
     def save(self, connection: Connection, name: str, value: str) -> None:
         """Set a fact; at most 255 characters."""
         upsert(connection, self._table, [{"name": name, "value": value}], ["value"])
+
+    def forget(self, connection: Connection, name: str) -> None:
+        """Take a fact away, if it is there."""
+        connection.execute(delete(self._table).where(self._table.c.name == name))
 
     def load(self, connection: Connection) -> dict[str, str]:
         """All facts."""

@@ -348,14 +348,14 @@ class ChangeLog:
         pruned = connection.execute(select(t.c.pruned_to).where(t.c.id == SEQUENCER_ROW)).scalar()
         return int(pruned or 0)
 
-    def unnumbered(self, connection: Connection) -> int:
+    def left_unnumbered(self, connection: Connection) -> int:
         """Entries that an earlier release left without a number; 0 once the log was taken over."""
         t = self._tables.change_log
         waiting = select(func.count()).select_from(t).where(t.c.sequence.is_(null()))
         return connection.execute(waiting).scalar_one()
 
-    def unnumbered_entries(self, connection: Connection) -> list[LogEntry]:
-        """The entries that `unnumbered` counts, opened, their sequence 0; for a backup."""
+    def left_unnumbered_entries(self, connection: Connection) -> list[LogEntry]:
+        """The entries that `left_unnumbered` counts, opened, their sequence 0; for a backup."""
         t = self._tables.change_log
         waiting = select(t).where(t.c.sequence.is_(null())).order_by(t.c.entry_id)
         return [self._entry(row, 0) for row in connection.execute(waiting)]
@@ -435,9 +435,9 @@ class ChangeLog:
             "audience": entry.audience.value,
         }
 
-    def _entry(self, row: Row[Any], unnumbered: int | None = None) -> LogEntry:
+    def _entry(self, row: Row[Any], sequence: int | None = None) -> LogEntry:
         return LogEntry(
-            sequence=row.sequence if unnumbered is None else unnumbered,
+            sequence=row.sequence if sequence is None else sequence,
             origin_node=row.origin_node,
             origin_epoch=row.origin_epoch or 0,
             origin_sequence=row.origin_sequence or 0,

@@ -157,7 +157,7 @@ class CounterSequencer:
         fence = _take_over(connection_factory, self._tables, self._store_epoch)
         _number_all(connection_factory, self._tables, self._store_epoch, fence)
 
-    def number(self, connection_factory: ConnectionFactory) -> int:
+    def durable_head(self, connection_factory: ConnectionFactory) -> int:
         """The head, once it is durable. From one thread at a time.
 
         A reader that must survive a power cut reads no further than the last head returned

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from replication.core.model import PROTOCOL_MAX, Cursor, Lane, Receipt
+from replication.core.model import (
+    PROTOCOL_MAX,
+    SCHEMA_MIN,
+    SCHEMA_VERSION,
+    Cursor,
+    Lane,
+    Receipt,
+)
 from replication.errors import LocalProtocolError
 
 __all__ = [
@@ -64,6 +71,8 @@ class LinkConfig:
         window_bytes: Upper bound of what is unacknowledged over all lanes, bytes.
         clock_ms: Wall clock for the Hello, milliseconds since 1970; only reported.
         protocol_max: Newest link protocol this end speaks; lower than PROTOCOL_MAX only in tests.
+        schema: Newest table schema of this end; lower than SCHEMA_VERSION only in tests.
+        schema_min: Oldest schema of a peer that is linked; higher than SCHEMA_MIN only in tests.
         save_after_entries: Entries passed over, none of them for the peer, before the place is
             persisted although nothing was sent. The pruner keeps more than these.
         rate_first: Bytes a second that the line is taken to carry until it is measured; what the
@@ -96,6 +105,8 @@ class LinkConfig:
     lanes: tuple[Lane, ...] = tuple(Lane)
     clock_ms: int = 0
     protocol_max: int = PROTOCOL_MAX
+    schema: int = SCHEMA_VERSION
+    schema_min: int = SCHEMA_MIN
     save_after_entries: int = 1000
     small_in_flight: int = QUEUE_BATCHES_LIMIT
     stall_ms: int = 60_000

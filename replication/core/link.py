@@ -15,11 +15,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import ClassVar, Final, assert_never
 
-from replication.core.config import (
-    BODY_BYTES_LIMIT,
-    QUEUE_BYTES_LIMIT,
-    LinkConfig,
-)
+from replication.core.config import BODY_BYTES_LIMIT, QUEUE_BYTES_LIMIT, LinkConfig
 from replication.core.effects import (
     Close,
     Effect,
@@ -30,7 +26,7 @@ from replication.core.effects import (
     SaveMark,
     Send,
 )
-from replication.core.greeting import hello_of, refusal_of
+from replication.core.greeting import Versions, hello_of, refusal_of, versions_of
 from replication.core.inbound import InboundLane, Offer
 from replication.core.model import (
     Batch,
@@ -52,7 +48,6 @@ __all__ = ["TRANSITIONS", "LinkEnd", "LinkEvent", "LinkState"]
 
 CURSOR_CODES: Final = frozenset({"BATCH_OUT_OF_ORDER", "CURSOR_WENT_BACK"})
 """With these a store says that the lane no longer stands where this end believes."""
-"""A link whose rate is not known yet is taken for one that carries this much a second."""
 
 
 class LinkState(StrEnum):
@@ -110,6 +105,8 @@ class LinkEnd:
         self.config = config
         self.state = LinkState.NEW
         self.protocol = 0
+        self.peer_versions: Versions | None = None
+        """Of the peer's Hello, whether it fits or not; None before it has come."""
         self.meter = RateMeter(min(config.rate_first, config.batch_bytes_max))
         self._inbound_saved = dict(inbound)
         self._outbound_saved = dict(outbound)
@@ -289,6 +286,8 @@ class LinkEnd:
     def _on_hello(self, hello: Hello) -> list[Effect]:
         if self.state is not LinkState.GREETING:
             return self._close("FRAME_OUT_OF_ORDER", "a second Hello arrived")
+        if hello.node_id == self.config.peer_id:
+            self.peer_versions = versions_of(hello)
         refusal = refusal_of(self.config, hello)
         if refusal is not None:
             return [

@@ -14,6 +14,7 @@ from typing import Final
 __all__ = [
     "PROTOCOL_MAX",
     "PROTOCOL_MIN",
+    "SCHEMA_MIN",
     "SCHEMA_VERSION",
     "AnswerPart",
     "Audience",
@@ -42,7 +43,11 @@ __all__ = [
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 2
 """2: letters (Form.SEALED) and snapshots (Cursor.position). A peer of 1 is sent neither."""
-SCHEMA_VERSION = 1
+SCHEMA_MIN = 1
+"""Oldest schema of a peer whose rows can be read here, and who can bear the rows of this one."""
+SCHEMA_VERSION = 2
+"""2: for whom a row was written, tables of consents and of people. A peer of 1 keeps the columns
+that it does not know, and rows of unknown tables wait in its quarantine for its upgrade."""
 
 Value = str | int | float | bool | None
 """A cell: what JSON has, without nesting. Dates are ISO text."""
@@ -248,6 +253,8 @@ class Hello:
     features: tuple[str, ...] = ()
     clock_ms: int = 0
     signing_certificate: bytes = b""
+    schema_min: int = 0
+    """0: of a release that did not say it, and bears every schema."""
 
 
 @dataclass(frozen=True, slots=True)

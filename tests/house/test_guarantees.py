@@ -37,10 +37,14 @@ def test_each_bug_named_is_caught_by_that_invariant() -> None:
 
 
 def test_each_test_named_is_there() -> None:
-    """A path below tests/; a bare name lies in the folder of the one before, or is a scenario."""
+    """A path below tests/; a bare name lies in the folder of the one before, or is a scenario.
+
+    After `::` stands a function of the file.
+    """
     for row in _rows()[1:]:
         folder = ROOT / "tests"
-        for name in _NAMED.findall(row[3]):
+        for named in _NAMED.findall(row[3]):
+            name, _, function = named.partition("::")
             if name.endswith(".txt") and "/" not in name:
                 assert any(fnmatch(each, name) for each in _scenarios()), name
                 continue
@@ -48,3 +52,13 @@ def test_each_test_named_is_there() -> None:
             found = list(base.glob(name.rstrip("/")))
             assert found, f"{row[0].split()[0]}: {name} is not there"
             folder = found[0].parent
+            if function:
+                assert f"def {function}(" in found[0].read_text(encoding="utf-8"), named
+
+
+def test_each_invariant_has_a_row_and_a_test() -> None:
+    """I1 to I12; none is held by a sentence alone."""
+    rows = {row[0].split()[0]: row for row in _rows()[1:]}
+    assert {f"I{n}" for n in range(1, 13)} <= set(rows)
+    for name, row in rows.items():
+        assert _NAMED.findall(row[3]), name

@@ -10,7 +10,9 @@ import grpc
 import pytest
 
 import protos.fenhe.care.v1.care_pb2 as care
+import protos.fenhe.node.v1.auditing_pb2 as auditing
 from protos.fenhe.care.v1 import care_pb2_grpc
+from protos.fenhe.node.v1 import auditing_pb2_grpc
 from tests.services.people import Person, observation, put_request
 from tests.services.region import Region, nodes
 from tests.services.stores import HeldRow, opened
@@ -130,8 +132,29 @@ def test_loses_nothing_and_doubles_nothing_under_kills(
                 f"everything is at {node}",
                 lambda node=node: sum(region.rows(node).values()) == acknowledged,  # type: ignore[misc]
             )
+        check_audits(region)
         assert set(region.fleet.stop().values()) == {0}
         check_stores(region, writer)
+
+
+def check_audits(region: Region) -> None:
+    """No death is taken for a change of the audit, neither by the node nor by those it anchors at.
+
+    Both the victims and the county, which holds what the township anchored, are asked.
+    """
+    for node in (VILLAGE, TOWNSHIP):
+        until(
+            f"the audit of {node} is anchored",
+            lambda node=node: region.fleet.status(node).audit.state == "anchored",  # type: ignore[misc]
+            90,
+        )
+        with region.open_channel(node) as channel:
+            verify = auditing_pb2_grpc.AuditServiceStub(channel).VerifyAudit
+            [*_, last] = verify(auditing.VerifyAuditRequest(), timeout=60)
+        assert last.report.holds, last.report
+        assert last.report.complete, last.report
+        assert last.report.entries > 0
+        assert sum(each.anchors for each in last.report.comparisons) > 0
 
 
 def check_stores(region: Region, writer: Writer) -> None:

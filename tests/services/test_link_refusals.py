@@ -8,13 +8,15 @@ import grpc
 import pytest
 
 import protos.fenhe.common.v1.common_pb2 as common
+import protos.fenhe.node.v1.operations_pb2 as operations
 import protos.fenhe.replication.v1.replication_pb2 as pb
 from hierarchy_config import NodeId
 from node.security.folders import NodeFolder, TlsFiles
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from node.settings import load_settings, save_settings
+from protos.fenhe.node.v1 import operations_pb2_grpc
 from protos.fenhe.replication.v1 import replication_pb2_grpc
-from replication.core.model import PROTOCOL_MAX, PROTOCOL_MIN, SCHEMA_VERSION, Hello
+from replication.core.model import PROTOCOL_MAX, PROTOCOL_MIN, SCHEMA_MIN, SCHEMA_VERSION, Hello
 from replication.wire import encode_frame
 from tests.services.people import Person, put_request
 from tests.services.region import CALL_S, Region, nodes
@@ -64,14 +66,14 @@ def refused(region: Region, files: TlsFiles) -> str:
     return str(denied.value.details())
 
 
-def hello_of(node: NodeId) -> pb.Frame:
+def hello_of(node: NodeId, schema: int = SCHEMA_VERSION) -> pb.Frame:
     """A greeting in the name of a node."""
     return encode_frame(
         Hello(
             node_id=node,
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
-            schema=SCHEMA_VERSION,
+            schema=schema,
             store_epoch=1,
             store_incarnation="00" * 16,
             peer_store_epoch_seen=0,
@@ -132,6 +134,29 @@ def test_a_child_cannot_speak_for_another_node(region: Region) -> None:
         return next(each.last_error for each in links if each.peer == CHILD)
 
     until("the township's status says why", lambda: last_error().startswith(refusal.code))
+
+
+def test_a_node_of_a_release_too_old_is_told_so(region: Region) -> None:
+    """On the wire; and the township's status says its versions, the refusal and the next step."""
+    files = NodeFolder(region.place.node_dir(CHILD)).tls
+    said = connect(region, files, hello_of(CHILD, schema=SCHEMA_MIN - 1))
+    (refusal,) = [frame.refusal for frame in said if frame.HasField("refusal")]
+    assert refusal.code == "SCHEMA_TOO_OLD"
+    assert refusal.hint == f"Upgrade node {CHILD}."
+
+    def link() -> operations.LinkReplication:
+        with region.open_channel(PARENT) as channel:
+            stub = operations_pb2_grpc.ReplicationServiceStub(channel)
+            links = stub.Status(operations.ReplicationStatusRequest(), timeout=CALL_S).links
+        return next(each for each in links if each.peer == CHILD)
+
+    until("the status says why", lambda: link().last_error.startswith("SCHEMA_TOO_OLD: "))
+    shown = link()
+    assert shown.next_step == refusal.hint
+    assert (shown.versions.protocol_max, shown.versions.schema_max) == (
+        PROTOCOL_MAX,
+        SCHEMA_MIN - 1,
+    )
 
 
 def test_nothing_but_a_hello_comes_first(region: Region) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,10 +209,15 @@ def test_a_stick_carries_what_no_link_does(region: Region, tmp_path: Path) -> No
     )
     up, down = tmp_path / "up.bundle", tmp_path / "down.bundle"
 
-    exported = fenhe("replication", "export", TOWNSHIP, up, "--as", operators[VILLAGE])
+    exported = fenhe("replication", "export", TOWNSHIP, up, "--as", operators[VILLAGE], "--json")
     assert exported.returncode == 0, exported.stderr
-    taken = fenhe("replication", "import", up, "--as", operators[TOWNSHIP])
+    written = {"file": str(up), "peer": TOWNSHIP, "bytes": up.stat().st_size}
+    assert json.loads(exported.stdout) == written
+    taken = fenhe("replication", "import", up, "--as", operators[TOWNSHIP], "--json")
     assert taken.returncode == 0, taken.stdout + taken.stderr
+    said = json.loads(taken.stdout)
+    assert (said["kind"], said["peer"], said["receipts"]) == ("batches", VILLAGE, f"{up}.receipts")
+    assert all(int(lane["applied"]) and not lane["refused"] for lane in said["lanes"])
     assert region.rows(TOWNSHIP)["residents"] == PEOPLE + 5
     back = fenhe("replication", "import", f"{up}.receipts", "--as", operators[VILLAGE])
     assert back.returncode == 0, back.stdout + back.stderr

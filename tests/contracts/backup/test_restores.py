@@ -67,7 +67,7 @@ class Days:
             self.amend,
             self.retract,
             self.arrive,
-            self.number,
+            self.read_head,
             self.chain,
             self.prune,
             self.letter,
@@ -114,9 +114,9 @@ class Days:
             log_entry(bad, sequence=2 * row + 1, origin=TOWNSHIP),
         )
 
-    def number(self) -> None:
-        """What has committed gets its numbers."""
-        self._node.store.number()
+    def read_head(self) -> None:
+        """As far as readers may go, as links ask."""
+        self._node.store.durable_head()
 
     def chain(self) -> None:
         """Audit entries are chained."""
@@ -236,7 +236,7 @@ def test_a_pruned_log_makes_the_next_backup_full(node: BackedUpNode) -> None:
     days.register()
     node.backup()
     days.register()
-    head = node.store.number()
+    head = node.store.durable_head()
     with write_transaction(node.store.engine) as connection:
         node.store.log.prune(connection, head)
     made = node.backup()
@@ -249,7 +249,7 @@ def test_a_pruned_log_makes_the_next_backup_full(node: BackedUpNode) -> None:
 def test_a_reader_of_the_log_stands_at_the_newest_backup(node: BackedUpNode) -> None:
     """Pruning asks the readers how far they are."""
     Days(node, 3).register()
-    node.store.number()
+    node.store.durable_head()
     made = node.backup()
     with read_transaction(node.store.engine) as connection:
         readers = LogReaders(CHANGELOG).load(connection)

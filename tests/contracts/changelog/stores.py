@@ -94,9 +94,9 @@ class LogStore:
             connection.execute(left.values(epoch=None, sequence=None))
             connection.execute(update(s).values(head=head))
 
-    def number(self) -> int:
+    def durable_head(self) -> int:
         """The durable head."""
-        return self.sequencer.number(lambda: write_transaction(self.engine))
+        return self.sequencer.durable_head(lambda: write_transaction(self.engine))
 
     def read(
         self,

@@ -81,7 +81,7 @@ def test_killed_writers_lose_nothing_they_were_told(store: LogStore) -> None:
             rest = writer.stdout.read()
             told.extend(rest[: rest.rfind("\n") + 1].split())
     restarted = store.again()
-    head = restarted.number()
+    head = restarted.durable_head()
     keys = restarted.keys()
     assert set(told) <= set(keys)
     assert restarted.sequences() == list(range(1, head + 1))

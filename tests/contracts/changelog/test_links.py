@@ -199,6 +199,9 @@ def test_readers_and_facts_are_kept_by_name(store: LogStore) -> None:
         state.save(connection, "store_epoch", "2")
         assert readers.load(connection) == {"columnar": 15}
         assert state.load(connection) == {"store_epoch": "2"}
+        state.forget(connection, "store_epoch")
+        state.forget(connection, "never_known")
+        assert state.load(connection) == {}
 
 
 def test_ids_differ_by_case(store: LogStore) -> None:

@@ -19,7 +19,7 @@ from tests.contracts.changelog.stores import NODE, LogStore, SealBrokenError, en
 def test_gives_back_what_was_appended(store: LogStore) -> None:
     """Every field of an entry survives, and an entry made here names this log as its origin."""
     store.append(entry("临汾", Lane.CARE))
-    store.number()
+    store.durable_head()
     [found] = store.read().entries
     given = entry("临汾", Lane.CARE)
     assert found.rows == given.rows
@@ -37,7 +37,7 @@ def test_keeps_the_origin_of_what_is_relayed(store: LogStore) -> None:
         entry("b", origin=("141002001", 3, 0)),
         entry("c", origin=("141002001", 3, 0)),
     )
-    store.number()
+    store.durable_head()
     origins = [(e.origin_node, e.origin_epoch, e.origin_sequence) for e in store.read().entries]
     assert origins == [("141002001", 3, 17), ("141002001", 3, 0), ("141002001", 3, 0)]
 
@@ -49,7 +49,7 @@ def test_refuses_an_entry_of_an_origin_twice(store: LogStore) -> None:
     with pytest.raises(DuplicateEntryError):
         store.append(entry("again", origin=origin))
     store.append(entry("index", origin=origin, form=Form.INDEX))
-    store.number()
+    store.durable_head()
     assert store.keys() == ["a", "index"]
     assert store.sequences() == [1, 2]
 
@@ -69,7 +69,7 @@ def test_a_rollback_leaves_no_entry_and_no_number(store: LogStore) -> None:
         store.log.append(connection, [entry("lost")])
         connection.rollback()
     store.append(entry("kept"))
-    assert store.number() == 1
+    assert store.durable_head() == 1
     assert store.keys() == ["kept"]
 
 
@@ -78,7 +78,7 @@ def test_reads_a_lane_and_tells_how_far_it_looked(store: LogStore) -> None:
     lanes = [Lane.BULK, Lane.CARE, Lane.BULK, Lane.IDENTITY, Lane.CARE, Lane.BULK]
     for number, lane in enumerate(lanes, start=1):
         store.append(entry(str(number), lane))
-    store.number()
+    store.durable_head()
     care = store.read(0, Lane.CARE)
     assert [key_of(e) for e in care.entries] == ["2", "5"]
     assert (care.scanned_to, care.head) == (6, 6)
@@ -91,7 +91,7 @@ def test_reads_a_lane_and_tells_how_far_it_looked(store: LogStore) -> None:
 def test_a_slice_stops_at_its_limits(store: LogStore) -> None:
     """Bytes, entries and up_to each end a slice, and the next one goes on from scanned_to."""
     store.append(*(entry(str(number), padding=100) for number in range(10)))
-    store.number()
+    store.durable_head()
     size = len(entry("0", padding=100).rows)
     by_bytes = store.read(bytes_max=2 * size + 1)
     assert (len(by_bytes.entries), by_bytes.scanned_to, by_bytes.head) == (3, 3, 10)
@@ -105,14 +105,14 @@ def test_a_slice_stops_at_its_limits(store: LogStore) -> None:
 def test_an_entry_larger_than_the_limit_comes_alone(store: LogStore) -> None:
     """A reader with a small window still makes progress."""
     store.append(entry("large", padding=5000), entry("small"))
-    store.number()
+    store.durable_head()
     assert [key_of(e) for e in store.read(bytes_max=10).entries] == ["large"]
 
 
 def test_a_large_payload_is_not_cut(store: LogStore) -> None:
     """A MySQL BLOB would end at 64 KiB."""
     store.append(entry("large", padding=200_000))
-    store.number()
+    store.durable_head()
     assert store.read().entries[0].rows == entry("large", padding=200_000).rows
 
 
@@ -127,12 +127,12 @@ def test_what_is_not_numbered_is_not_read(store: LogStore) -> None:
     store.leave_unnumbered(entry("a"), entry("b"))
     assert store.keys() == []
     with read_transaction(store.engine) as connection:
-        assert store.log.unnumbered(connection) == 2
-        assert [key_of(e) for e in store.log.unnumbered_entries(connection)] == ["a", "b"]
+        assert store.log.left_unnumbered(connection) == 2
+        assert [key_of(e) for e in store.log.left_unnumbered_entries(connection)] == ["a", "b"]
         assert store.log.head(connection) == 0
     started = store.again()
     with read_transaction(started.engine) as connection:
-        assert started.log.unnumbered(connection) == 0
+        assert started.log.left_unnumbered(connection) == 0
         assert started.log.head(connection) == 2
 
 
@@ -140,7 +140,7 @@ def test_a_lane_that_is_pruned_to_its_end_reaches_to_where_the_log_begins(store:
     """How far it went nobody knows, so whoever stands before that place must look."""
     store.append(entry("a"), entry("b"))
     store.append(entry("c", Lane.CARE))
-    store.number()
+    store.durable_head()
     with write_transaction(store.engine) as connection:
         store.log.prune(connection, 2)
     with read_transaction(store.engine) as connection:
@@ -163,7 +163,7 @@ def test_no_clear_text_lies_in_the_table(store: LogStore) -> None:
 def test_a_payload_cannot_be_moved_to_another_entry(store: LogStore) -> None:
     """The seal is bound to the entry: a swapped payload does not open."""
     store.append(entry("a"), entry("b"))
-    store.number()
+    store.durable_head()
     t = store.tables.change_log
     with store.engine.begin() as connection:
         other = connection.execute(select(t.c.payload).where(t.c.sequence == 2)).scalar_one()
@@ -175,7 +175,7 @@ def test_a_payload_cannot_be_moved_to_another_entry(store: LogStore) -> None:
 def test_pruning_is_bounded_and_never_a_silent_gap(store: LogStore) -> None:
     """Entries go in pieces; a reader behind is told, one at the edge reads on."""
     store.append(*(entry(str(number)) for number in range(10)))
-    store.number()
+    store.durable_head()
     with store.engine.begin() as connection:
         assert store.log.prune(connection, 6, entries_max=4) == 4
         assert store.log.prune(connection, 6, entries_max=4) == 2
@@ -185,7 +185,7 @@ def test_pruning_is_bounded_and_never_a_silent_gap(store: LogStore) -> None:
         store.read(5, Lane.CARE)
     assert [e.sequence for e in store.read(6).entries] == [7, 8, 9, 10]
     store.append(entry("next"))
-    assert store.number() == 11
+    assert store.durable_head() == 11
 
 
 def test_pruning_leaves_what_has_no_number(store: LogStore) -> None:
@@ -195,7 +195,7 @@ def test_pruning_leaves_what_has_no_number(store: LogStore) -> None:
     with store.engine.begin() as connection:
         assert store.log.prune(connection, 1000) == 1
     started = store.again()
-    assert started.number() == 2
+    assert started.durable_head() == 2
     assert [key_of(e) for e in started.read(1).entries] == ["waiting"]
 
 

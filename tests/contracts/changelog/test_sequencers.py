@@ -18,7 +18,7 @@ def test_numbers_are_contiguous(store: LogStore) -> None:
         with store.engine.connect() as connection:
             store.log.append(connection, [entry("aborted")])
             connection.rollback()
-    assert store.number() == 60
+    assert store.durable_head() == 60
     assert store.sequences() == list(range(1, 61))
     assert store.keys() == [f"{number}{half}" for number in range(30) for half in "ab"]
 
@@ -27,36 +27,36 @@ def test_a_transactions_entries_keep_their_order(store: LogStore) -> None:
     """Numbers follow the order of appending within a transaction and between them."""
     store.append(entry("a"), entry("b"), entry("c"))
     store.append(entry("d"))
-    store.number()
+    store.durable_head()
     assert store.keys() == ["a", "b", "c", "d"]
 
 
 def test_asking_for_the_head_changes_nothing(store: LogStore) -> None:
     """Without new entries it is the same head."""
-    assert store.number() == 0
+    assert store.durable_head() == 0
     store.append(entry("a"))
-    assert [store.number(), store.number()] == [1, 1]
+    assert [store.durable_head(), store.durable_head()] == [1, 1]
 
 
 def test_a_restart_goes_on_where_it_was(store: LogStore) -> None:
     """A commit has its number, whether or not anybody asked for the head after it."""
     store.append(entry("a"))
-    store.number()
+    store.durable_head()
     store.append(entry("b"), entry("c"))
     restarted = store.again()
-    assert restarted.number() == 3
+    assert restarted.durable_head() == 3
     assert restarted.keys() == ["a", "b", "c"]
     restarted.append(entry("d"))
-    assert restarted.number() == 4
+    assert restarted.durable_head() == 4
 
 
 def test_the_sequence_goes_on_in_a_new_life_of_the_store(store: LogStore) -> None:
     """After a restore the epoch is new and the numbers continue, so no (epoch, number) recurs."""
     store.append(entry("a"), entry("b"))
-    store.number()
+    store.durable_head()
     restored = store.again(store_epoch=2)
     restored.append(entry("c"))
-    assert restored.number() == 3
+    assert restored.durable_head() == 3
     origins = [(e.origin_epoch, e.origin_sequence) for e in restored.read().entries]
     assert origins == [(1, 1), (1, 2), (2, 3)]
 
@@ -73,11 +73,11 @@ def test_a_sequencer_of_an_older_life_is_fenced(store: LogStore) -> None:
     store.append(entry("before"))
     newer = store.again(store_epoch=2)
     with pytest.raises(SequencerFencedError):
-        store.number()
+        store.durable_head()
     with pytest.raises(SequencerFencedError):
         store.append(entry("late"))
     newer.append(entry("after"))
-    assert newer.number() == 2
+    assert newer.durable_head() == 2
     assert newer.keys() == ["before", "after"]
 
 
@@ -89,7 +89,7 @@ def test_what_an_earlier_release_left_is_numbered_first(store: LogStore) -> None
     store.leave_unnumbered(*(entry(key) for key in keys[600:]))
     started = store.again()
     started.append(entry("new"))
-    assert started.number() == 1207
+    assert started.durable_head() == 1207
     assert started.keys() == ["numbered", *keys, "new"]
     assert started.sequences() == list(range(1, 1208))
 

@@ -79,7 +79,7 @@ class Reader:
 
     def step(self) -> None:
         """Ask for the durable head and read up to it."""
-        head = self.store.number()
+        head = self.store.durable_head()
         while self.cursor < head:
             kept = self.store.log.tail.read(
                 after=self.cursor, lane=None, bytes_max=1 << 20, up_to=head, entries_max=50

@@ -49,6 +49,22 @@ def resident(number: int, **columns: object) -> tuple[object, ...]:
     return tuple(values[name] for name in COLUMN_NAMES["residents"])
 
 
+def consent(number: int, resident_number: int, **columns: object) -> tuple[object, ...]:
+    """A consent that forbids statistics to everyone, some of its columns given."""
+    values: dict[str, object] = {
+        "row_id": row_id(2_000_000 + number),
+        "resident_id": row_id(1_000_000 + resident_number),
+        "home": VILLAGE,
+        "author": VILLAGE,
+        "purpose": "statistics",
+        "recipient": "everyone",
+        "from_on": "2026-01-01",
+        "until_on": None,
+    }
+    values.update(columns)
+    return tuple(values[name] for name in COLUMN_NAMES["consents"])
+
+
 @dataclass
 class LogByHand:
     """Implements ReplicaSource: entry n holds the rows put by the n-th call."""

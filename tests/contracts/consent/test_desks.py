@@ -21,6 +21,7 @@ from node.consent.reviews import ReviewDesk, glasses_waiting
 from node.errors import DeniedError, DiskFullError, InvalidRequestError, NotFoundError
 from node.security.caller import Caller, CallerKind
 from node.security.roles import Role
+from node.storage.answers import ResidentQuestion
 from node.storage.errors import RequestIdReusedError
 from replication.changelog import read_transaction
 from tests.contracts.consent.world import (
@@ -292,6 +293,35 @@ def test_a_broken_glass_beats_a_consent_for_half_an_hour_and_says_so(desks: Desk
     assert desks.sees(DOCTOR)
     desks.world.clock.ms += 1
     assert not desks.sees(DOCTOR)
+
+
+def test_each_read_through_a_broken_glass_is_marked_with_its_grant(desks: Desks) -> None:
+    """Whoever reviews it finds what was looked at; nobody else's reads, and none after it."""
+    desks.consents.put(CLIENT, DENY)
+    desks.sees(DOCTOR)
+    grant = desks.access.break_glass(DOCTOR, Wanted("b", HIS, reason="unconscious")).grant
+    storage = desks.world.storage
+    storage.resident(DOCTOR, HIS)
+    storage.timeline(DOCTOR, HIS, size=10, token="")
+    storage.resident_answers(
+        [ResidentQuestion(DOCTOR, HIS), ResidentQuestion(CLIENT, HIS)], lambda _: b"wire"
+    )
+    storage.resident(DOCTOR, BELOW)
+    storage.resident(OTHER_DOCTOR, HIS)
+    desks.world.clock.ms += BREAK_GLASS_MINUTES * MINUTE_MS
+    storage.resident(DOCTOR, HIS)
+    marked = [
+        (entry.action, entry.principal)
+        for entry in storage.audit_entries(limit=1000)
+        if entry.grant_id == grant.grant_id
+    ]
+    assert marked == [
+        (action, DOCTOR.principal) for action in ("break_glass", "read", "timeline", "read")
+    ]
+    assert all(entry.grant_id in {None, grant.grant_id} for entry in storage.audit_entries())
+    while storage.link_audit():
+        pass
+    assert storage.verify_audit() is None
 
 
 def test_asking_again_does_not_lengthen_a_broken_glass(desks: Desks) -> None:

@@ -60,14 +60,14 @@ def _sees(node: NodeStore, asker: Caller | None = None) -> bool:
 
 
 def test_a_consent_rises_with_the_identity_and_is_obeyed_there(filled: Region) -> None:
-    """As far as he is held in full; above that nothing of it is told, in no form."""
+    """As far as he is held in full; above that in the form in which he is."""
     village, county, city = (filled.node(each) for each in (VILLAGE, COUNTY, CITY))
     desk = ConsentDesk(village.storage.context, lambda: None)
     consent = desk.put(village.caller(), Wanted("c", RESIDENT, "deny", "everyone", "any"))
     assert _sees(county)
     filled.ship_up(VILLAGE, TOWNSHIP, COUNTY, CITY)
     assert not _sees(county)
-    assert (count(county, "consents"), count(city, "consents")) == (1, 0)
+    assert (count(county, "consents"), count(city, "consents")) == (1, 1)
 
     desk.revoke(village.caller(), consent.consent_id)
     filled.ship_up(VILLAGE, TOWNSHIP, COUNTY)

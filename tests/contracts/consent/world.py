@@ -155,7 +155,7 @@ class World:
 
     def follow(self) -> None:
         """Let the cache take what is asked from now on."""
-        CacheFollower(self._cache, self.cached).follow(self.node.number())
+        CacheFollower(self._cache, self.cached).follow(self.node.durable_head())
 
     def answered(self, storage: Storage, asker: Caller, ids: Iterable[str]) -> set[str]:
         """Whom of some residents a caller gets, as point reads give them."""

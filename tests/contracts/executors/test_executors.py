@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest_asyncio
 
 from federation.availability import ExtraMissingError, RayUnavailableError
 from federation.core.coverage import SiteState
-from federation.core.model import SiteProgress
+from federation.core.model import Audience, SiteProgress
 from federation.executors import DirectExecutor, Executor, StageResult
 from federation.local import LocalSite
 from federation.ray_runner import RayExecutor, RaySettings
@@ -109,6 +110,20 @@ async def test_several_sites_are_scanned_once_each(executor: Executor) -> None:
     """However the work is cut, every row counts once."""
     result = await executor.run(stage(scan=(COUNTY, TOWNSHIP)), ignore)
     assert figures(result.answer) == {"female": (10, 110.0), "male": (2, 85.0)}
+
+
+async def test_who_forbids_the_purpose_is_left_out(executor: Executor) -> None:
+    """Consents in a segment and in the delta, of whatever home, reach every worker."""
+    audience = Audience(("any", "statistics"), ("everyone",), "2026-02-01")
+    asked = replace(stage(scan=(COUNTY, TOWNSHIP)), audience=audience)
+    result = await executor.run(asked, ignore)
+    assert figures(result.answer) == {"female": (8, 112.5), "male": (1, 80.0)}
+    site = result.answer.coverage.site(TOWNSHIP)
+    assert site is not None
+    assert site.residents_covered == 7, "no answer says how many were left out"
+    earlier = replace(asked, audience=replace(audience, day="2025-12-31"))
+    everybody = await executor.run(earlier, ignore)
+    assert figures(everybody.answer) == {"female": (10, 110.0), "male": (2, 85.0)}
 
 
 async def test_earlier_rounds_are_added(executor: Executor) -> None:

@@ -14,6 +14,7 @@ from federation.columnar import ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import Coverage, SiteCoverage, SiteState
 from federation.core.model import (
+    EVERYBODY,
     Basis,
     Cell,
     Freshness,
@@ -28,7 +29,7 @@ from federation.local import LocalSite
 from federation.manifest import SignedManifest
 from federation.ray_runner import Loopback
 from federation.wire import ask_site_in, encode_manifest, encode_partial_answer
-from tests.contracts.columnar.source import LogByHand, observation, resident
+from tests.contracts.columnar.source import LogByHand, consent, observation, resident
 from tests.contracts.executors.certificates import SERVER_NAME, Authority
 from tests.unit.federation.region import (
     COUNTY,
@@ -148,6 +149,7 @@ class Township:
             leaves_full_boundary=lambda _: False,
             now_ms=lambda: NOW_MS,
             witness=self._note,
+            audience=lambda _: EVERYBODY,
         )
 
     async def _note(self, manifest: Manifest, dataset: str) -> None:
@@ -208,10 +210,12 @@ class Township:
         self.log.put("residents", *(resident(number, home=TOWNSHIP) for number in range(7)))
         rows = [observation(number, home=TOWNSHIP, value=100.0) for number in range(10)]
         self.log.put("observations", *rows, observation(10, home=COUNTY, sex="male", value=90.0))
+        self.log.put("consents", consent(1, 3), consent(2, 4, purpose="research"))
         while self.replica.feed_once(self.log) < len(self.log.entries):
             pass
         self.replica.flush()
         self.log.put("observations", observation(0, home=TOWNSHIP, value=200.0))
+        self.log.put("consents", consent(3, 5, home=VILLAGE))
         self.log.put("observations", observation(11, home=TOWNSHIP, sex="male", value=80.0))
 
 

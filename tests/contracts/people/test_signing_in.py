@@ -29,7 +29,7 @@ from node.security.caller import CallerKind
 from node.security.roles import Role
 from replication.changelog import read_transaction
 from tests.contracts.people.place import CHEAP, FIRST, PASSWORD, Office, Worker, deeds_of
-from tests.contracts.storage.region import COUNTY, stored_files
+from tests.contracts.storage.region import COUNTY, TOWNSHIP, stored_files
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -66,6 +66,19 @@ def test_who_signs_in_acts_in_his_roles_for_his_organization(
     assert caller.roles == {Role.NURSE}
     assert caller.scope == office.node.tree.subtree(COUNTY)
     assert session.roles == ("nurse",)
+    assert caller.asks == frozenset(), "a nurse asks about nobody"
+
+
+def test_an_analyst_asks_about_the_divisions_that_he_is_analyst_of(
+    office: Office, hospital: str
+) -> None:
+    """Whatever else he is, and wherever: he cares for a county and counts a township."""
+    analyst = office.worker(hospital, Role.ANALYST, division=TOWNSHIP)
+    office.give(analyst.staff_id, Role.NURSE)
+    caller = office.caller(office.sign_in(analyst.account))
+    assert caller.roles == {Role.ANALYST, Role.NURSE}
+    assert caller.asks == office.node.tree.subtree(TOWNSHIP)
+    assert caller.scope == office.node.tree.subtree(COUNTY)
 
 
 def test_a_role_over_a_division_gives_its_subtree_as_scope(office: Office, hospital: str) -> None:

@@ -39,7 +39,7 @@ def side_of(region: Region, here: NodeStore, peer: NodeStore) -> LocalSide:
         store,
         RowMaker(store.cells, store.blind_index),
         pair,
-        number=here.number,
+        durable_head=here.durable_head,
         delivered=delivered,
         changed=lambda: None,
     )
@@ -53,7 +53,7 @@ def settled(region: Region, *path: NodeStore) -> None:
         region.ship(upper, lower)
     for one, other in pairwise(path):
         for sender, receiver in ((one, other), (other, one)):
-            head = sender.number()
+            head = sender.durable_head()
             for lane in Lane:
                 cursor = Cursor(lane, StreamEpoch(1, 1), 1, head)
                 with write_transaction(sender.engine) as connection:

@@ -165,7 +165,7 @@ async def test_without_the_log_a_copy_in_full_mends_the_owner(region: Region) ->
     fill(village, 6, 3)
     settled(region, village, township)
     before = contents(village)
-    head = village.number()
+    head = village.durable_head()
     with write_transaction(village.engine) as connection:
         village.log.prune(connection, head)
     source = random.Random(5)
@@ -258,7 +258,7 @@ async def test_a_child_gives_its_parent_no_rows_of_the_parents(region: Region) -
         township.caller(), bundle("above", observation(resident, 140.0))
     ).record_ids[0]
     settled(region, village, township)
-    head = township.number()
+    head = township.durable_head()
     with write_transaction(township.engine) as connection:
         township.log.prune(connection, head)
         _gone(connection, REPLICATED["observations"], row)
@@ -311,11 +311,11 @@ async def test_every_repair_is_audited_and_seen_by_readers(region: Region) -> No
     fill(village, 2, 2)
     settled(region, village, township)
     chosen = harm(township, replace(HARMS[3]), random.Random(1))
-    head = township.number()
+    head = township.durable_head()
     await compare(region, township, village, repair=True)
     with read_transaction(township.engine) as connection:
         deeds = connection.execute(select(AUDIT).where(AUDIT.c.action == "repair")).all()
-        township.number()
+        township.durable_head()
     assert [(deed.object_id, deed.purpose) for deed in deeds] == [
         (chosen, f"mended from {VILLAGE}")
     ]

@@ -266,7 +266,7 @@ def contents_of(node: NodeStore) -> list[dict[str, Any]]:
 
 def _lose(node: NodeStore) -> None:
     """Its observations, and what its log said of them."""
-    head = node.number()
+    head = node.durable_head()
     with write_transaction(node.engine) as connection:
         connection.execute(delete(REPLICATED["observations"]))
         node.log.prune(connection, head)

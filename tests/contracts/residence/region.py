@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, select
@@ -31,6 +31,8 @@ from node.storage import CHANGELOG, Storage
 from node.storage.model import BundleResult
 from node.storage.tables import REPLICATED, RESIDENCE, TRANSIT
 from node.transit import NodeVerifier, OwnKey, Post
+from node.transit.inbox import KnownKey
+from node.transit.keys import key_name
 from replication.changelog import LinkState, read_transaction, write_transaction
 from replication.core.model import Lane, LogEntry
 from replication.core.residence import KnownHome
@@ -85,6 +87,15 @@ def moving_hierarchy() -> Hierarchy:
 _TREE: Final = moving_hierarchy()
 _AUTHORITIES: Final = create(_TREE)
 _HELD: Final = {node: _AUTHORITIES.node(node) for node in ABOVE}
+
+
+@cache
+def _known() -> tuple[KnownKey, ...]:
+    """Everybody's key, as a node keeps it once it has verified the chain."""
+    return tuple(
+        KnownKey(node, key_name(held.private_key.public_key()), held.chain_pem)
+        for node, held in _HELD.items()
+    )
 
 
 @dataclass
@@ -155,8 +166,8 @@ class MovingNode(NodeStore):
         )
         self.proposals = ProposalDesk(storage.context, self.residence)
         with write_transaction(self.engine) as connection:
-            for other in self.tree.nodes:
-                self.post.learn(connection, other, _HELD[other].chain_pem)
+            for known in _known():
+                self.post.certificates.save(connection, known, self.clock.now_ms())
         return storage
 
     def put(self, request_id: str, *rows: Any) -> BundleResult:
@@ -191,7 +202,7 @@ class MovingNode(NodeStore):
         for letter_id in self.read(lambda c: self.post.outbox.due(c, self.clock.ms, 1000)):
             busy = True
             self.write(partial(_go_on, self.post, letter_id))
-        self.number()
+        self.durable_head()
         if self.read(self.post.owed.is_any):
             self.write(self.post.owed.place)
             answered = self.write(lambda c: self.post.answer_owed(c, partial(self._delivered, c)))
@@ -254,6 +265,8 @@ class MovingRegion(Region):
         self._new = new_engine
         self.cut: set[NodeId] = set()
         """Nodes whose link to the parent is down."""
+        self._quiet: dict[tuple[int, int], int] = {}
+        """Heads at which a sender had nothing for a receiver."""
 
     def node(self, node_id: NodeId) -> MovingNode:
         """The node of that id."""
@@ -271,7 +284,12 @@ class MovingRegion(Region):
 
     def ship(self, sender: NodeStore, receiver: NodeStore) -> list[LogEntry]:
         """Send everything, and keep at the sender what the receiver has confirmed."""
+        link, head = (id(sender), id(receiver)), sender.durable_head()
+        if self._quiet.get(link) == head:
+            return []
         sent = super().ship(sender, receiver)
+        if not sent:
+            self._quiet[link] = head
         reached = receiver.cursors(sender.node_id)
         with read_transaction(sender.engine) as connection:
             held = _LINKS.load_outbound(connection, receiver.node_id)

@@ -258,7 +258,7 @@ def test_a_history_that_overtakes_its_grant_brings_it_along(region: MovingRegion
     region.cut.add(VILLAGE_3)
     region.flow()
     new, above = region.node(VILLAGE_3), region.node(TOWNSHIP_2)
-    above.number()
+    above.durable_head()
     entries, _ = above.storage.outgoing(VILLAGE_3, PeerRole.CHILD, Lane.BULK, 0, 1 << 20)
     assert entries
     send(new, TOWNSHIP_2, PeerRole.PARENT, *entries, lane=Lane.BULK)

@@ -34,7 +34,7 @@ def desk_of(node: MovingNode) -> ResidenceDesk:
         node.residence,
         hub,
         threads=ThreadPoolExecutor(1),
-        number=node.number,
+        durable_head=node.durable_head,
         notify=lambda: None,
     )
 

@@ -139,16 +139,16 @@ class NodeStore:
 
     def _opened(self, source: random.Random) -> Storage:
         """Log and storage as `node.opening.open_store` makes them."""
-        self._numbered = NodeLog(
+        self._node_log = NodeLog(
             self.engine,
             node_id=self.node_id,
             store_epoch=self.store_epoch,
             keys=self.keys,
             random_bytes=source.randbytes,
         )
-        self.log = self._numbered.log
+        self.log = self._node_log.log
         storage = self.open_storage(source, None)
-        self._numbered.take_over()
+        self._node_log.take_over()
         return storage
 
     def open_storage(self, source: random.Random, cache: Cache | None) -> Storage:
@@ -176,9 +176,9 @@ class NodeStore:
         principal = f"{self.tree.spiffe_id(self.node_id)}/{kind}/{name}"
         return caller_for(kind, principal, self.node_id, self.tree, "treatment")
 
-    def number(self) -> int:
+    def durable_head(self) -> int:
         """The log's head, as the node asks for it."""
-        return self._numbered.number()
+        return self._node_log.durable_head()
 
     def entries(self, lane: Lane | None = None) -> tuple[LogEntry, ...]:
         """The whole log, as the database has it."""
@@ -238,7 +238,7 @@ class Region:
         """Send everything that is for the receiver; what was sent."""
         up = self.tree.parent(sender.node_id) == receiver.node_id
         to, frm = (PeerRole.PARENT, PeerRole.CHILD) if up else (PeerRole.CHILD, PeerRole.PARENT)
-        head = sender.number()
+        head = sender.durable_head()
         sent: list[LogEntry] = []
         for lane, cursor in receiver.cursors(sender.node_id).items():
             stretch = (id(sender), id(receiver), lane)

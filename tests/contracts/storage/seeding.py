@@ -43,7 +43,7 @@ def parts(
     cursor = receiver.cursor(sender.node_id, lane)
     under_way, scanned = cursor.position, cursor.covers_to
     asked = under_way or (SEED if seed else "")
-    while asked or scanned < sender.number():
+    while asked or scanned < sender.durable_head():
         part = sender.storage.outgoing_part(
             receiver.node_id,
             to,
@@ -103,7 +103,7 @@ def held(node: NodeStore) -> dict[tuple[str, str], RowChange]:
 
 def prune_all(node: NodeStore) -> int:
     """Delete the whole log; its last number."""
-    head = node.number()
+    head = node.durable_head()
     with write_transaction(node.engine) as connection:
         node.log.prune(connection, head)
     return head

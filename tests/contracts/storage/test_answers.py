@@ -110,7 +110,7 @@ class Desk:
 
     def follow(self) -> None:
         """The log's pulse."""
-        self.follower.follow(self.node.number())
+        self.follower.follow(self.node.durable_head())
 
     def ask(self, *callers: Caller) -> list[bytes | None]:
         """One transaction for all; by default the node's own caller."""
@@ -204,7 +204,7 @@ def test_a_write_is_seen_at_once(desk: Desk) -> None:
     desk.ask()
     desk.write("乙")
     assert desk.ask() == [encode_of("乙", 2)]
-    desk.node.number()
+    desk.node.durable_head()
     assert desk.ask() == [encode_of("乙", 2)]
     desk.follow()
     assert desk.ask() == [encode_of("乙", 2)]
@@ -281,7 +281,7 @@ def test_a_cache_that_fell_behind_a_pruned_log_starts_over(desk: Desk) -> None:
     """What it missed cannot be read any more, so nothing it holds may stay."""
     desk.ask()
     desk.write("乙")
-    head = desk.node.number()
+    head = desk.node.durable_head()
     with write_transaction(desk.node.engine) as connection:
         desk.node.log.prune(connection, head)
     desk.follow()
@@ -304,7 +304,7 @@ def test_an_applied_batch_makes_answers_old(region: Region) -> None:
         region.ship(village, township)
         for _ in range(2):
             assert storage.resident_answers(asked, encode) == [encode_of(name, version)]
-            follower.follow(township.number())
+            follower.follow(township.durable_head())
     assert storage.resident_answers(asked, encode) == [encode_of("乙", 2)]
     assert storage.answer_counts.kept > 0
 

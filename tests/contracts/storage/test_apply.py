@@ -20,7 +20,15 @@ from replication.changelog import (
     write_transaction,
 )
 from replication.core.config import PeerRole
-from replication.core.model import Form, Lane, LogEntry, Operation, RowChange, Version
+from replication.core.model import (
+    SCHEMA_VERSION,
+    Form,
+    Lane,
+    LogEntry,
+    Operation,
+    RowChange,
+    Version,
+)
 from tests.contracts.storage.region import (
     CITY,
     COUNTY,
@@ -312,7 +320,9 @@ def test_what_nobody_can_read_waits_and_the_lane_goes_on(village: NodeStore) -> 
 def test_columns_of_a_newer_peer_are_kept_and_passed_on(region: Region) -> None:
     """A township one release behind loses nothing of what a village sends to the county."""
     township, county = region.node(TOWNSHIP), region.node(COUNTY)
-    newer = replace(change(values={"value": 1.5, "interpretation": "H"}), schema_version=2)
+    newer = replace(
+        change(values={"value": 1.5, "interpretation": "H"}), schema_version=SCHEMA_VERSION + 1
+    )
     _from_village(township, log_entry(newer))
 
     [sent] = region.ship(township, county)

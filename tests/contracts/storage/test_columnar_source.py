@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from federation.core.datasets import DATASETS
 from node.records.model import NewRecord
-from node.storage.columnar_source import COLUMNAR_DATASETS
+from node.storage.specs import RECORD_TABLES
 from replication.core.config import PeerRole
 from replication.core.model import Lane, Operation, Value
 from tests.contracts.storage.region import (
@@ -30,7 +30,7 @@ RESIDENT = "00000000-0000-7000-8000-00000000000a"
 
 def _replica(node: NodeStore, limit: int) -> dict[str, dict[str, Mapping[str, Value]]]:
     """The rows by dataset and id that a replica would end up with, fed from 0 in small steps."""
-    node.number()
+    node.durable_head()
     held: dict[str, dict[str, Mapping[str, Value]]] = {}
     after = 0
     while True:
@@ -74,8 +74,7 @@ def test_every_column_of_the_dictionary_is_there_and_no_identifier(village: Node
     """The analysts' dictionary and the rows agree; a name or number is in none of them."""
     rows = [
         NewRecord(None, spec.name, RESIDENT, {"code": "x"} if "code" in spec.names else {})
-        for spec in COLUMNAR_DATASETS
-        if spec.name != "residents"
+        for spec in RECORD_TABLES
     ]
     village.storage.put_bundle(
         village.caller(), bundle("request-1", person(resident_id=RESIDENT), *rows)
@@ -106,7 +105,7 @@ def test_a_step_looks_at_no_more_entries_than_asked(village: NodeStore) -> None:
     caller = village.caller()
     village.storage.put_bundle(caller, bundle("request-0", person(resident_id=RESIDENT)))
     village.storage.put_bundle(caller, bundle("request-1", observation(RESIDENT)))
-    village.number()
+    village.durable_head()
 
     part = village.storage.columnar_changes(0, 1)
 
@@ -122,11 +121,11 @@ def test_a_changed_resident_brings_his_records_again(village: NodeStore) -> None
     village.storage.put_bundle(
         caller, bundle("request-1", person(resident_id=RESIDENT), observation(RESIDENT))
     )
-    head = village.number()
+    head = village.durable_head()
     village.storage.put_bundle(
         caller, bundle("request-2", person(resident_id=RESIDENT, sex="male"))
     )
-    village.number()
+    village.durable_head()
 
     part = village.storage.columnar_changes(head, 100)
 
@@ -142,7 +141,7 @@ def test_a_row_touched_often_comes_once_and_current(village: NodeStore) -> None:
     for n in range(1, 5):
         row = observation(RESIDENT, float(n), record_id=record_id)
         village.storage.put_bundle(caller, bundle(f"request-{n}", row))
-    village.number()
+    village.durable_head()
 
     part = village.storage.columnar_changes(0, 100)
 
@@ -155,7 +154,7 @@ def test_retracted_rows_are_named_for_removal(region: Region) -> None:
     gone = change(version=(1, 2), operation=Operation.DELETE, values={})
     send(township, VILLAGE, PeerRole.CHILD, log_entry(change()))
     send(township, VILLAGE, PeerRole.CHILD, log_entry(gone, sequence=2))
-    township.number()
+    township.durable_head()
 
     part = township.storage.columnar_changes(0, 100)
 

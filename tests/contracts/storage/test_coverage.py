@@ -15,6 +15,7 @@ from federation.columnar import ColumnarLimits, ColumnarReplica
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteCoverage, SiteState
 from federation.core.model import (
+    EVERYBODY,
     Answer,
     ExecutorKind,
     Freshness,
@@ -70,7 +71,7 @@ class Questions:
         self._opened.callback(replica.close)
         local = LocalSite(
             replica,
-            StorageSource(node.storage, node.number),
+            StorageSource(node.storage, node.durable_head),
             is_seeding=lambda: node.storage.recovery.active,
         )
         self._opened.callback(local.close)
@@ -85,6 +86,7 @@ class Questions:
             leaves_full_boundary=lambda _: False,
             now_ms=lambda: NOW_MS,
             witness=_witness,
+            audience=lambda _: EVERYBODY,
         )
 
     async def ask(

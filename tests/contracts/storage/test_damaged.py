@@ -74,7 +74,7 @@ def held(node: NodeStore, table: str = "residents") -> set[str]:
 
 def confirmed(node: NodeStore, peer: NodeId) -> None:
     """The peer's receipts cover all that is logged here."""
-    head = node.number()
+    head = node.durable_head()
     with write_transaction(node.engine) as connection:
         for lane in Lane:
             cursor = Cursor(lane, StreamEpoch(1, 1), 1, head)
@@ -137,13 +137,13 @@ def test_rows_of_a_moved_home_are_logged_again_without_it(region: Region) -> Non
     region.ship_up(VILLAGE, TOWNSHIP)
     bad = sorted(residents)[1]
     flip(township, bad)
-    before, moving = township.number(), township.storage.moving
+    before, moving = township.durable_head(), township.storage.moving
 
     after: Position | None = START
     while after is not None:
         after = moving.log_again({VILLAGE}, {VILLAGE}, after, 2)
 
-    township.number()
+    township.durable_head()
     logged = {
         row.row_id
         for entry in township.entries()
@@ -231,13 +231,13 @@ def test_an_entry_of_the_log_that_does_not_open_is_replaced_by_the_tables(region
     """The parent gets every row by a snapshot; what comes later comes from the log again."""
     village, township = region.node(VILLAGE), region.node(TOWNSHIP)
     residents = fill(village)
-    village.number()
+    village.durable_head()
     sequences = {entry.lane: entry.sequence for entry in village.entries()}
     _flip_entry(village, sequences[Lane.BULK])
     later = village.storage.put_bundle(village.caller(), bundle("more", observation(residents[0])))
     village.log._tail = LogTail()  # noqa: SLF001 - as after a start
     with pytest.raises(LogPrunedError):
-        village.storage.columnar_changes(0, 1000, up_to=village.number())
+        village.storage.columnar_changes(0, 1000, up_to=village.durable_head())
 
     parts = drain(village, township)
 
@@ -250,7 +250,7 @@ def test_an_entry_of_the_log_that_does_not_open_is_replaced_by_the_tables(region
     assert held(township, "observations") == held(village, "observations")
     _flip_entry(village, sequences[Lane.IDENTITY])
     with pytest.raises(LogPrunedError):
-        village.storage.changed_residents(0, up_to=village.number())
+        village.storage.changed_residents(0, up_to=village.durable_head())
 
 
 def test_an_identity_number_that_does_not_open_does_not_stop_the_index(region: Region) -> None:

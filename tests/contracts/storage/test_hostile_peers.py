@@ -90,7 +90,7 @@ def test_a_parent_cannot_take_numbers_of_a_villages_log(village: NodeStore) -> N
         send(village, TOWNSHIP, PeerRole.PARENT, log_entry(row, sequence=sequence))
 
     assert set(_causes(village)) == {"ORIGIN_NOT_ABOVE"}
-    assert village.number() == 2
+    assert village.durable_head() == 2
 
 
 def test_a_village_cannot_give_a_siblings_resident_an_identifier(region: Region) -> None:

@@ -102,11 +102,11 @@ def test_a_purge_is_told_to_readers_here_and_to_no_peer(region: Region) -> None:
     """The columnar replica drops the rows; neither neighbour is sent a word."""
     _, county, residents = moved_region(region)
     region.ship_up(COUNTY, CITY)
-    before = county.number()
+    before = county.durable_head()
 
     finish(lambda after: county.storage.moving.purge(ALL, after, 100))
 
-    head = county.number()
+    head = county.durable_head()
     changes = county.storage.columnar_changes(before, 1000, up_to=head)
     assert set(residents) <= set(changes.deleted["residents"])
     assert len(changes.deleted["observations"]) == 3
@@ -121,14 +121,14 @@ def test_a_purge_is_told_to_readers_here_and_to_no_peer(region: Region) -> None:
 def test_the_log_forgets_homes_that_left(region: Region) -> None:
     """Entries from below go; what the node itself wrote stays, and the log can still be read."""
     _, county, _ = moved_region(region)
-    head = county.number()
+    head = county.durable_head()
 
     while county.storage.moving.purge_log(ALL, 2):
         pass
 
     entries = county.entries()
     assert {entry.origin_node for entry in entries} == {COUNTY}
-    assert county.number() == head
+    assert county.durable_head() == head
 
 
 def test_rows_logged_again_reach_a_parent_that_never_had_them(region: Region) -> None:
@@ -136,7 +136,7 @@ def test_rows_logged_again_reach_a_parent_that_never_had_them(region: Region) ->
     _, county, residents = moved_region(region)
     region.ship(county, region.node(TOWNSHIP))
     township = region.node(TOWNSHIP)
-    before = township.number()
+    before = township.durable_head()
 
     finish(lambda after: township.storage.moving.log_again(ALL, {COUNTY}, after, 2))
 

@@ -59,7 +59,7 @@ def test_the_old_life_numbers_no_more(database: Database, folder: Path) -> None:
     new = CounterSequencer(CHANGELOG, store_epoch=begun.now)
     new.take_over(lambda: write_transaction(database.engine))
     with pytest.raises(SequencerFencedError):
-        old.number(lambda: write_transaction(database.engine))
+        old.durable_head(lambda: write_transaction(database.engine))
 
 
 def test_a_running_node_keeps_its_epoch(database: Database, folder: Path) -> None:

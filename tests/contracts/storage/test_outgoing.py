@@ -275,7 +275,7 @@ def test_scanning_goes_past_what_is_not_for_the_peer(region: Region) -> None:
     for n in range(1, 30):
         row = change(row=n, author=VILLAGE_2, home=VILLAGE_2)
         send(township, VILLAGE_2, PeerRole.CHILD, log_entry(row, sequence=n, origin=VILLAGE_2))
-    head = township.number()
+    head = township.durable_head()
 
     entries, scanned_to = township.storage.outgoing(VILLAGE, PeerRole.CHILD, Lane.BULK, 0, 1 << 20)
 
@@ -286,7 +286,7 @@ def test_reads_no_further_than_the_durable_head(region: Region) -> None:
     """`up_to` holds back what a power cut might still take."""
     village = region.node(VILLAGE)
     _fill(village)
-    village.number()
+    village.durable_head()
 
     def read(up_to: int) -> int:
         entries, scanned_to = village.storage.outgoing(

@@ -94,7 +94,7 @@ def test_letters_outlive_the_pruning_and_are_sent_with_the_snapshot(region: Regi
     with write_transaction(village.engine) as connection:
         village.log.append(connection, [letter()])
     write_some_more(village)
-    head = village.number()
+    head = village.durable_head()
     with write_transaction(village.engine) as connection:
         waiting = letters.waiting(connection, 0, head)
         village.log.prune(connection, head, keep=[each.sequence for each in waiting])
@@ -128,7 +128,7 @@ def test_pruning_goes_step_by_step(region: Region) -> None:
     """No transaction deletes more than it is allowed; unnumbered entries stay."""
     village = region.node(VILLAGE)
     write_some(village, 10)
-    head = village.number()
+    head = village.durable_head()
     village.storage.put_bundle(
         village.caller(), bundle("last-1", person("142601197003032222", "李四"))
     )
@@ -139,7 +139,7 @@ def test_pruning_goes_step_by_step(region: Region) -> None:
             steps.append(village.log.pruned_to(connection))
     assert steps == [5, 10, head, head, head]
     with read_transaction(village.engine) as connection:
-        assert village.log.unnumbered(connection) + village.log.head(connection) > head
+        assert village.log.left_unnumbered(connection) + village.log.head(connection) > head
         figures = log_figures(connection, CHANGELOG)
     assert figures.pruned_to == head
     assert figures.entry_bytes >= 400
@@ -164,7 +164,7 @@ def test_erased_letters_are_sent_to_nobody(region: Region) -> None:
     village = region.node(VILLAGE)
     with write_transaction(village.engine) as connection:
         village.log.append(connection, [letter()])
-    head = village.number()
+    head = village.durable_head()
     with write_transaction(village.engine) as connection:
         t = CHANGELOG.change_log
         connection.execute(update(t).values(codec=CODEC_ERASED, payload=b"", bytes=0))

@@ -59,7 +59,7 @@ def shown(node: NodeStore, resident_id: str) -> list[object]:
 
 def gone_from_columns(node: NodeStore, after: int) -> int:
     """Observations that the columnar replica is told to forget since a sequence."""
-    node.number()
+    node.durable_head()
     changes = node.storage.columnar_changes(after, 100)
     assert not changes.rows.get("observations")
     return len(changes.deleted.get("observations", ()))
@@ -68,7 +68,7 @@ def gone_from_columns(node: NodeStore, after: int) -> int:
 def test_a_retracted_record_is_a_tombstone_without_values(village: NodeStore) -> None:
     """Version after version: it leaves the timeline, its id still says that it was retracted."""
     resident_id, record_id = stored(village)
-    before = village.number()
+    before = village.durable_head()
     assert retract(village, record_id, resident_id) == 1
 
     assert shown(village, resident_id) == []
@@ -88,7 +88,7 @@ def test_the_tombstone_rises_to_the_city(region: Region) -> None:
     resident_id, record_id = stored(village)
     path = (VILLAGE, TOWNSHIP, COUNTY, CITY)
     region.ship_up(*path)
-    heads = {node_id: region.node(node_id).number() for node_id in path}
+    heads = {node_id: region.node(node_id).durable_head() for node_id in path}
     assert region.node(CITY).storage.counts().rows["observations"] == 1
 
     retract(village, record_id, resident_id)
@@ -114,7 +114,7 @@ def test_the_tombstone_goes_down_to_the_home(region: Region) -> None:
     ).record_ids
     region.ship(township, village)
     assert shown(village, resident_id) == [141.0]
-    head = village.number()
+    head = village.durable_head()
 
     retract(township, record_id, resident_id)
     region.ship(township, village)

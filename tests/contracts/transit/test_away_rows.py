@@ -291,12 +291,12 @@ def test_the_record_is_counted_at_home_only(
 
 def counted(node: KeyedNode, folder: Path) -> tuple[int, int]:
     """Observations at the homes of the node's subtree, and those written in it."""
-    node.number()
+    node.durable_head()
     limits = ColumnarLimits(threads=1, memory_mb=256, segment_rows=1000, segments_max=4)
     replica = ColumnarReplica.open(folder / f"columnar-{node.node_id}", limits, source="1")
     try:
-        feed = StorageSource(node.storage, node.number)
-        while not replica.is_caught_up or replica.sequence < node.number():
+        feed = StorageSource(node.storage, node.durable_head)
+        while not replica.is_caught_up or replica.sequence < node.durable_head():
             replica.feed_once(feed)
         sites = frozenset(map(str, node.tree.subtree(node.node_id)))
         with replica.snapshot() as view:
@@ -334,7 +334,7 @@ def test_a_receipt_for_an_author_below_waits_for_the_parent(region: KeyedRegion)
     assert state(author, record_id) == [PostState.SENT]
 
     region.travel(TOWNSHIP, COUNTY)
-    delivered = home.number()
+    delivered = home.durable_head()
     assert held(above, record_id) is not None
     assert answered() == 1
     assert answered() == 0

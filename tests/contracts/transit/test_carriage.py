@@ -123,16 +123,16 @@ def test_a_letter_is_erased_after_the_next_nodes_receipt(region: KeyedRegion) ->
     village.knows(region.node(OTHER_COUNTY))
     first, second = post(village), post(village)
     carriage = carriage_of(village)
-    assert carriage.step(village.number()) == 0
+    assert carriage.step(village.durable_head()) == 0
     assert holds(village, carriage, first)
 
     confirm(village, TOWNSHIP, 1)
-    assert carriage.step(village.number()) == 1
+    assert carriage.step(village.durable_head()) == 1
     assert payloads(village) == [2]
     assert not holds(village, carriage, first)
     assert holds(village, carriage, second)
     confirm(village, TOWNSHIP, 2)
-    assert carriage.step(village.number()) == 1
+    assert carriage.step(village.durable_head()) == 1
     assert carriage.count == 0
 
 
@@ -145,9 +145,9 @@ def test_another_lanes_or_neighbours_receipt_erases_nothing(region: KeyedRegion)
     confirm(town, COUNTY, 9)
     confirm(town, VILLAGE, 9)
     confirm(town, VILLAGE_2, 9, Lane.CARE)
-    assert carriage.step(town.number()) == 0
+    assert carriage.step(town.durable_head()) == 0
     confirm(town, VILLAGE_2, 9)
-    assert carriage.step(town.number()) == 1
+    assert carriage.step(town.durable_head()) == 1
 
 
 def test_a_restart_finds_what_is_still_on_its_way(region: KeyedRegion) -> None:
@@ -155,9 +155,9 @@ def test_a_restart_finds_what_is_still_on_its_way(region: KeyedRegion) -> None:
     village = region.node(VILLAGE)
     village.knows(region.node(OTHER_COUNTY))
     letter_id = post(village)
-    carriage_of(village).step(village.number())
+    carriage_of(village).step(village.durable_head())
     again = carriage_of(village)
-    again.step(village.number())
+    again.step(village.durable_head())
     assert again.count == 1
     assert holds(village, again, letter_id)
 
@@ -170,13 +170,13 @@ def test_letters_wait_for_a_neighbour_who_knows_none(region: KeyedRegion) -> Non
     carriage = carriage_of(village)
     greet(village, carriage, TOWNSHIP, protocol=1)
     confirm(village, TOWNSHIP, 1)
-    assert carriage.step(village.number()) == 0
+    assert carriage.step(village.durable_head()) == 0
     assert payloads(village) == [1]
 
     greet(village, carriage, TOWNSHIP, protocol=2)
-    carriage.step(village.number())
+    carriage.step(village.durable_head())
     assert payloads(village) == [2]
-    carriage.step(village.number())
+    carriage.step(village.durable_head())
     assert holds(village, carriage, letter_id)
     village.entries()
     taken: list[bytes] = []
@@ -186,7 +186,7 @@ def test_letters_wait_for_a_neighbour_who_knows_none(region: KeyedRegion) -> Non
     region.travel(*THERE)
     assert taken == [b"body"]
     confirm(village, TOWNSHIP, 2)
-    assert carriage.step(village.number()) == 1
+    assert carriage.step(village.durable_head()) == 1
 
 
 def test_a_neighbour_in_a_new_life_is_sent_everything_again(region: KeyedRegion) -> None:
@@ -257,7 +257,7 @@ def served(region: KeyedRegion, threads: ThreadPoolExecutor, *nodes: NodeId) -> 
             clock=node.clock,
             threads=threads,
             notify=lambda: None,
-            head=node.number,
+            head=node.durable_head,
             aside=node.storage.context.aside,
             delivered=lambda _connection, _lane: 0,
         )
@@ -405,17 +405,17 @@ def test_a_letter_to_somebody_who_is_away_lies_once_in_each_log(region: KeyedReg
         region.clock.ms += 600_000
         author.carry()
         if n == DAYS_30 // 2:
-            confirm(author, CITY, author.number())
+            confirm(author, CITY, author.durable_head())
         if n > DAYS_30 // 2:
             region.ship(author, relay)
-            confirm(author, CITY, author.number())
+            confirm(author, CITY, author.durable_head())
         for node, carriage in zip((author, relay), carriages, strict=True):
-            carriage.step(node.number())
+            carriage.step(node.durable_head())
 
     assert [len(payloads(node)) for node in (author, relay)] == [0, 1]
     [kept_entry] = [entry for entry in relay.entries() if entry.rows]
     assert kept_entry.sequence == 1
-    assert relay.number() > 10
+    assert relay.durable_head() > 10
 
 
 def test_a_copy_to_another_key_replaces_the_first(region: KeyedRegion) -> None:
@@ -424,7 +424,7 @@ def test_a_copy_to_another_key_replaces_the_first(region: KeyedRegion) -> None:
     author.knows(village)
     letter_id = post(author, VILLAGE)
     carriage = carriage_of(author)
-    carriage.step(author.number())
+    carriage.step(author.durable_head())
     assert payloads(author) == [1]
     with write_transaction(author.engine) as connection:
         author.post.redirect(connection, letter_id, TOWNSHIP)
@@ -432,7 +432,7 @@ def test_a_copy_to_another_key_replaces_the_first(region: KeyedRegion) -> None:
     region.clock.ms += 600_000
     author.carry()
 
-    carriage.step(author.number())
+    carriage.step(author.durable_head())
 
     assert payloads(author) == [2]
 
@@ -453,11 +453,11 @@ def test_letters_of_one_who_is_away_keep_no_others(region: KeyedRegion) -> None:
         clock=town.clock,
         remembered_max=3,
     )
-    carriage.step(town.number())
+    carriage.step(town.durable_head())
     post(town, VILLAGE_2)
-    confirm(town, VILLAGE_2, town.number())
+    confirm(town, VILLAGE_2, town.durable_head())
     region.clock.ms += 60_000
 
-    carriage.step(town.number())
+    carriage.step(town.durable_head())
 
     assert payloads(town) == [1, 2, 3, 4, 5]

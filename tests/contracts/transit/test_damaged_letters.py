@@ -66,7 +66,7 @@ def service(village: KeyedNode) -> TransitService:
         clock=village.clock,
         threads=ThreadPoolExecutor(1),
         notify=lambda: None,
-        head=village.number,
+        head=village.durable_head,
         aside=village.storage.context.aside,
         delivered=lambda _connection, _lane: 0,
     )

@@ -261,7 +261,7 @@ def test_the_log_of_a_relay_forgets_what_was_handed_on(region: KeyedRegion) -> N
     village.knows(county)
     post(village)
     region.travel(VILLAGE, TOWNSHIP)
-    town.number()
+    town.durable_head()
     letters = LetterEntries(CHANGELOG)
     with write_transaction(town.engine) as connection:
         [waiting] = letters.waiting(connection, 0, 100)

@@ -114,10 +114,10 @@ class Whole:
             self.region.travel(sender, receiver)
             self._receipt(self.region.node(sender), receiver)
         for code in path:
-            self.net[code].carriage.step(self.region.node(code).number())
+            self.net[code].carriage.step(self.region.node(code).durable_head())
 
     def _receipt(self, sender: KeyedNode, receiver: NodeId) -> None:
-        head = sender.number()
+        head = sender.durable_head()
         for lane in Lane:
             cursor = Cursor(lane, StreamEpoch(1, 1), head, head, b"h")
             with write_transaction(sender.engine) as connection:
@@ -162,7 +162,7 @@ def written(whole: Whole, author: NodeId = OTHER_COUNTY) -> tuple[str, str]:
 def test_every_node_of_the_way_is_named_with_what_it_has(whole: Whole) -> None:
     """Before it leaves, half-way, at home, and after it has climbed."""
     _, record_id = written(whole)
-    whole.net[OTHER_COUNTY].carriage.step(whole.region.node(OTHER_COUNTY).number())
+    whole.net[OTHER_COUNTY].carriage.step(whole.region.node(OTHER_COUNTY).durable_head())
     assert whole.said(OTHER_COUNTY, record_id) == [
         (OTHER_COUNTY, "author", "stored"),
         (CITY, "relay", "waiting"),
@@ -231,7 +231,7 @@ def test_a_letter_in_a_quarantine_is_found_there(whole: Whole) -> None:
     with write_transaction(author.engine) as connection:
         head = Cursor(Lane.BULK, StreamEpoch(1, 1), 99, 99, b"h")
         LinkState(CHANGELOG).save_outbound(connection, CITY, head)
-    whole.net[OTHER_COUNTY].carriage.step(author.number())
+    whole.net[OTHER_COUNTY].carriage.step(author.durable_head())
     hop = whole.where(OTHER_COUNTY, record_id).hops[1]
     assert (hop.node_id, hop.state) == (CITY, "quarantined")
     assert "not below" in hop.cause
@@ -262,7 +262,7 @@ def test_a_record_of_the_home_itself_climbs(whole: Whole) -> None:
     [record_id] = home.storage.put_bundle(
         home.caller(), bundle("visit-001", observation(resident_id))
     ).record_ids
-    home.number()
+    home.durable_head()
     assert whole.said(VILLAGE, record_id) == [
         (VILLAGE, "author", "stored"),
         (TOWNSHIP, "copy", "waiting"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ from node.auditing.errors import (
     AuditReadsStoppedError,
     AuditUnanchoredError,
 )
-from node.auditing.gate import BULK_MS, READING, AuditGate
+from node.auditing.gate import BULK_MS, AuditGate, under_glass
 from node.auditing.reserve import LEAST_BYTES, AuditReserve
 from node.auditing.standing import OFF_MS_MAX, START_MS, AnchorClock, SavedStanding
 from node.security.caller import Caller, local_operator
-from node.storage.audit import Action, Deed, Outcome
+from node.storage.audit import READING, Action, Deed, Outcome
 from tests.unit.security.region import VILLAGE, small_hierarchy
 
 HOUR_MS = 3_600_000
@@ -72,12 +73,16 @@ def test_reading_stops_at_the_profiles_limit_and_writing_does_not() -> None:
 
 def test_what_is_exempt_goes_on() -> None:
     """An emergency opens a record that nothing else does; a full disk it does not mend."""
-    open_to = gate(168 * HOUR_MS, exempt=lambda caller, _: caller is CALLER)
-    open_to.admit(CALLER, [deed(Action.READ)])
+    open_to = gate(168 * HOUR_MS, exempt=under_glass)
+    marked = replace(deed(Action.READ), grant_id="g")
+    open_to.admit(CALLER, [marked])
+    with pytest.raises(AuditReadsStoppedError):
+        open_to.admit(CALLER, [marked, deed(Action.READ)])
     full = gate(0, has_room=False, exempt=lambda _caller, _deed: True)
     with pytest.raises(AuditNoRoomError):
         full.admit(CALLER, [deed(Action.READ)])
     full.admit(CALLER, [deed(Action.PUT)])
+    assert not under_glass(CALLER, deed(Action.READ))
 
 
 def test_time_is_counted_while_the_process_runs() -> None:

@@ -13,7 +13,9 @@ from federation.availability import ConfigEpochMismatchError, SiteUnavailableErr
 from federation.coordinator import Coordinator
 from federation.core.coverage import SiteState
 from federation.core.model import (
+    EVERYBODY,
     Answer,
+    Audience,
     Cell,
     ExecutorKind,
     Freshness,
@@ -102,7 +104,12 @@ class ScannerByHand:
     scanned: list[frozenset[str]] = field(default_factory=list)
 
     async def scan(
-        self, plan: LogicalPlan, sites: frozenset[str], cell_count_max: int, remaining_ms: int
+        self,
+        plan: LogicalPlan,
+        sites: frozenset[str],
+        cell_count_max: int,
+        remaining_ms: int,
+        audience: Audience = EVERYBODY,
     ) -> ScanResult:
         if self.error is not None:
             raise self.error
@@ -191,6 +198,7 @@ class Region:
             leaves_full_boundary=lambda _: leaves,
             now_ms=lambda: NOW_MS,
             witness=self._note,
+            audience=lambda _: EVERYBODY,
         )
 
     async def _note(self, manifest: Manifest, dataset: str) -> None:

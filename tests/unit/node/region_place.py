@@ -87,7 +87,7 @@ class Place:
             clock=CLOCK,
             utc=now,
             restart=lambda: self.restarts.append(node),
-            number=lambda: 0,
+            durable_head=lambda: 0,
             figures=cast(Any, None),
             pruned_to=lambda: 0,
         )

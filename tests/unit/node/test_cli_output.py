@@ -59,6 +59,25 @@ def test_a_lane_that_is_refused_says_the_code_on_a_line_that_fits(
     assert max(map(len, printed.splitlines())) <= 100
 
 
+def test_who_speaks_what_stands_on_a_line_a_release(capsys: pytest.CaptureFixture[str]) -> None:
+    """This node's own first; a neighbour that has not greeted is on none."""
+    new = pb.LinkVersions(protocol_min=1, protocol_max=2, schema_min=1, schema_max=2)
+    old = pb.LinkVersions(protocol_min=1, protocol_max=1, schema_max=1)
+    links = [pb.LinkReplication(peer="141002", versions=new), pb.LinkReplication(peer="141003")]
+    links += [pb.LinkReplication(peer=f"14100210{n}", versions=old) for n in range(6)]
+
+    replication_cmd._show(  # noqa: SLF001 - its output
+        pb.ReplicationStatusResponse(versions=new, links=links)
+    )
+
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Protocol 1 to 2, schema 1 to 2: this node, 141002 Protocol" in printed
+    assert (
+        "Protocol 1 to 1, schema 1: 141002100, 141002101, 141002102, 141002103 and 2 more"
+    ) in printed
+    assert "141003" not in printed
+
+
 def test_a_region_epoch_that_waits_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """A decided epoch that is not in force has a line; a node without one has none."""
     node_cmd._show_state(node_pb.StatusResponse(config_epoch=1))  # noqa: SLF001 - its output

@@ -16,16 +16,22 @@ from node.errors import SettingsError
 from node.initialise import NewNode, initialise
 from node.opening import OpenStore, open_store
 from node.records.model import Bundle, NewIdentifier, NewResident
+from node.revocation.entries import Target, Word, sign_entry
 from node.security.caller import CallerKind, local_operator
+from node.security.certificates import certificates_from_pem, private_key_from_pem
 from node.security.credentials import load_credentials
 from node.security.errors import (
     CertificateUnusableError,
     KeyFileExistsError,
     PeerIdentityError,
+    PeerRevokedError,
 )
 from node.security.folders import NodeFolder
+from node.security.key_files import read_secret
+from node.security.signatures import Signer
 from node.security.suites import Suite
 from node.settings import load_settings, save_settings
+from node.storage.tables import REVOCATION
 from tests.services.region import nodes
 from tests.services.waiting import CLOCK
 
@@ -115,7 +121,7 @@ def test_a_gm_node_stores_and_reads(tmp_path: Path) -> None:
     )
     store = opened(folder)
     (resident_id,) = store.storage.put_bundle(caller, Bundle("gm-1", (who,), ())).resident_ids
-    store.number()
+    store.durable_head()
     store.close()
 
     again = opened(folder)
@@ -170,6 +176,41 @@ def test_credentials_are_issued_for_a_node_made_by_hand(tmp_path: Path) -> None:
         issue("runs")
     with pytest.raises(PeerIdentityError):
         issue("Not A Name")
+
+
+def test_credentials_are_not_issued_in_a_revoked_name(tmp_path: Path) -> None:
+    """Nobody would take them; another name, and the same name of another kind, are good."""
+    folder = make(tmp_path, CITY)
+    store = opened(folder)
+    files = NodeFolder(folder).tls
+    signer = Signer(
+        private_key_from_pem(read_secret(files.private_key)),
+        certificates_from_pem(files.chain.read_bytes()),
+    )
+    named = f"spiffe://linfen/{CITY}/client/his"
+    word = Word(CITY, 1, Target.CALLER, CITY, (), (named,), 0, "lost", "an operator", 1)
+    entry = sign_entry(signer, word)
+    row = {
+        "digest": entry.digest,
+        "signer": CITY,
+        "number": 1,
+        "entry": entry.raw,
+        "received_at": 1,
+        "source": CITY,
+    }
+    with store.engine.begin() as connection:
+        connection.execute(REVOCATION.revocations.insert(), row)
+    store.close()
+
+    def issue(kind: CallerKind, name: str) -> None:
+        credentials_of(folder, kind, name, tmp_path / f"{kind}-{name}", clock=CLOCK, days=3)
+
+    with pytest.raises(PeerRevokedError) as refused:
+        issue(CallerKind.CLIENT, "his")
+    assert "another" in refused.value.hint
+    assert not (tmp_path / "client-his").exists()
+    issue(CallerKind.CLIENT, "his-2")
+    issue(CallerKind.ANALYST, "his")
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "0.0.0.0:4510"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -14,7 +16,9 @@ from hierarchy_config.model import CareLevel, NodeEntry, NodeId
 from node.clock import SystemClock
 from node.links import LinkHub, ParentLink, hub
 from replication.channel import AskRefusedError
-from replication.core.model import Hello, Request
+from replication.core.config import LinkConfig, PeerRole
+from replication.core.greeting import Versions
+from replication.core.model import SCHEMA_MIN, Frame, Hello, Refusal, Request
 from replication.runner import FrameStream, LinkRunner
 
 COUNTY, TOWNSHIP = NodeId("141002"), NodeId("141002001")
@@ -126,6 +130,75 @@ async def test_another_region_epoch_is_said_while_the_link_is_up(epoch: int, not
     )
     assert made.states[COUNTY].last_error.startswith(notice)
     assert bool(made.states[COUNTY].last_error) == bool(notice)
+
+
+class Says:
+    """A stream whose peer says one frame, and waits."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame: Frame | None = frame
+        self.written: list[Frame] = []
+
+    async def read(self) -> Frame | None:
+        frame, self._frame = self._frame, None
+        if frame is None:
+            await asyncio.Event().wait()
+        return frame
+
+    async def write(self, frame: Frame) -> None:
+        self.written.append(frame)
+
+
+OLD = Hello(VILLAGE, 1, 2, SCHEMA_MIN - 1, 1, "its-1", 0, 1)
+TOLD = Refusal("SCHEMA_TOO_OLD", "node 141002001 has table schema 2", "Upgrade node 141002001.")
+
+
+@pytest.mark.parametrize(
+    ("frame", "hint", "versions"),
+    [
+        (OLD, f"Upgrade node {VILLAGE}.", Versions(1, 2, 0, SCHEMA_MIN - 1)),
+        (TOLD, f"Upgrade node {TOWNSHIP}.", None),
+    ],
+    ids=["refused here", "refused there"],
+)
+async def test_a_refusal_stays_the_links_last_error(
+    frame: Frame, hint: str, versions: Versions | None
+) -> None:
+    """With the next step, and what the peer speaks as far as it said."""
+    stream = Says(frame)
+    with ThreadPoolExecutor(1) as threads:
+
+        async def make(
+            peer: NodeId, stream: FrameStream, answer: Answer, on_up: Callable[[Hello], None]
+        ) -> LinkRunner:
+            return LinkRunner(
+                LinkConfig(
+                    node_id=TOWNSHIP,
+                    peer_id=peer,
+                    peer_role=PeerRole.CHILD,
+                    store_epoch=1,
+                    store_incarnation="here-1",
+                ),
+                inbound={},
+                outbound={},
+                stream=stream,
+                store=cast(Any, None),
+                answer=answer,
+                threads=threads,
+                clock=SystemClock(),
+                on_up=on_up,
+            )
+
+        made = township(Streams())
+        made.make_runner = make
+        ended = await made.serve_child(VILLAGE, stream, 60.0)
+    state = made.states[VILLAGE]
+    assert ended.code == "SCHEMA_TOO_OLD"
+    assert state.last_error.startswith("SCHEMA_TOO_OLD: node ")
+    assert state.last_hint == hint
+    assert state.versions == versions
+    refusals = [said for said in stream.written if isinstance(said, Refusal)]
+    assert [said.hint for said in refusals] == ([hint] if versions else [])
 
 
 async def test_a_database_that_is_away_does_not_end_the_dialling(

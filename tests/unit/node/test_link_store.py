@@ -64,7 +64,7 @@ def _store(shelf: Shelf, room: list[bool]) -> NodeLinkStore:
         hierarchy=Hierarchy("linfen", 1, {VILLAGE: entry}),
         clock=SystemClock(),
         notify=lambda: None,
-        number=lambda: 0,
+        durable_head=lambda: 0,
         head=lambda: 0,
         disk_is_full=lambda: not room[0],
     )

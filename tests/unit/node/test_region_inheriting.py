@@ -59,7 +59,7 @@ class Heir:
         self.taken += 1
         return Taken((), 0, 0)
 
-    def number(self) -> int:
+    def durable_head(self) -> int:
         return 7
 
     async def blocking(self, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from replication.core.config import QUEUE_BATCHES_LIMIT
-from replication.core.effects import ApplyBatch, LinkUp, SaveMark
+from replication.core.config import QUEUE_BATCHES_LIMIT, PeerRole
+from replication.core.effects import ApplyBatch, Close, LinkUp, SaveMark
+from replication.core.greeting import versions_of
 from replication.core.link import TRANSITIONS, LinkEnd, LinkEvent, LinkState
-from replication.core.model import Goodbye, Hello, Lane, Mark, Receipt, Refusal
+from replication.core.model import PROTOCOL_MAX, Goodbye, Hello, Lane, Mark, Receipt, Refusal
 from replication.errors import LocalProtocolError
 from tests.unit.replication_core.ends import (
     HERE,
+    PEER,
     batch,
     close_code,
     config,
@@ -47,6 +49,8 @@ def test_is_up_after_both_hellos() -> None:
         ({"node_id": "141002001202"}, "WRONG_PEER"),
         ({"protocol_min": 0, "protocol_max": 0}, "PROTOCOL_TOO_OLD"),
         ({"protocol_min": 3, "protocol_max": 3}, "PROTOCOL_TOO_NEW"),
+        ({"schema": 0}, "SCHEMA_TOO_OLD"),
+        ({"schema": 9, "schema_min": 3}, "SCHEMA_TOO_NEW"),
         ({"store_epoch": 0}, "STORE_EPOCH_REUSED"),
         ({"store_epoch": 2}, "STORE_EPOCH_REUSED"),
         ({"store_epoch": 3, "store_incarnation": "another"}, "STORE_EPOCH_REUSED"),
@@ -63,6 +67,56 @@ def test_refuses_a_peer_that_does_not_fit(changes: dict[str, object], code: str)
     assert refusal.code == code == close_code(effects)
     assert refusal.hint
     assert end.state is LinkState.CLOSED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol_max": 1, "schema": 1},
+        {"schema": 1, "schema_min": 1},
+        {"protocol_max": 3, "schema": 3, "schema_min": 2},
+    ],
+)
+def test_a_peer_one_release_apart_is_welcome(changes: dict[str, int]) -> None:
+    """Older, and of a release that did not say schema_min, or newer."""
+    end = LinkEnd(config(), {}, {})
+    end.start(0)
+    only(end.receive(hello(**changes), 0), LinkUp)
+    assert end.protocol == min(PROTOCOL_MAX, changes.get("protocol_max", PROTOCOL_MAX))
+    assert end.peer_versions == versions_of(hello(**changes))
+
+
+def test_both_ends_hear_which_of_them_is_to_be_upgraded() -> None:
+    """Each refuses by itself, in the same words."""
+    newer = LinkEnd(config(schema=3, schema_min=2), {}, {})
+    theirs = config(node_id=PEER, peer_id=HERE, peer_role=PeerRole.PARENT, schema=1)
+    older = LinkEnd(theirs, {}, {})
+    [greets] = sent(newer.start(0), Hello)
+    [greeted] = sent(older.start(0), Hello)
+    refused = newer.receive(greeted, 0)
+    here, there = only(refused, Close), only(older.receive(greets, 0), Close)
+    assert (here.code, there.code) == ("SCHEMA_TOO_OLD", "SCHEMA_TOO_NEW")
+    assert here.hint == there.hint == f"Upgrade node {PEER}."
+    assert here.reason == there.reason
+    assert newer.peer_versions == versions_of(greeted)
+    assert older.peer_versions == versions_of(greets)
+
+
+def test_a_refusal_is_heard_by_who_had_nothing_against_the_peer() -> None:
+    """A release that never compared schemas is up by then; it too is told what to do."""
+    told = Refusal("SCHEMA_TOO_OLD", "node 141002001 has table schema 1", "Upgrade node 141002001.")
+    end = up()
+    closed = only(end.receive(told, 0), Close)
+    assert (closed.code, closed.reason, closed.hint) == (told.code, told.reason, told.hint)
+    assert end.state is LinkState.CLOSED
+
+
+def test_a_strangers_versions_are_not_taken_for_the_peers() -> None:
+    """Who greets in another's name says nothing of the peer."""
+    end = LinkEnd(config(), {}, {})
+    end.start(0)
+    end.receive(hello(node_id="141002001202", schema=9), 0)
+    assert end.peer_versions is None
 
 
 def test_a_newer_store_epoch_is_welcome() -> None:

@@ -94,6 +94,7 @@ frames = st.one_of(
         features=st.lists(text, max_size=3).map(tuple),
         clock_ms=small,
         signing_certificate=blob,
+        schema_min=small,
     ),
     st.builds(Refusal, text, text, text),
     st.builds(Receipt, cursor, text, blob, word),
@@ -111,6 +112,14 @@ def test_a_frame_comes_back_as_it_went(frame: Frame) -> None:
     """Encode, serialise, parse, decode: the same frame."""
     message = pb.Frame.FromString(encode_frame(frame).SerializeToString())
     assert decode_frame(message) == frame
+
+
+def test_a_release_that_does_not_say_its_oldest_schema_bears_every_one() -> None:
+    """Its Hello has no such field, and is no fault."""
+    older = pb.Frame(hello=pb.Hello(node_id="141002", protocol_min=1, protocol_max=2, schema=1))
+    back = decode_frame(pb.Frame.FromString(older.SerializeToString()))
+    assert isinstance(back, Hello)
+    assert (back.schema, back.schema_min) == (1, 0)
 
 
 @given(batches())

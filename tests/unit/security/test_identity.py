@@ -9,9 +9,14 @@ from cryptography import x509
 
 from hierarchy_config.model import NodeId
 from node.security.caller import CallerKind, caller_for, local_operator
-from node.security.certificates import certificate_hash, certificates_to_pem
+from node.security.certificates import (
+    certificate_hash,
+    certificates_to_pem,
+    new_private_key,
+    sign_leaf,
+)
 from node.security.errors import PeerIdentityError
-from node.security.identity import PeerIdentity, identify_peer
+from node.security.identity import KnownPeers, PeerIdentity, identify_peer
 from node.security.principal import Principal, parse_principal
 from tests.unit.security import region as made
 from tests.unit.security.region import CITY, COUNTY, HIERARCHY, SIBLING, VILLAGE, Held, Region
@@ -216,3 +221,48 @@ def test_the_local_operator_acts_for_his_node() -> None:
     assert caller.kind is CallerKind.OPERATOR
     assert caller.principal == f"spiffe://linfen/{VILLAGE}/operator/local"
     assert caller.scope == frozenset({VILLAGE})
+
+
+class Counting:
+    """Accepts a former name, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def accepts(self, certificate: x509.Certificate, principal: Principal) -> bool:
+        self.asked += 1
+        return True
+
+
+def test_the_same_certificate_is_the_same_peer(region: Region) -> None:
+    """Asked again, the answer is what was read; another certificate is another's."""
+    known = KnownPeers(HIERARCHY)
+    mine, other = context_of(region.node(VILLAGE)), context_of(region.node(SIBLING))
+    assert known.identify(mine) is known.identify(dict(mine))
+    assert known.identify(mine) == identify(mine)
+    assert known.identify(other).node_id == SIBLING
+
+
+def test_what_is_refused_once_is_refused_again(region: Region) -> None:
+    """Another's URI beside a certificate that is known opens nothing."""
+    known = KnownPeers(HIERARCHY)
+    held = region.node(VILLAGE)
+    known.identify(context_of(held))
+    for uris in (["spiffe://linfen/1410"], [VILLAGE_URI, VILLAGE_URI], []):
+        for _ in range(2):
+            with pytest.raises(PeerIdentityError):
+                known.identify(context_of(held, uris))
+
+
+def test_a_former_name_is_judged_at_every_call(region: Region) -> None:
+    """It may cease to be taken while the connection lasts."""
+    former = Counting()
+    known = KnownPeers(HIERARCHY, former)
+    key, issuer = new_private_key(), region.authorities[VILLAGE]
+    principal = Principal("linfen", VILLAGE, CallerKind.CLIENT, "x")
+    former_dns = HIERARCHY.dns_name(SIBLING)
+    leaf = sign_leaf(issuer, principal, former_dns, key.public_key(), made.GOOD)
+    held = Held(key, (leaf, *issuer.chain))
+    for count in (1, 2):
+        assert known.identify(context_of(held)).node_id == VILLAGE
+        assert former.asked == count

@@ -39,7 +39,7 @@ OPEN_TO = {
     "fenhe.empi.v1.ResidenceService": {STAFF, OPERATOR},
     "/fenhe.empi.v1.ResidenceService/Where": {CLIENT, STAFF, OPERATOR},
     "fenhe.care.v1.RecordService": {CLIENT, STAFF, OPERATOR},
-    "fenhe.federation.v1.QueryService": {ANALYST, OPERATOR},
+    "fenhe.federation.v1.QueryService": {ANALYST, STAFF, OPERATOR},
     "fenhe.federation.v1.ExecutorService": {EXECUTOR},
     "fenhe.node.v1.NodeService": {NODE, STAFF, CLIENT, ANALYST, OPERATOR},
     "fenhe.node.v1.ReplicationService": {OPERATOR},

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hierarchy_config import NodeId
+from node.security.credentials import Limited
 from node.transit.model import Unanswered
 from node.watch.alarms import Alarm, AlarmBook, AlarmKind, Look
 from node.watch.figures import LaneFigure, LinkFigure
@@ -18,7 +19,9 @@ from replication.core.model import Lane
 PEER = NodeId("141002")
 NOW_MS = 1_795_000_000_000
 AFTER_S = 60
-FAR = datetime.fromtimestamp(NOW_MS / 1000, UTC) + timedelta(days=300)
+NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+YEAR = timedelta(days=365)
+FAR = NOW + timedelta(days=300)
 LANE = LaneFigure(Lane.BULK, "idle", 7, NOW_MS, 100, 0, 0, 0, 0, False, 0, "")
 LINK = LinkFigure(PEER, "parent", True, NOW_MS, 1000, 0, "", "", (LANE,))
 
@@ -26,10 +29,13 @@ LINK = LinkFigure(PEER, "parent", True, NOW_MS, 1000, 0, "", "", (LANE,))
 class Book:
     """An alarm book with what it said."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Book | None = None) -> None:
         self.said: list[tuple[AlarmKind, bool]] = []
         self.book = AlarmBook(AFTER_S, lambda alarm, up: self.said.append((alarm.kind, up)))
         self.at_s = 0
+        if before is not None:
+            self.at_s = before.at_s
+            self.book.recall(before.book.lasting)
 
     def look(
         self,
@@ -43,12 +49,23 @@ class Book:
         letters: Sequence[Unanswered] = (),
         aside: Mapping[str, int] | None = None,
         glasses: int = 0,
+        limited: Limited | None = None,
     ) -> tuple[Alarm, ...]:
         self.at_s += after_s
         links = [replace(link, lanes=(lane,))]
         now_ms = NOW_MS + self.at_s * 1000
         self.book.look(
-            Look(now_ms, links, quarantined, room, ends, letters, aside or {}, glasses=glasses)
+            Look(
+                now_ms,
+                links,
+                quarantined,
+                room,
+                ends,
+                letters,
+                aside or {},
+                glasses=glasses,
+                limited=limited,
+            )
         )
         return self.book.standing
 
@@ -73,6 +90,65 @@ def test_a_backlog_that_stands_still_is_an_alarm(book: Book) -> None:
 
     assert book.look(replace(waiting, delivered_to=101)) == ()
     assert book.said == [(AlarmKind.BACKLOG_STALLED, True), (AlarmKind.BACKLOG_STALLED, False)]
+
+
+def test_a_node_that_starts_again_and_again_alarms(book: Book) -> None:
+    """Time that a lane stood before the start counts, once this start had time to drain it."""
+    waiting = replace(LANE, lag_entries=5)
+    alarms: tuple[Alarm, ...] = ()
+    for _ in range(4):
+        book.look(waiting)
+        alarms = book.look(waiting, after_s=AFTER_S // 3)
+        book = Book(before=book)
+        assert book.look(waiting) == ()
+    [alarm] = alarms
+    assert (alarm.kind, alarm.since_ms) == (AlarmKind.BACKLOG_STALLED, NOW_MS)
+
+
+def test_what_moved_while_the_node_was_down_is_no_alarm(book: Book) -> None:
+    """Nor what drains soon after a start, however long ago it was written down."""
+    waiting = replace(LANE, lag_entries=5)
+    book.look(waiting)
+    book.look(waiting, after_s=AFTER_S // 2)
+    assert book.book.lasting
+
+    late = Book(before=book)
+    assert late.look(waiting, after_s=9 * AFTER_S) == ()
+    assert late.look(replace(waiting, receipt_number=8), after_s=AFTER_S - 1) == ()
+    assert late.book.lasting == {}
+
+
+def test_a_link_that_comes_and_goes_without_a_receipt_is_an_alarm(book: Book) -> None:
+    """What a live stream has passed over is forgotten with it; the next one's is no progress."""
+    waiting = replace(LANE, lag_entries=5)
+    book.look(replace(waiting, delivered_to=120))
+    for place in (100, 120, 100):
+        alarms = book.look(replace(waiting, delivered_to=place), after_s=AFTER_S // 3)
+    assert [alarm.kind for alarm in alarms] == [AlarmKind.BACKLOG_STALLED]
+
+
+def test_only_stalls_that_last_are_to_be_kept(book: Book) -> None:
+    """Not every entry on its way, nor a lane that is empty, nor one of a peer that is gone."""
+    waiting = replace(LANE, lag_entries=5)
+    for n in range(9):
+        book.look(replace(waiting, delivered_to=100 + n), after_s=10)
+        assert book.book.lasting == {}
+    book.look(replace(waiting, delivered_to=108), after_s=AFTER_S // 3)
+    assert set(book.book.lasting) == {(PEER, Lane.BULK.value)}
+    book.look(waiting, link=replace(LINK, peer=NodeId("141003")))
+    assert book.book.lasting == {}
+
+
+def test_a_clock_that_was_set_back_begins_to_count_anew(book: Book) -> None:
+    """It had been years ahead: the alarm does not wait for these years."""
+    waiting = replace(LANE, lag_entries=5)
+    book.at_s = 10 * 365 * 86_400
+    book.look(waiting)
+    book.look(waiting, after_s=AFTER_S // 2)
+    again = Book(before=book)
+    again.at_s = 0
+    assert again.look(waiting) == ()
+    assert again.look(waiting, after_s=AFTER_S) != ()
 
 
 def test_a_snapshot_that_is_owed_is_a_backlog(book: Book) -> None:
@@ -133,6 +209,8 @@ def test_a_growing_quarantine_is_an_alarm_until_it_grows_no_more(book: Book) -> 
         ({"room": 1.1}, AlarmKind.DISK_NEAR_WATERMARK),
         ({"room": 0.5}, AlarmKind.DISK_NEAR_WATERMARK),
         ({"ends": FAR - timedelta(days=271)}, AlarmKind.CERTIFICATE_EXPIRING),
+        ({"ends": NOW, "limited": Limited(NOW - YEAR, NOW, True)}, AlarmKind.LIMITED),
+        ({"limited": Limited(FAR, FAR + YEAR, False)}, AlarmKind.LIMITED),
         ({"link": replace(LINK, clock_skew_ms=-300_001)}, AlarmKind.CLOCK_SKEWED),
         ({"link": replace(LINK, clock_skew_ms=300_001)}, AlarmKind.CLOCK_SKEWED),
     ],

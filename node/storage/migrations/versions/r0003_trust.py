@@ -185,7 +185,8 @@ def _auditing() -> None:
     # Each ends with the time, by which a search is ordered: no search reads the table.
     op.drop_index("ix_audit_resident_id", "audit")
     op.create_index("ix_audit_at", "audit", ["at"])
-    for name in ("resident_id", "principal", "action"):
+    op.add_column("audit", sa.Column("grant_id", _ascii(36)))
+    for name in ("resident_id", "principal", "action", "grant_id"):
         op.create_index(f"ix_audit_{name}", "audit", [name, "at"])
 
 

@@ -118,7 +118,10 @@ class QueryRequest(_message.Message):
     cell_count_min: _builtins.int
     """Smallest cell in distinct residents; only ever raises the nodes' own. 0: the nodes' own."""
     purpose: _builtins.str
-    """Why the question is asked, for the audit; 1 to 200 characters. Empty: "statistics"."""
+    """Why the question is asked, 1 to 200 characters; the audit keeps it. Residents who forbid it to
+    the asker are left out; by a word that no consent speaks of, all who forbid any. Empty: the
+    purpose of the call, or "statistics".
+    """
     def __init__(
         self,
         *,
@@ -304,7 +307,9 @@ class SiteCoverage(_message.Message):
     as_of_ms: _builtins.int
     """The data is complete up to then, milliseconds since 1970 UTC; absent when missing."""
     residents_covered: _builtins.int
-    """Residents homed at the site whose data was counted."""
+    """Residents homed at the site who were asked about: those too who are left out because they forbid
+    the purpose, so that no answer says how many they are.
+    """
     residents_known: _builtins.int
     """Residents homed at the site by its parent's main index; absent: unknown."""
     reason: _builtins.str
@@ -500,6 +505,7 @@ class Manifest(_message.Message):
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     PLAN_DIGEST_FIELD_NUMBER: _builtins.int
     CONFIG_EPOCH_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """UUID; the same at every node."""
     principal: _builtins.str
@@ -507,7 +513,7 @@ class Manifest(_message.Message):
     asking_node: _builtins.str
     """Division code of the node that signs."""
     purpose: _builtins.str
-    """As in QueryRequest; kept in every node's audit."""
+    """As in QueryRequest; kept in every node's audit, and compared with consents where rows are."""
     scope: _builtins.str
     """Root of the subtree asked."""
     cell_count_min: _builtins.int
@@ -520,6 +526,8 @@ class Manifest(_message.Message):
     """SHA-256 of the logical plan, hex; a node refuses a request whose own plan differs."""
     config_epoch: _builtins.int
     """Configuration epoch of the asking node; a node at another refuses (CONFIG_EPOCH_MISMATCH)."""
+    organization_id: _builtins.str
+    """The organization that the asker acts for, as recipients of consents are named. Empty: none."""
     def __init__(
         self,
         *,
@@ -533,10 +541,11 @@ class Manifest(_message.Message):
         deadline_ms: _builtins.int = ...,
         plan_digest: _builtins.str = ...,
         config_epoch: _builtins.int = ...,
+        organization_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asking_node", b"asking_node", "cell_count_min", b"cell_count_min", "config_epoch", b"config_epoch", "deadline_ms", b"deadline_ms", "plan_digest", b"plan_digest", "principal", b"principal", "purpose", b"purpose", "query_id", b"query_id", "scope", b"scope", "sites_min", b"sites_min"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asking_node", b"asking_node", "cell_count_min", b"cell_count_min", "config_epoch", b"config_epoch", "deadline_ms", b"deadline_ms", "organization_id", b"organization_id", "plan_digest", b"plan_digest", "principal", b"principal", "purpose", b"purpose", "query_id", b"query_id", "scope", b"scope", "sites_min", b"sites_min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,8 @@ class AuditFilter(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    BREAK_GLASS_FIELD_NUMBER: _builtins.int
     resident_id: _builtins.str
     """Id of a resident."""
     principal: _builtins.str
@@ -44,6 +46,10 @@ class AuditFilter(_message.Message):
     """From this time on, ISO 8601 UTC, or the beginning of one: 2026-11, 2026-11-23."""
     until: _builtins.str
     """Before this time, as `since`."""
+    grant_id: _builtins.str
+    """Id of the grant of a broken glass: breaking it, and each read through it."""
+    break_glass: _builtins.bool
+    """Whatever was done through any broken glass."""
     def __init__(
         self,
         *,
@@ -53,10 +59,12 @@ class AuditFilter(_message.Message):
         outcome: _builtins.str = ...,
         since: _builtins.str = ...,
         until: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        break_glass: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "outcome", b"outcome", "principal", b"principal", "resident_id", b"resident_id", "since", b"since", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "break_glass", b"break_glass", "grant_id", b"grant_id", "outcome", b"outcome", "principal", b"principal", "resident_id", b"resident_id", "since", b"since", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -81,6 +89,7 @@ class AuditRecord(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     BREAK_GLASS_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
     at: _builtins.str
     """When, by the clock of the node, ISO 8601 UTC."""
     principal: _builtins.str
@@ -107,6 +116,8 @@ class AuditRecord(_message.Message):
     """Place in the chain; 0: not linked yet, a few seconds old."""
     break_glass: _builtins.bool
     """In an emergency, past what the principal may see otherwise."""
+    grant_id: _builtins.str
+    """The grant of the broken glass that it was done through; empty: none."""
     def __init__(
         self,
         *,
@@ -123,10 +134,11 @@ class AuditRecord(_message.Message):
         row_count: _builtins.int = ...,
         position: _builtins.int = ...,
         break_glass: _builtins.bool = ...,
+        grant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "break_glass", b"break_glass", "kind", b"kind", "node_id", b"node_id", "object_id", b"object_id", "object_table", b"object_table", "outcome", b"outcome", "position", b"position", "principal", b"principal", "purpose", b"purpose", "resident_id", b"resident_id", "row_count", b"row_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "break_glass", b"break_glass", "grant_id", b"grant_id", "kind", b"kind", "node_id", b"node_id", "object_id", b"object_id", "object_table", b"object_table", "outcome", b"outcome", "position", b"position", "principal", b"principal", "purpose", b"purpose", "resident_id", b"resident_id", "row_count", b"row_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.fenhe.common.v1 import common_pb2 as protos_dot_fenhe_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%protos/fenhe/node/v1/operations.proto\x12\rfenhe.node.v1\x1a#protos/fenhe/common/v1/common.proto\"\x1a\n\x18ReplicationStatusRequest\"\xa4\x02\n\x19ReplicationStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x05links\x18\x02 \x03(\x0b\x32\x1e.fenhe.node.v1.LinkReplication\x12$\n\x06\x61larms\x18\x03 \x03(\x0b\x32\x14.fenhe.node.v1.Alarm\x12L\n\nquarantine\x18\x04 \x03(\x0b\x32\x38.fenhe.node.v1.ReplicationStatusResponse.QuarantineEntry\x12\n\n\x02\x61t\x18\x05 \x01(\t\x12\x14\n\x0clog_sequence\x18\x06 \x01(\x04\x1a\x31\n\x0fQuarantineEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xd6\x01\n\x0fLinkReplication\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\r\n\x05since\x18\x04 \x01(\t\x12\x18\n\x10\x62ytes_per_second\x18\x05 \x01(\x04\x12\x15\n\rclock_skew_ms\x18\x06 \x01(\x12\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12\x11\n\tnext_step\x18\x08 \x01(\t\x12-\n\x05lanes\x18\t \x03(\x0b\x32\x1e.fenhe.node.v1.LaneReplication\"\x92\x02\n\x0fLaneReplication\x12#\n\x04lane\x18\x01 \x01(\x0e\x32\x15.fenhe.common.v1.Lane\x12\r\n\x05state\x18\x02 \x01(\t\x12\x16\n\x0ereceipt_number\x18\x03 \x01(\x04\x12\x12\n\nreceipt_at\x18\x04 \x01(\t\x12\x13\n\x0blag_entries\x18\x05 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x06 \x01(\x04\x12\x15\n\rbacklog_bytes\x18\x07 \x01(\x04\x12\x10\n\x08\x61t_least\x18\x08 \x01(\x08\x12\x10\n\x08refusals\x18\t \x01(\r\x12\x0f\n\x07refused\x18\n \x01(\t\x12\x12\n\napplied_to\x18\x0b \x01(\x04\x12\x15\n\rowes_snapshot\x18\x0c \x01(\x08\"V\n\x05\x41larm\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tnext_step\x18\x04 \x01(\t\x12\r\n\x05since\x18\x05 \x01(\t\"Y\n\x15ListQuarantineRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x13\n\x0bresident_id\x18\x04 \x01(\t\"W\n\x16ListQuarantineResponse\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.fenhe.node.v1.QuarantineItem\x12\x0f\n\x07waiting\x18\x02 \x01(\x04\"(\n\x15ShowQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\"\xf1\x03\n\x0eQuarantineItem\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x0f\n\x07meaning\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x10\n\x08\x66irst_at\x18\x05 \x01(\t\x12\x0f\n\x07last_at\x18\x06 \x01(\t\x12\x10\n\x08retry_at\x18\x07 \x01(\t\x12\x0c\n\x04peer\x18\x08 \x01(\t\x12#\n\x04lane\x18\t \x01(\x0e\x32\x15.fenhe.common.v1.Lane\x12\x13\n\x0bwhole_entry\x18\n \x01(\x08\x12\x0c\n\x04rows\x18\x0b \x01(\r\x12\r\n\x05table\x18\x0c \x01(\t\x12\x0e\n\x06row_id\x18\r \x01(\t\x12\x13\n\x0bresident_id\x18\x0e \x01(\t\x12\x15\n\rversion_epoch\x18\x0f \x01(\x04\x12\x16\n\x0eversion_number\x18\x10 \x01(\x04\x12\x0c\n\x04\x66orm\x18\x11 \x01(\t\x12\x13\n\x0b\x61uthor_node\x18\x12 \x01(\t\x12\x11\n\thome_node\x18\x13 \x01(\t\x12\x13\n\x0borigin_node\x18\x14 \x01(\t\x12\x14\n\x0corigin_epoch\x18\x15 \x01(\x04\x12\x17\n\x0forigin_sequence\x18\x16 \x01(\x04\x12\x11\n\tclosed_as\x18\x17 \x01(\t\x12\x11\n\tclosed_at\x18\x18 \x01(\t\x12\x0e\n\x06reason\x18\x19 \x01(\t\")\n\x16RetryQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\"8\n\x15SkipQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"U\n\x11QuarantineOutcome\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\r\"\'\n\x14\x41skQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\"D\n\x15\x41skQuarantineResponse\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r2\xb9\x04\n\x12ReplicationService\x12[\n\x06Status\x12\'.fenhe.node.v1.ReplicationStatusRequest\x1a(.fenhe.node.v1.ReplicationStatusResponse\x12]\n\x0eListQuarantine\x12$.fenhe.node.v1.ListQuarantineRequest\x1a%.fenhe.node.v1.ListQuarantineResponse\x12U\n\x0eShowQuarantine\x12$.fenhe.node.v1.ShowQuarantineRequest\x1a\x1d.fenhe.node.v1.QuarantineItem\x12Z\n\x0fRetryQuarantine\x12%.fenhe.node.v1.RetryQuarantineRequest\x1a .fenhe.node.v1.QuarantineOutcome\x12X\n\x0eSkipQuarantine\x12$.fenhe.node.v1.SkipQuarantineRequest\x1a .fenhe.node.v1.QuarantineOutcome\x12Z\n\rAskQuarantine\x12#.fenhe.node.v1.AskQuarantineRequest\x1a$.fenhe.node.v1.AskQuarantineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%protos/fenhe/node/v1/operations.proto\x12\rfenhe.node.v1\x1a#protos/fenhe/common/v1/common.proto\"\x1a\n\x18ReplicationStatusRequest\"\xd3\x02\n\x19ReplicationStatusResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x05links\x18\x02 \x03(\x0b\x32\x1e.fenhe.node.v1.LinkReplication\x12$\n\x06\x61larms\x18\x03 \x03(\x0b\x32\x14.fenhe.node.v1.Alarm\x12L\n\nquarantine\x18\x04 \x03(\x0b\x32\x38.fenhe.node.v1.ReplicationStatusResponse.QuarantineEntry\x12\n\n\x02\x61t\x18\x05 \x01(\t\x12\x14\n\x0clog_sequence\x18\x06 \x01(\x04\x12-\n\x08versions\x18\x07 \x01(\x0b\x32\x1b.fenhe.node.v1.LinkVersions\x1a\x31\n\x0fQuarantineEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"b\n\x0cLinkVersions\x12\x14\n\x0cprotocol_min\x18\x01 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x02 \x01(\r\x12\x12\n\nschema_min\x18\x03 \x01(\r\x12\x12\n\nschema_max\x18\x04 \x01(\r\"\x85\x02\n\x0fLinkReplication\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\r\n\x05since\x18\x04 \x01(\t\x12\x18\n\x10\x62ytes_per_second\x18\x05 \x01(\x04\x12\x15\n\rclock_skew_ms\x18\x06 \x01(\x12\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12\x11\n\tnext_step\x18\x08 \x01(\t\x12-\n\x05lanes\x18\t \x03(\x0b\x32\x1e.fenhe.node.v1.LaneReplication\x12-\n\x08versions\x18\n \x01(\x0b\x32\x1b.fenhe.node.v1.LinkVersions\"\x92\x02\n\x0fLaneReplication\x12#\n\x04lane\x18\x01 \x01(\x0e\x32\x15.fenhe.common.v1.Lane\x12\r\n\x05state\x18\x02 \x01(\t\x12\x16\n\x0ereceipt_number\x18\x03 \x01(\x04\x12\x12\n\nreceipt_at\x18\x04 \x01(\t\x12\x13\n\x0blag_entries\x18\x05 \x01(\x04\x12\x13\n\x0blag_seconds\x18\x06 \x01(\x04\x12\x15\n\rbacklog_bytes\x18\x07 \x01(\x04\x12\x10\n\x08\x61t_least\x18\x08 \x01(\x08\x12\x10\n\x08refusals\x18\t \x01(\r\x12\x0f\n\x07refused\x18\n \x01(\t\x12\x12\n\napplied_to\x18\x0b \x01(\x04\x12\x15\n\rowes_snapshot\x18\x0c \x01(\x08\"V\n\x05\x41larm\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tnext_step\x18\x04 \x01(\t\x12\r\n\x05since\x18\x05 \x01(\t\"Y\n\x15ListQuarantineRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x13\n\x0bresident_id\x18\x04 \x01(\t\"W\n\x16ListQuarantineResponse\x12,\n\x05items\x18\x01 \x03(\x0b\x32\x1d.fenhe.node.v1.QuarantineItem\x12\x0f\n\x07waiting\x18\x02 \x01(\x04\"(\n\x15ShowQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\"\xf1\x03\n\x0eQuarantineItem\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x0f\n\x07meaning\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\r\x12\x10\n\x08\x66irst_at\x18\x05 \x01(\t\x12\x0f\n\x07last_at\x18\x06 \x01(\t\x12\x10\n\x08retry_at\x18\x07 \x01(\t\x12\x0c\n\x04peer\x18\x08 \x01(\t\x12#\n\x04lane\x18\t \x01(\x0e\x32\x15.fenhe.common.v1.Lane\x12\x13\n\x0bwhole_entry\x18\n \x01(\x08\x12\x0c\n\x04rows\x18\x0b \x01(\r\x12\r\n\x05table\x18\x0c \x01(\t\x12\x0e\n\x06row_id\x18\r \x01(\t\x12\x13\n\x0bresident_id\x18\x0e \x01(\t\x12\x15\n\rversion_epoch\x18\x0f \x01(\x04\x12\x16\n\x0eversion_number\x18\x10 \x01(\x04\x12\x0c\n\x04\x66orm\x18\x11 \x01(\t\x12\x13\n\x0b\x61uthor_node\x18\x12 \x01(\t\x12\x11\n\thome_node\x18\x13 \x01(\t\x12\x13\n\x0borigin_node\x18\x14 \x01(\t\x12\x14\n\x0corigin_epoch\x18\x15 \x01(\x04\x12\x17\n\x0forigin_sequence\x18\x16 \x01(\x04\x12\x11\n\tclosed_as\x18\x17 \x01(\t\x12\x11\n\tclosed_at\x18\x18 \x01(\t\x12\x0e\n\x06reason\x18\x19 \x01(\t\")\n\x16RetryQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\"8\n\x15SkipQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"U\n\x11QuarantineOutcome\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\r\"\'\n\x14\x41skQuarantineRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\"D\n\x15\x41skQuarantineResponse\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0c\n\x04rows\x18\x03 \x01(\r2\xb9\x04\n\x12ReplicationService\x12[\n\x06Status\x12\'.fenhe.node.v1.ReplicationStatusRequest\x1a(.fenhe.node.v1.ReplicationStatusResponse\x12]\n\x0eListQuarantine\x12$.fenhe.node.v1.ListQuarantineRequest\x1a%.fenhe.node.v1.ListQuarantineResponse\x12U\n\x0eShowQuarantine\x12$.fenhe.node.v1.ShowQuarantineRequest\x1a\x1d.fenhe.node.v1.QuarantineItem\x12Z\n\x0fRetryQuarantine\x12%.fenhe.node.v1.RetryQuarantineRequest\x1a .fenhe.node.v1.QuarantineOutcome\x12X\n\x0eSkipQuarantine\x12$.fenhe.node.v1.SkipQuarantineRequest\x1a .fenhe.node.v1.QuarantineOutcome\x12Z\n\rAskQuarantine\x12#.fenhe.node.v1.AskQuarantineRequest\x1a$.fenhe.node.v1.AskQuarantineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,33 +37,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICATIONSTATUSREQUEST']._serialized_start=93
   _globals['_REPLICATIONSTATUSREQUEST']._serialized_end=119
   _globals['_REPLICATIONSTATUSRESPONSE']._serialized_start=122
-  _globals['_REPLICATIONSTATUSRESPONSE']._serialized_end=414
-  _globals['_REPLICATIONSTATUSRESPONSE_QUARANTINEENTRY']._serialized_start=365
-  _globals['_REPLICATIONSTATUSRESPONSE_QUARANTINEENTRY']._serialized_end=414
-  _globals['_LINKREPLICATION']._serialized_start=417
-  _globals['_LINKREPLICATION']._serialized_end=631
-  _globals['_LANEREPLICATION']._serialized_start=634
-  _globals['_LANEREPLICATION']._serialized_end=908
-  _globals['_ALARM']._serialized_start=910
-  _globals['_ALARM']._serialized_end=996
-  _globals['_LISTQUARANTINEREQUEST']._serialized_start=998
-  _globals['_LISTQUARANTINEREQUEST']._serialized_end=1087
-  _globals['_LISTQUARANTINERESPONSE']._serialized_start=1089
-  _globals['_LISTQUARANTINERESPONSE']._serialized_end=1176
-  _globals['_SHOWQUARANTINEREQUEST']._serialized_start=1178
-  _globals['_SHOWQUARANTINEREQUEST']._serialized_end=1218
-  _globals['_QUARANTINEITEM']._serialized_start=1221
-  _globals['_QUARANTINEITEM']._serialized_end=1718
-  _globals['_RETRYQUARANTINEREQUEST']._serialized_start=1720
-  _globals['_RETRYQUARANTINEREQUEST']._serialized_end=1761
-  _globals['_SKIPQUARANTINEREQUEST']._serialized_start=1763
-  _globals['_SKIPQUARANTINEREQUEST']._serialized_end=1819
-  _globals['_QUARANTINEOUTCOME']._serialized_start=1821
-  _globals['_QUARANTINEOUTCOME']._serialized_end=1906
-  _globals['_ASKQUARANTINEREQUEST']._serialized_start=1908
-  _globals['_ASKQUARANTINEREQUEST']._serialized_end=1947
-  _globals['_ASKQUARANTINERESPONSE']._serialized_start=1949
-  _globals['_ASKQUARANTINERESPONSE']._serialized_end=2017
-  _globals['_REPLICATIONSERVICE']._serialized_start=2020
-  _globals['_REPLICATIONSERVICE']._serialized_end=2589
+  _globals['_REPLICATIONSTATUSRESPONSE']._serialized_end=461
+  _globals['_REPLICATIONSTATUSRESPONSE_QUARANTINEENTRY']._serialized_start=412
+  _globals['_REPLICATIONSTATUSRESPONSE_QUARANTINEENTRY']._serialized_end=461
+  _globals['_LINKVERSIONS']._serialized_start=463
+  _globals['_LINKVERSIONS']._serialized_end=561
+  _globals['_LINKREPLICATION']._serialized_start=564
+  _globals['_LINKREPLICATION']._serialized_end=825
+  _globals['_LANEREPLICATION']._serialized_start=828
+  _globals['_LANEREPLICATION']._serialized_end=1102
+  _globals['_ALARM']._serialized_start=1104
+  _globals['_ALARM']._serialized_end=1190
+  _globals['_LISTQUARANTINEREQUEST']._serialized_start=1192
+  _globals['_LISTQUARANTINEREQUEST']._serialized_end=1281
+  _globals['_LISTQUARANTINERESPONSE']._serialized_start=1283
+  _globals['_LISTQUARANTINERESPONSE']._serialized_end=1370
+  _globals['_SHOWQUARANTINEREQUEST']._serialized_start=1372
+  _globals['_SHOWQUARANTINEREQUEST']._serialized_end=1412
+  _globals['_QUARANTINEITEM']._serialized_start=1415
+  _globals['_QUARANTINEITEM']._serialized_end=1912
+  _globals['_RETRYQUARANTINEREQUEST']._serialized_start=1914
+  _globals['_RETRYQUARANTINEREQUEST']._serialized_end=1955
+  _globals['_SKIPQUARANTINEREQUEST']._serialized_start=1957
+  _globals['_SKIPQUARANTINEREQUEST']._serialized_end=2013
+  _globals['_QUARANTINEOUTCOME']._serialized_start=2015
+  _globals['_QUARANTINEOUTCOME']._serialized_end=2100
+  _globals['_ASKQUARANTINEREQUEST']._serialized_start=2102
+  _globals['_ASKQUARANTINEREQUEST']._serialized_end=2141
+  _globals['_ASKQUARANTINERESPONSE']._serialized_start=2143
+  _globals['_ASKQUARANTINERESPONSE']._serialized_end=2211
+  _globals['_REPLICATIONSERVICE']._serialized_start=2214
+  _globals['_REPLICATIONSERVICE']._serialized_end=2783
 # @@protoc_insertion_point(module_scope)

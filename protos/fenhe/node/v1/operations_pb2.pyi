@@ -68,6 +68,7 @@ class ReplicationStatusResponse(_message.Message):
     QUARANTINE_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code."""
     at: _builtins.str
@@ -86,6 +87,10 @@ class ReplicationStatusResponse(_message.Message):
     def quarantine(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Items of the quarantine that wait, by cause."""
 
+    @_builtins.property
+    def versions(self) -> Global___LinkVersions:
+        """What this node speaks."""
+
     def __init__(
         self,
         *,
@@ -95,14 +100,51 @@ class ReplicationStatusResponse(_message.Message):
         quarantine: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         at: _builtins.str = ...,
         log_sequence: _builtins.int = ...,
+        versions: Global___LinkVersions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "at", b"at", "links", b"links", "log_sequence", b"log_sequence", "node_id", b"node_id", "quarantine", b"quarantine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "at", b"at", "links", b"links", "log_sequence", b"log_sequence", "node_id", b"node_id", "quarantine", b"quarantine", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplicationStatusResponse: _TypeAlias = ReplicationStatusResponse  # noqa: Y015
+
+@_typing.final
+class LinkVersions(_message.Message):
+    """What a node's release speaks on a link."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_MIN_FIELD_NUMBER: _builtins.int
+    PROTOCOL_MAX_FIELD_NUMBER: _builtins.int
+    SCHEMA_MIN_FIELD_NUMBER: _builtins.int
+    SCHEMA_MAX_FIELD_NUMBER: _builtins.int
+    protocol_min: _builtins.int
+    """Oldest and newest link protocol."""
+    protocol_max: _builtins.int
+    """See protocol_min."""
+    schema_min: _builtins.int
+    """Oldest table schema of a peer that it links with; 0: its release does not say, and links with
+    every schema.
+    """
+    schema_max: _builtins.int
+    """Its own table schema."""
+    def __init__(
+        self,
+        *,
+        protocol_min: _builtins.int = ...,
+        protocol_max: _builtins.int = ...,
+        schema_min: _builtins.int = ...,
+        schema_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "schema_max", b"schema_max", "schema_min", b"schema_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkVersions: _TypeAlias = LinkVersions  # noqa: Y015
 
 @_typing.final
 class LinkReplication(_message.Message):
@@ -119,6 +161,7 @@ class LinkReplication(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     """Division code of the other end."""
     role: _builtins.str
@@ -139,6 +182,12 @@ class LinkReplication(_message.Message):
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneReplication]:
         """One a lane of the link."""
 
+    @_builtins.property
+    def versions(self) -> Global___LinkVersions:
+        """What the peer said at its last greeting, also if it was refused; absent: it has not greeted
+        since this node was started.
+        """
+
     def __init__(
         self,
         *,
@@ -151,10 +200,11 @@ class LinkReplication(_message.Message):
         last_error: _builtins.str = ...,
         next_step: _builtins.str = ...,
         lanes: _abc.Iterable[Global___LaneReplication] | None = ...,
+        versions: Global___LinkVersions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "clock_skew_ms", b"clock_skew_ms", "connected", b"connected", "lanes", b"lanes", "last_error", b"last_error", "next_step", b"next_step", "peer", b"peer", "role", b"role", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "clock_skew_ms", b"clock_skew_ms", "connected", b"connected", "lanes", b"lanes", "last_error", b"last_error", "next_step", b"next_step", "peer", b"peer", "role", b"role", "since", b"since", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -191,6 +191,7 @@ class Hello(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     CLOCK_MS_FIELD_NUMBER: _builtins.int
     SIGNING_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    SCHEMA_MIN_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Division code of the node that speaks; must be the one its certificate names."""
     protocol_min: _builtins.int
@@ -198,7 +199,9 @@ class Hello(_message.Message):
     protocol_max: _builtins.int
     """Newest link protocol it speaks."""
     schema: _builtins.int
-    """Version of its table schema; rows are sent in the smaller of the two."""
+    """Version of its table schema. Rows travel as they were written: what the receiver's schema does
+    not have, it keeps and passes on, or lets wait in its quarantine until its upgrade.
+    """
     store_epoch: _builtins.int
     """Rises with every restore of its store from a backup. Starts at 1."""
     store_incarnation: _builtins.str
@@ -211,6 +214,10 @@ class Hello(_message.Message):
     """Its clock, milliseconds since 1970 UTC. Only reported: no decision rests on it."""
     signing_certificate: _builtins.bytes
     """PEM of the certificate whose key signs its receipts, leaf first, then its issuers."""
+    schema_min: _builtins.int
+    """Oldest schema of a peer that it links with; one below is refused. 0: a release that did not
+    say it, and links with every schema.
+    """
     @_builtins.property
     def cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cursor]:
         """What it has applied from the peer, a cursor a lane; a missing lane means nothing yet."""
@@ -234,10 +241,11 @@ class Hello(_message.Message):
         features: _abc.Iterable[_builtins.str] | None = ...,
         clock_ms: _builtins.int = ...,
         signing_certificate: _builtins.bytes = ...,
+        schema_min: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "config_epoch", b"config_epoch", "cursors", b"cursors", "features", b"features", "node_id", b"node_id", "peer_store_epoch_seen", b"peer_store_epoch_seen", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "schema", b"schema", "signing_certificate", b"signing_certificate", "store_epoch", b"store_epoch", "store_incarnation", b"store_incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ms", b"clock_ms", "config_epoch", b"config_epoch", "cursors", b"cursors", "features", b"features", "node_id", b"node_id", "peer_store_epoch_seen", b"peer_store_epoch_seen", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "schema", b"schema", "schema_min", b"schema_min", "signing_certificate", b"signing_certificate", "store_epoch", b"store_epoch", "store_incarnation", b"store_incarnation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
