@@ -15,8 +15,8 @@ because letters that the change delays are sent again after minutes (node/transi
 township has no restored node, and nobody moves away from it: its log still has his rows, and the
 new county, which was not told of the move, would keep them (node/region/DESIGN.md).
 
-Nobody moves away from a node that may be put back either: put back from before the move, and without
-a write of its own about him, it would not hear of it again (node/residence/DESIGN.md).
+Nobody moves away from a node that may be put back either: put back from before the move, and
+without a write of its own about him, it would not hear of it again (node/residence/DESIGN.md).
 
 At the end (`drain.py`, `verify.py`): every row is at its home, at all nodes above it but the city,
 and at its author; every letter has its home's receipt; each resident who moved has one home, that
