@@ -120,7 +120,7 @@ class StickRoom:
 
     def _key_of(self, peer: NodeId) -> PublicKey:
         with read_transaction(self._store.engine) as connection:
-            known = self._store.post.certificates.get(connection, peer)
+            known = self._store.post.chains.get(connection, peer)
         if known is None:
             raise StickKeyMissingError(f"the certificate of {peer} is not known here")
         return self._verifier.verify(known.chain_pem, peer).public_key
@@ -155,7 +155,9 @@ class StickRoom:
         if not hello.signing_certificate:
             raise StickFileError("the bundle's Hello brings no certificate")
         self._store.storage.transactions.write(
-            lambda connection: self._store.post.learn(connection, peer, hello.signing_certificate)
+            lambda connection: self._store.post.chains.learn(
+                connection, peer, hello.signing_certificate
+            )
         )
 
     def _proof(self, peer: NodeId) -> ReceiptProof:

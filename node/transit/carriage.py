@@ -138,7 +138,7 @@ class Carriage:
         he was never met.
         """
         try:
-            self._post.learn(connection, NodeId(peer), hello.signing_certificate)
+            self._post.chains.learn(connection, NodeId(peer), hello.signing_certificate)
         except FenheError as error:
             # The link itself proves it again, and ends if it cannot.
             self._log.warning("a neighbour's chain is not his", peer=peer, code=error.code)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sqlalchemy import Connection, select
 
-from sqlalchemy import Connection, delete, select
-
-from hierarchy_config.model import NodeId
 from node.transit.model import Letter
 from node.transit.tables import TransitTables
 from replication.changelog.dialects import upsert
 
-__all__ = ["Certificates", "Inbox", "KnownKey"]
+__all__ = ["Inbox"]
 
 
 class Inbox:
@@ -55,40 +52,3 @@ class Inbox:
         }
         changed = ["kind", "outcome", "arrived_at", "lane", "answer_after"]
         upsert(connection, self._table, [row], changed)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownKey:
-    """Another node's chain, leaf first, and the name of its key."""
-
-    node_id: NodeId
-    key_id: str
-    chain_pem: bytes
-
-
-class Certificates:
-    """Other nodes' chains."""
-
-    def __init__(self, tables: TransitTables) -> None:
-        self._table = tables.certificates
-
-    def get(self, connection: Connection, node_id: NodeId) -> KnownKey | None:
-        """The chain last learnt of a node."""
-        t = self._table
-        row = connection.execute(select(t).where(t.c.node_id == node_id)).first()
-        return None if row is None else KnownKey(node_id, row.key_id, bytes(row.chain))
-
-    def save(self, connection: Connection, known: KnownKey, now_ms: int) -> None:
-        """Remember a chain that was verified; it replaces the one before."""
-        row = {
-            "node_id": known.node_id,
-            "key_id": known.key_id,
-            "chain": known.chain_pem,
-            "learnt_at": now_ms,
-        }
-        upsert(connection, self._table, [row], ["key_id", "chain", "learnt_at"])
-
-    def forget(self, connection: Connection, node_id: NodeId, key_id: str) -> None:
-        """Drop a chain whose key its owner no longer has."""
-        t = self._table
-        connection.execute(delete(t).where(t.c.node_id == node_id, t.c.key_id == key_id))

@@ -19,8 +19,9 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock, Ids, format_ms, parse_ms
 from node.logs import get_logger
-from node.security.certificates import PublicKey, certificate_hash, certificates_from_pem
+from node.security.certificates import certificate_hash, certificates_from_pem
 from node.transit.attempts import attempted
+from node.transit.chains import Chains
 from node.transit.envelope import (
     Envelope,
     Examined,
@@ -38,7 +39,7 @@ from node.transit.errors import (
     TransitError,
 )
 from node.transit.handlers import LetterHandler, PassingHandler, ReceiptHandler
-from node.transit.inbox import Certificates, Inbox, KnownKey
+from node.transit.inbox import Inbox
 from node.transit.keys import KeyRing, NodeVerifier, OwnKey, key_name
 from node.transit.model import (
     CODEC_OPEN,
@@ -92,7 +93,7 @@ class Post:
         self.node_id = node_id
         self.outbox = Outbox(tables, node_id, sealer)
         self.inbox = Inbox(tables)
-        self.certificates = Certificates(tables)
+        self.chains = Chains(tables, verifier, clock=clock)
         self.owed = OwedReceipts(tables, changelog, node_id=node_id, hierarchy=hierarchy)
         self._hierarchy = hierarchy
         self._changelog = changelog
@@ -252,30 +253,6 @@ class Post:
         parcel = key_missing(letter.parcel, written_ms, self._clock.now_ms())
         self.outbox.save(connection, replace(letter, parcel=parcel))
 
-    def learn(self, connection: Connection, node_id: NodeId, chain_pem: bytes) -> KnownKey:
-        """Remember a node's chain.
-
-        Raises:
-            SignatureInvalidError, PeerIdentityError: It is not that node's.
-        """
-        if self._verifier is None:
-            raise TransitError("this node has no root to verify chains against")
-        peer = self._verifier.verify(chain_pem, node_id)
-        known = KnownKey(node_id, key_name(peer.public_key), chain_pem)
-        held = self.certificates.get(connection, node_id)
-        if held != known:
-            self.certificates.save(connection, known, self._clock.now_ms())
-        return known
-
-    def known(self, connection: Connection, node_id: NodeId) -> KnownKey | None:
-        """A node's chain as it is kept here; None if it does not hold any more.
-
-        It may have expired, or name the node by a way to the root that it left with its county.
-        """
-        if self._key_of(connection, node_id) is None:
-            return None
-        return self.certificates.get(connection, node_id)
-
     def own(self) -> OwnKey | None:
         """This node's key as it is now; None if it cannot be read."""
         if self._keys is None:
@@ -289,7 +266,7 @@ class Post:
     def _posted(self, connection: Connection, letter: SentLetter, now_ms: int) -> SentLetter | None:
         """Seal a letter and put it into the log; None if a key is wanting."""
         own = self.own()
-        key = None if letter.open_letter else self._key_of(connection, letter.to)
+        key = None if letter.open_letter else self.chains.key_of(connection, letter.to)
         if own is None or (key is None and not letter.open_letter):
             return None
         header = Header(
@@ -311,16 +288,6 @@ class Post:
             parcel=sent(letter.parcel, now_ms),
             key_id="" if key is None else key_name(key),
         )
-
-    def _key_of(self, connection: Connection, node_id: NodeId) -> PublicKey | None:
-        held = self.certificates.get(connection, node_id)
-        if held is None or self._verifier is None:
-            return None
-        try:
-            return self._verifier.verify(held.chain_pem, node_id).public_key
-        except FenheError:
-            # Expired, of a root that is no more, or under a former name: ask anew.
-            return None
 
     def _append(
         self, connection: Connection, header: Header, data: bytes, codec: int, now_ms: int
@@ -494,7 +461,7 @@ class Post:
         before = letter.parcel
         parcel = receipted(before, outcome, proof.at_ms)
         if outcome == LetterKeyOldError.code:
-            self.certificates.forget(connection, letter.to, letter.key_id)
+            self.chains.forget(connection, letter.to, letter.key_id)
         confirmed = parcel.state is PostState.CONFIRMED
         if before.state is PostState.CONFIRMED:
             return

@@ -24,7 +24,7 @@ from node.links.hub import RequestHandler
 from node.logs import get_logger
 from node.storage.transactions import Transactions
 from node.transit.carriage import Carriage, next_hop
-from node.transit.inbox import KnownKey
+from node.transit.chains import KnownKey
 from node.transit.post import Post
 from replication.channel import AskRefusedError
 from replication.core.mailbox import LETTER_KEY_OLD
@@ -212,11 +212,13 @@ class TransitService:
         own = self._post.own() if node_id == self._here else None
         if own is not None:
             return KnownKey(node_id, own.key_id, own.chain_pem)
-        return self._transactions.read(lambda connection: self._post.known(connection, node_id))
+        return self._transactions.read(
+            lambda connection: self._post.chains.known(connection, node_id)
+        )
 
     def _learn(self, node_id: NodeId, chain: bytes, bad: str) -> KnownKey | None:
         known = self._transactions.write(
-            lambda connection: self._post.learn(connection, node_id, chain)
+            lambda connection: self._post.chains.learn(connection, node_id, chain)
         )
         return None if known.key_id == bad else known
 

@@ -31,7 +31,7 @@ from node.storage import CHANGELOG, Storage
 from node.storage.model import BundleResult
 from node.storage.tables import REPLICATED, RESIDENCE, TRANSIT
 from node.transit import NodeVerifier, OwnKey, Post
-from node.transit.inbox import KnownKey
+from node.transit.chains import KnownKey
 from node.transit.keys import key_name
 from replication.changelog import LinkState, read_transaction, write_transaction
 from replication.core.model import Lane, LogEntry
@@ -167,7 +167,7 @@ class MovingNode(NodeStore):
         self.proposals = ProposalDesk(storage.context, self.residence)
         with write_transaction(self.engine) as connection:
             for known in _known():
-                self.post.certificates.save(connection, known, self.clock.now_ms())
+                self.post.chains.save(connection, known)
         return storage
 
     def put(self, request_id: str, *rows: Any) -> BundleResult:

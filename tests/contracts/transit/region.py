@@ -108,7 +108,7 @@ class KeyedNode(NodeStore):
         for other in others:
             assert isinstance(other, KeyedNode)
             with write_transaction(self.engine) as connection:
-                self.post.learn(connection, other.node_id, other.keyring.held.chain_pem)
+                self.post.chains.learn(connection, other.node_id, other.keyring.held.chain_pem)
 
     def carry(self) -> list[NodeId]:
         """What the background task does once: every due letter; addressees whose key is wanting."""
