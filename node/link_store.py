@@ -120,7 +120,7 @@ class NodeLinkStore:
         self._head = head
         self._disk_is_full = disk_is_full
         self._met: dict[str, PeerNow] = {}
-        self.greeted: Callable[[Connection, str, Hello, int], None] | None = None
+        self.greeted: list[Callable[[Connection, str, Hello, int], None]] = []
         """Told of each peer whose link comes up, with its store epoch before, 0 if never met."""
         self._facts = StoreState(CHANGELOG)
 
@@ -219,9 +219,9 @@ class NodeLinkStore:
             self._links.save_peer_epoch(
                 connection, peer, hello.store_epoch, hello.store_incarnation
             )
-            if self.greeted is not None:
-                epoch_before = 0 if before is None else before.store_epoch
-                self.greeted(connection, peer, hello, epoch_before)
+            epoch_before = 0 if before is None else before.store_epoch
+            for told in self.greeted:
+                told(connection, peer, hello, epoch_before)
             protocol = min(PROTOCOL_MAX, hello.protocol_max)
             self._facts.save(connection, protocol_fact(peer), str(protocol))
         self._met[peer] = PeerNow(protocol, hello.features)

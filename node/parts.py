@@ -135,7 +135,7 @@ class Assembly:
             hub.handlers = {**hub.handlers, **each.handlers}
         for room in (region, revocation, keys):
             hub.child_handlers = {**hub.child_handlers, **room.child_handlers}
-        residence = ResidenceRoom(store, hub, threads=threads, notify=pump.notify)
+        residence = ResidenceRoom(store, hub, link_store, threads=threads, notify=pump.notify)
         seeding = SeedingRoom(base, store, hub, link_store, questions, threads)
         transit = TransitRoom(base, store, hub, link_store, pump, threads=threads, clock=clock)
         watch = WatchRoom(

@@ -30,6 +30,7 @@ from node.residence.errors import MoveNotNeededError, MoveRefusedError, Resident
 from node.residence.homes import SignedGrant
 from node.residence.moves import REQUESTED_EPOCH, MoveState
 from node.residence.papers import Ask, ask_in, ask_out, grant_in, grant_out, home_in, home_out
+from node.residence.reminders import Reminders
 from node.residence.residence import Knowledge, Residence
 from node.residence.steps import MoveSteps
 from node.security.caller import Caller, CallerKind, caller_for, local_operator
@@ -106,6 +107,7 @@ class ResidenceDesk:
         self._durable_head = durable_head
         self._notify = notify
         self._steps = MoveSteps(store, residence, is_connected=self._is_connected)
+        self.reminders = Reminders(store, residence)
         self._log = get_logger("residence")
 
     @property
@@ -356,6 +358,8 @@ class ResidenceDesk:
     async def pulse(self) -> None:
         """One look at everything that is due."""
         await self._blocking(self._forget_done)
+        if await self._blocking(self.reminders.step):
+            self._notify()
         due = await self._blocking(self._steps.due)
         if not due:
             return

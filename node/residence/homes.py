@@ -56,7 +56,7 @@ class Homes:
 
     def newest(self, connection: Connection, resident_ids: Collection[str]) -> dict[str, Grant]:
         """The newest grant of each resident who has one."""
-        if not resident_ids or not self._has_any(connection):
+        if not resident_ids or not self.is_any(connection):
             return {}
         found: dict[str, Grant] = {}
         wanted = sorted(resident_ids)
@@ -68,11 +68,27 @@ class Homes:
 
     def away_from(self, connection: Connection, home_node: str) -> list[Grant]:
         """Every move away from a home, for those who cannot say whose row they hold."""
-        if not self._has_any(connection):
+        if not self.is_any(connection):
             return []
         g = self._g
         query = select(g).where(g.c.from_node == home_node).order_by(g.c.home_epoch)
         return [_grant(row) for row in connection.execute(query)]
+
+    def left(
+        self, connection: Connection, homes: Collection[str], *, after: str, limit: int
+    ) -> list[str]:
+        """Residents with a move away from one of these homes, by id, of those behind `after`."""
+        if not self.is_any(connection):
+            return []
+        g = self._g
+        query = (
+            select(g.c.resident_id)
+            .where(g.c.from_node.in_(sorted(homes)), g.c.resident_id > after)
+            .distinct()
+            .order_by(g.c.resident_id)
+            .limit(limit)
+        )
+        return list(connection.execute(query).scalars())
 
     def signed(
         self, connection: Connection, resident_id: str, home_epoch: int
@@ -129,7 +145,8 @@ class Homes:
             )
         )
 
-    def _has_any(self, connection: Connection) -> bool:
+    def is_any(self, connection: Connection) -> bool:
+        """Whether anybody's move was ever granted, for all that this node knows."""
         if self._any is None:
             self._any = (
                 connection.execute(select(self._g.c.resident_id).limit(1)).first() is not None

@@ -223,7 +223,7 @@ class Residence:
         # Its key is (resident, epoch): of two at once the second fails, looks again and is told.
         self._learn(connection, signed, ask.reason)
         for to in (grant.from_node, grant.home_node):
-            self._send_grant(connection, signed, to)
+            self.send_grant(connection, signed, to)
         return signed
 
     def _granted_already(self, connection: Connection, ask: Ask, known: KnownHome) -> SignedGrant:
@@ -232,7 +232,8 @@ class Residence:
             raise MoveNotNeededError(f"the resident's home is {ask.to_node}")
         return signed
 
-    def _send_grant(self, connection: Connection, signed: SignedGrant, to: str) -> None:
+    def send_grant(self, connection: Connection, signed: SignedGrant, to: str) -> None:
+        """Tell a node of a move; those on the way learn of it too."""
         if to == self._store.node_id:
             return
         self._store.post.send(
@@ -268,25 +269,27 @@ class Residence:
         self.prove(signed)
         self._learn(connection, signed, "")
 
-    def _learn(self, connection: Connection, signed: SignedGrant, reason: str) -> None:
+    def _learn(self, connection: Connection, signed: SignedGrant, reason: str) -> bool:
+        """Whether it was news."""
         grant = signed.grant
         held = self.homes.signed(connection, grant.resident_id, grant.home_epoch)
         if held is not None:
             if held.grant == grant or not outranks(grant, held.grant, self.path):
-                return
+                return False
             self._overrule(connection, held.grant, signed)
         self.homes.record(connection, signed, self._store.clock.now_ms())
         self.answered(connection, grant.resident_id, "")
         newest = self.homes.newest(connection, [grant.resident_id])[grant.resident_id]
         if newest.home_epoch == grant.home_epoch:
             self._begin(connection, grant, reason, was_home=held is not None)
+        return True
 
     def _overrule(self, connection: Connection, lost: Grant, signed: SignedGrant) -> None:
         """Two granters gave one epoch: the home that lost has to hear of it from somebody."""
         self.homes.forget(connection, lost)
         self.moves.drop(connection, lost.resident_id, lost.home_epoch)
         if lost.home_node not in (signed.grant.home_node, signed.grant.from_node):
-            self._send_grant(connection, signed, lost.home_node)
+            self.send_grant(connection, signed, lost.home_node)
 
     def _begin(self, connection: Connection, grant: Grant, reason: str, *, was_home: bool) -> None:
         """Do what this node owes, as far as it can be done at once."""
@@ -330,7 +333,13 @@ class Residence:
         return replace(move, state=state, sequence=1 if shipped else 0)
 
     def _take_grant(self, connection: Connection, letter: Letter) -> str:
-        self.learn(connection, self._granted_above(letter))
+        signed = self._granted_above(letter)
+        self.prove(signed)
+        grant, here = signed.grant, str(self._store.node_id)
+        was_news = self._learn(connection, signed, "")
+        if was_news and here not in (grant.from_node, grant.home_node):
+            # Reminded after this node was put back: who lived below may have been as well.
+            self.send_grant(connection, signed, grant.from_node)
         return ""
 
     def _see_grant(self, connection: Connection, letter: Letter) -> None:
@@ -367,7 +376,7 @@ class Residence:
         below = self._store.hierarchy.subtree(self._store.node_id)
         above = grant.granted_by in self.path(change.home_node)
         if signed is not None and above and change.home_node in below:
-            self._send_grant(connection, signed, change.home_node)
+            self.send_grant(connection, signed, change.home_node)
 
     def _receipted(self, connection: Connection, letter: SentLetter, code: str) -> None:
         self.moves.receipted(connection, letter.letter_id, code)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from hierarchy_config.model import NodeId
+from node.link_store import NodeLinkStore
 from node.links.hub import LinkHub
 from node.opening import OpenStore
 from node.residence.decisions import ProposalDesk
@@ -24,6 +25,7 @@ class ResidenceRoom:
         self,
         store: OpenStore,
         hub: LinkHub,
+        link_store: NodeLinkStore,
         *,
         threads: Executor,
         notify: Callable[[], None],
@@ -39,6 +41,7 @@ class ResidenceRoom:
             durable_head=store.durable_head,
             notify=notify,
         )
+        link_store.greeted.append(self.desk.reminders.greeted)
         self.proposals = ProposalDesk(context, store.residence)
         hub.handlers = {**hub.handlers, **self.desk.handlers}
         hub.child_handlers = {**hub.child_handlers, **self.desk.child_handlers}

@@ -114,7 +114,8 @@ class OutgoingReader:
     ) -> LogPart:
         """See Storage.outgoing_part."""
         asked = _Asked(peer, peer_role, lane, after, bytes_max, up_to, ability)
-        if not position and (kept := self._from_tail(asked)) is not None:
+        # The very first read looks at more than the log: see _is_new_parent.
+        if after and not position and (kept := self._from_tail(asked)) is not None:
             return kept
         return self._store.transactions.read(
             lambda connection: self._part(connection, asked, position)
@@ -130,7 +131,8 @@ class OutgoingReader:
             place = Place.parse(position) or self._begin(connection, asked, Kind.ENTITLED)
             return self._snapshot(connection, asked, place)
         try:
-            if self._snapshot_is_cheaper(connection, asked):
+            is_new = self._is_new_parent(connection, asked)
+            if is_new or self._snapshot_is_cheaper(connection, asked):
                 place = self._begin(connection, asked, Kind.ENTITLED)
                 return self._snapshot(connection, asked, place)
             return self._from_log(connection, asked, collapse=True)
@@ -273,6 +275,15 @@ class OutgoingReader:
             rows = self._transformed(connection, rows)
         entries = (*self._for_peer(connection, asked, letters), *rows, *part.owned)
         return LogPart(entries, asked.after, str(part.next), coalesced=True)
+
+    def _is_new_parent(self, connection: Connection, asked: _Asked) -> bool:
+        """Whether the log would tell a parent of people who have moved away before it was one.
+
+        It was not on the way of their grants, and would keep them. The tables have them no more.
+        """
+        if asked.role is not PeerRole.PARENT or asked.after or not asked.ability.is_new:
+            return False
+        return self._store.homes.is_any(connection) and self._store.changelog.head(connection) > 0
 
     def _snapshot_is_cheaper(self, connection: Connection, asked: _Asked) -> bool:
         """Whether the backlog has clearly more rows than the tables have for the peer.

@@ -1,4 +1,4 @@
-"""Statements on transit_in and node_certificates, in the caller's transaction."""
+"""Statements on transit_in, in the caller's transaction."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class TransitRoom:
             hierarchy=base.hierarchy,
             threads=threads,
         )
-        link_store.greeted = carriage.greeted
+        link_store.greeted.append(carriage.greeted)
         answers = {**self.service.handlers, **self.where.handlers}
         hub.handlers = {**hub.handlers, **answers}
         hub.child_handlers = {**hub.child_handlers, **answers}

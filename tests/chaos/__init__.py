@@ -12,11 +12,9 @@ about who somebody is while he is being moved away.
 Faults: `plan.py` lists them. Stores are put back on SQLite and on MariaDB (`restores.py`). With
 `--reparent` a township goes to the other county once in a run (`reparent.py`); not by default,
 because letters that the change delays are sent again after minutes (node/transit/DESIGN.md). Such a
-township has no restored node, and nobody moves away from it: its log still has his rows, and the
-new county, which was not told of the move, would keep them (node/region/DESIGN.md).
-
-Nobody moves away from a node that may be put back either: put back from before the move, and
-without a write of its own about him, it would not hear of it again (node/residence/DESIGN.md).
+township has no restored node, and nobody moves away from it: a grant that is on its way at the
+change is judged under the hierarchy in force, and may have to be asked for again
+(node/region/DESIGN.md).
 
 At the end (`drain.py`, `verify.py`): every row is at its home, at all nodes above it but the city,
 and at its author; every letter has its home's receipt; each resident who moved has one home, that

@@ -87,7 +87,7 @@ def run(
         place.fleet.wait_ready()
         faults = Faults(place, seed, tell, reparent=reparent)
         versions = VersionWatch(place)
-        spared = faults.change.moving.union(faults.restores.nodes)
+        spared = faults.change.moving if reparent else frozenset[NodeId]()
         with _writers(place, rate) as writers, moving(place, seed, spared) as mover:
             started = CLOCK.monotonic_ms()
             faults.restores.back_up()

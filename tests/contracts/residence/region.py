@@ -23,6 +23,7 @@ from node.records.model import Bundle
 from node.residence.decisions import ProposalDesk
 from node.residence.homes import SignedGrant
 from node.residence.papers import Ask
+from node.residence.reminders import Reminders
 from node.residence.residence import AWAY_MS, Residence, ResidenceSealers
 from node.residence.seal import KeyedSeal
 from node.residence.steps import MoveSteps
@@ -113,6 +114,7 @@ class MovingNode(NodeStore):
     post: Post = field(init=False)
     residence: Residence = field(init=False)
     steps: MoveSteps = field(init=False)
+    reminders: Reminders = field(init=False)
     proposals: ProposalDesk = field(init=False)
     connected: set[NodeId] = field(default_factory=set)
 
@@ -164,6 +166,7 @@ class MovingNode(NodeStore):
         self.steps = MoveSteps(
             storage.context, self.residence, is_connected=lambda node: node in self.connected
         )
+        self.reminders = Reminders(storage.context, self.residence)
         self.proposals = ProposalDesk(storage.context, self.residence)
         with write_transaction(self.engine) as connection:
             for known in _known():
@@ -207,6 +210,7 @@ class MovingNode(NodeStore):
             self.write(self.post.owed.place)
             answered = self.write(lambda c: self.post.answer_owed(c, partial(self._delivered, c)))
             busy |= bool(answered)
+        busy |= self.reminders.step()
         for resident_id, home_epoch in self.steps.due():
             before = self._standing(resident_id)
             self.steps.step(resident_id, home_epoch)

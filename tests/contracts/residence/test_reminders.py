@@ -1,0 +1,165 @@
+"""Who was put back from before a move is told of it, though nobody writes about the resident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from hierarchy_config import NodeId
+from node.residence.homes import SignedGrant
+from node.storage.tables import REPLICATED
+from replication.core.codec import decode_changes
+from replication.core.config import PeerRole
+from replication.core.model import Form, Hello, Lane, LogEntry
+from tests.contracts.residence.region import (
+    CITY,
+    COUNTY,
+    FAR_VILLAGE,
+    TOWNSHIP,
+    VILLAGE,
+    VILLAGE_3,
+    MovingNode,
+    MovingRegion,
+)
+from tests.contracts.residence.test_moves import settle
+from tests.contracts.storage.region import person
+
+_Held = dict[str, list[dict[str, Any]]]
+
+
+def _held(node: MovingNode, resident_id: str) -> _Held:
+    """His rows in every table, as a backup has them."""
+
+    def work(connection: Connection) -> _Held:
+        found: _Held = {}
+        for name, t in REPLICATED.items():
+            rows = connection.execute(select(t).where(t.c.resident_id == resident_id)).mappings()
+            found[name] = [dict(row) for row in rows]
+        return found
+
+    held: _Held = node.read(work)
+    return held
+
+
+def _put_back(node: MovingNode, resident_id: str, backup: _Held, *lost: SignedGrant) -> None:
+    """The tables as they were: no log says so, and the grants have never come."""
+
+    def work(connection: Connection) -> None:
+        for signed in lost:
+            node.residence.homes.forget(connection, signed.grant)
+            node.residence.moves.drop(connection, resident_id, signed.grant.home_epoch)
+        for name, t in REPLICATED.items():
+            connection.execute(delete(t).where(t.c.resident_id == resident_id))
+            if backup[name]:
+                connection.execute(insert(t), backup[name])
+
+    node.write(work)
+
+
+def _greets(child: NodeId, above: MovingNode, *, epoch: int, before: int = 1) -> None:
+    """The child's link comes up, in that life of its store."""
+    hello = Hello(child, 1, 2, 2, epoch, f"life {epoch}", 1, 1)
+    above.write(partial(above.reminders.greeted, peer=child, hello=hello, epoch_before=before))
+
+
+def test_an_old_home_put_back_lets_go_of_who_left_it(region: MovingRegion) -> None:
+    """It says nothing about him; its new life is enough to be told."""
+    resident_id = settle(region)
+    old = region.node(VILLAGE)
+    backup = _held(old, resident_id)
+    granted = region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow()
+    _put_back(old, resident_id, backup, granted)
+    region.flow()
+    assert old.home(resident_id) == (VILLAGE, 1)
+
+    _greets(VILLAGE, region.node(TOWNSHIP), epoch=2)
+    region.flow()
+    assert old.rows(resident_id, "residents") == []
+    assert old.state(resident_id) == "settled"
+    assert {row.home_node for row in old.rows(resident_id)} == {VILLAGE_3}
+    assert region.node(VILLAGE_3).home(resident_id) == (VILLAGE_3, 2)
+    assert region.node(TOWNSHIP).count(resident_id) == 0
+
+
+def test_an_old_branch_put_back_together_is_told_as_well(region: MovingRegion) -> None:
+    """The township learns of it from the county, and tells the village."""
+    resident_id = settle(region)
+    branch = region.nodes(VILLAGE, TOWNSHIP)
+    backups = [_held(node, resident_id) for node in branch]
+    granted = region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow()
+    for node, backup in zip(branch, backups, strict=True):
+        _put_back(node, resident_id, backup, granted)
+    _greets(VILLAGE, region.node(TOWNSHIP), epoch=2)
+    region.flow((VILLAGE, TOWNSHIP))
+    _greets(TOWNSHIP, region.node(COUNTY), epoch=2)
+    region.flow()
+    assert region.node(VILLAGE).rows(resident_id, "residents") == []
+    assert region.node(TOWNSHIP).count(resident_id) == 0
+    assert region.node(VILLAGE_3).home(resident_id) == (VILLAGE_3, 2)
+
+
+def test_only_a_later_life_is_told_and_only_of_who_is_still_away(region: MovingRegion) -> None:
+    """A link that comes up again costs nothing; somebody who came back is at home."""
+    away, back = settle(region), settle_another(region)
+    county, above = region.node(COUNTY), region.node(TOWNSHIP)
+    county.grant(away, VILLAGE_3)
+    county.grant(back, VILLAGE_3)
+    region.flow()
+    county.grant(back, VILLAGE)
+    region.flow()
+    _greets(VILLAGE, above, epoch=1)
+    _greets(VILLAGE, above, epoch=2, before=0)
+    assert not above.reminders.step()
+
+    head = above.durable_head()
+    _greets(VILLAGE, above, epoch=2)
+    assert above.reminders.step()
+    assert above.durable_head() == head + 1
+    assert not above.reminders.step()
+
+
+def test_a_new_parent_hears_only_of_who_lives_below(region: MovingRegion) -> None:
+    """The log has rows of somebody who has moved away since; no grant would tell the new parent."""
+    moved, stayed = settle(region), settle_another(region)
+    township = region.node(TOWNSHIP)
+    region.node(CITY).grant(moved, FAR_VILLAGE)
+    region.flow()
+    assert moved in _people(township.entries())
+
+    told = {who for lane in Lane for who in _people(_from_the_start(township, COUNTY, lane))}
+    assert stayed in told
+    assert moved not in told
+
+
+def settle_another(region: MovingRegion) -> str:
+    """Somebody else at the same home."""
+    ids = region.node(VILLAGE).put("register-2", person("142601198001010028")).resident_ids
+    region.flow()
+    return str(ids[0])
+
+
+def _from_the_start(node: MovingNode, to: NodeId, lane: Lane) -> list[LogEntry]:
+    """What a parent is sent that holds nothing of this node yet."""
+    after, position = 0, ""
+    sent: list[LogEntry] = []
+    while True:
+        part = node.storage.outgoing_part(
+            to, PeerRole.PARENT, lane, after, 1 << 20, position=position
+        )
+        sent += part.entries
+        if not part.position and part.scanned_to == after:
+            return sent
+        after, position = part.scanned_to, part.position
+
+
+def _people(entries: Iterable[LogEntry]) -> set[str]:
+    """Whose rows these are; letters have none."""
+    open_ones = [entry for entry in entries if entry.form is not Form.SEALED]
+    return {
+        row.resident_id for entry in open_ones for row in decode_changes(entry.codec, entry.rows)
+    }
