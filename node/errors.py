@@ -89,7 +89,10 @@ class DeniedError(NodeError):
 
     code = "DENIED"
     fault = Fault.CALLER
-    default_hint = "Use credentials of a kind that the method allows (docs/cli.md)."
+    default_hint = (
+        "Use credentials of a kind that the method allows: docs/permissions.md lists who may call"
+        " it; staff sign in first."
+    )
 
 
 class PurposeError(NodeError):

@@ -57,7 +57,8 @@ class AuditReadsStoppedError(AuditError):
     retryable = True
     default_hint = (
         f"{_LINK}, or raise audit_unanchored_hours in the profile if no line can reach this node;"
-        " writing goes on."
+        " writing goes on. In an emergency a doctor or nurse who has signed in reads one resident"
+        " by `fenhe access break-glass`."
     )
 
 

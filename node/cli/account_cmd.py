@@ -55,6 +55,8 @@ def add(
     )
     done = asked(credentials, "account", "AddAccount", request)
     show_added(done, f"Added: account {name},", as_json=as_json)
+    if password and not as_json:
+        say(f"First sign-in: fenhe session sign-in {name} --new-password")
 
 
 @app.command()

@@ -37,7 +37,10 @@ _PAGE_MAX: Final = 500
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Resident = Annotated[str, typer.Option("--resident", help="Id of a resident.")]
 Who = Annotated[str, typer.Option("--principal", help="SPIFFE id of who did it.")]
-Did = Annotated[str, typer.Option("--action", help="What was done: read, find, put, …")]
+Did = Annotated[
+    str,
+    typer.Option("--action", help="One deed: read, put, sign_in, break_glass, … (docs/cli.md)."),
+]
 Ended = Annotated[str, typer.Option("--outcome", help="done, not_found, repeated or refused.")]
 Since = Annotated[str, typer.Option("--since", help="From this time on: 2026-11-23T08:00, UTC.")]
 Until = Annotated[str, typer.Option("--until", help="Before this time.")]

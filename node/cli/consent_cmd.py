@@ -27,7 +27,10 @@ Resident = Annotated[str, typer.Argument(help="The resident's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FromDay = Annotated[str, typer.Option("--from", help="First day; by default today.")]
 UntilDay = Annotated[str, typer.Option("--until", help="Last day.")]
-Reason = Annotated[str, typer.Option(help="Why; kept, and shown to the resident.")]
+GrantReason = Annotated[str, typer.Option("--reason", help="Why; kept with the grant.")]
+GlassReason = Annotated[
+    str, typer.Option("--reason", help="Why; kept, and shown to who reviews it.")
+]
 
 
 def _asked(credentials: Any, method: str, request: Any, *, access: bool = True) -> Any:
@@ -41,7 +44,12 @@ def _asked(credentials: Any, method: str, request: Any, *, access: bool = True) 
 @command
 def add(  # noqa: PLR0917 -- the options of a command
     resident: Resident,
-    decision: Annotated[str, typer.Argument(help="permit or deny.")],
+    decision: Annotated[
+        str,
+        typer.Argument(
+            help="permit (opens nothing by itself) or deny (without --purpose and --to: everybody)."
+        ),
+    ],
     purpose: Annotated[
         str,
         typer.Option(
@@ -109,7 +117,7 @@ def list_consents(
 @consent_app.command()
 @command
 def revoke(
-    consent: Annotated[str, typer.Argument(help="As listed.")],
+    consent: Annotated[str, typer.Argument(help="Id, from `fenhe consent list`.")],
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +154,7 @@ def relate(  # noqa: PLR0917 -- the options of a command
 @access_app.command()
 @command
 def end(
-    relation: Annotated[str, typer.Argument(help="As listed.")],
+    relation: Annotated[str, typer.Argument(help="Id, from `fenhe access list`.")],
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -159,7 +167,7 @@ def end(
 def grant(
     resident: Resident,
     to: Annotated[str, typer.Option("--to", help="staff:ID or organization:ID.")],
-    reason: Reason,
+    reason: GrantReason,
     hours: Annotated[int, typer.Option(help="From now on.", min=1, max=2160)] = 24,
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
@@ -203,7 +211,7 @@ def list_access(
 @access_app.command("revoke")
 @command
 def revoke_grant(
-    grant_id: Annotated[str, typer.Argument(metavar="GRANT", help="As listed.")],
+    grant_id: Annotated[str, typer.Argument(metavar="GRANT", help="Id, from `fenhe access list`.")],
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -215,7 +223,7 @@ def revoke_grant(
 @command
 def break_glass(
     resident: Resident,
-    reason: Reason,
+    reason: GlassReason,
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -229,7 +237,7 @@ def break_glass(
         return
     out.print(f"Open until {done.grant.until_at[:16]} UTC; every look is written down.")
     if done.overrides_consent:
-        out.print("A consent of the resident forbids this. He will be told.")
+        out.print("A consent of the resident forbids this: it stands in what he may ask to see.")
     out.print(f"{done.home_node} reviews it.")
 
 
@@ -267,7 +275,9 @@ def list_reviews(
 @review_app.command()
 @command
 def close(
-    grant_id: Annotated[str, typer.Argument(metavar="GRANT", help="As listed.")],
+    grant_id: Annotated[
+        str, typer.Argument(metavar="GRANT", help="Id, from `fenhe access review list`.")
+    ],
     finding: Annotated[str, typer.Argument(help="justified or unjustified.")],
     note: Annotated[str, typer.Option(help="Why.")] = "",
     credentials: CredentialsOption = None,

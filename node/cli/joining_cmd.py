@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -34,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 def invite(  # noqa: PLR0917 -- the options of a command
     node_id: Annotated[
-        str, typer.Argument(metavar="CODE", help="Division code of a node below this one.")
+        str, typer.Argument(metavar="CODE", help="Division code of a node directly below this one.")
     ] = "",
     credentials: CredentialsOption = None,
     minutes: Annotated[
@@ -150,10 +151,16 @@ def _show_code(made: pb.CreateInvitationResponse, *, as_json: bool) -> None:
     _say(f"    {made.code}")
     _say("")
     _say("On the new machine:")
-    _say(f"    fenhe node join --parent {door} --code {made.code} --data FOLDER --run")
+    _say(f"    fenhe node join --parent {door} --data FOLDER --run")
+    _say("(it asks for the code)")
     _say(f"The region's root: {_grouped(made.root_digest)} (the clinic sees the same)")
     if door.startswith(_HOST):
         errors.print("HOST is this machine's address, as the clinic reaches it.")
+    if _is_loopback(door):
+        errors.print(
+            "This node listens on its own machine only: no other machine can join. Set listen in "
+            "node.yaml to 0.0.0.0:PORT and start it again."
+        )
     if made.replaced:
         errors.print("The code made before for this node was taken back.")
     if made.known_before:
@@ -202,6 +209,15 @@ def _show_withdrawn(said: pb.WithdrawInvitationResponse, node_id: str, *, as_jso
         _say(f"The invitation of {node_id} is taken back.")
     else:
         _say(f"There is no open invitation of {node_id}.")
+
+
+def _is_loopback(door: str) -> bool:
+    """Whether a host:port is reached from its own machine only."""
+    host = door.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _say(sentence: str) -> None:

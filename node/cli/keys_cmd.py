@@ -147,7 +147,11 @@ def recover(
     node_id: Annotated[str, typer.Argument(metavar="CODE", help="Division code of a child.")],
     credentials: CredentialsOption = None,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Where the second operator gets the keys.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File to make: the second operator gives it, the first leaves it out.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

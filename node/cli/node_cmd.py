@@ -124,7 +124,7 @@ def credentials(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write the credentials to.")],
     days: Annotated[int, typer.Option(help="How long they hold.", min=1, max=825)] = 90,
     address: Annotated[
-        str | None, typer.Option(help="host:port to call; default: where the node listens.")
+        str | None, typer.Option(help="host:port to call; needed if it listens on 0.0.0.0.")
     ] = None,
 ) -> None:
     """Issue credentials to someone who calls this node."""

@@ -22,7 +22,7 @@ app.add_typer(proposals_app, name="proposals", help="Identity edits that a forme
 CALL_S: Final = 30
 
 Resident = Annotated[str, typer.Argument(help="The resident's id.")]
-ProposalId = Annotated[str, typer.Argument(help="As listed.")]
+ProposalId = Annotated[str, typer.Argument(help="Id, from `fenhe resident proposals list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _MEANINGS: Final = {

@@ -52,7 +52,10 @@ def sign_in(  # noqa: PLR0917 -- the options of a command
 ) -> None:
     """Sign in; what follows with these credentials is yours."""
     if bool(name) == (oidc_token is not None):
-        raise InvalidRequestError("sign in by name, or with --oidc-token")
+        raise InvalidRequestError(
+            "sign in by name, or with --oidc-token",
+            hint="Give the account's name: `fenhe session sign-in NAME`.",
+        )
     request = pb.SignInRequest(organization_id=organization)
     if oidc_token is not None:
         request.oidc_token = _token_of(oidc_token)

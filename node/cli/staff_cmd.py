@@ -148,10 +148,19 @@ def qualify(  # noqa: PLR0917 -- the options of a command
 @command
 def give(  # noqa: PLR0917 -- the options of a command
     staff: StaffId,
-    roles: Annotated[list[str], typer.Argument(metavar="ROLE...", help="One role or several.")],
+    roles: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ROLE...",
+            help="administrator, doctor, nurse, registrar, analyst, auditor; several with spaces.",
+        ),
+    ],
     organization: Annotated[str, typer.Option(help="For this organization; default: own.")] = "",
     department: Annotated[str, typer.Option(help="Id of a department of it.")] = "",
-    division: Annotated[str, typer.Option(help="Over this subtree; default: all of it.")] = "",
+    division: Annotated[
+        str,
+        typer.Option(help="Over this division and below; default: the organization's."),
+    ] = "",
     begins: Annotated[str, typer.Option("--from", help="First day; default: now.")] = "",
     until: Annotated[str, typer.Option(help="Last day; default: no end.")] = "",
     credentials: CredentialsOption = None,

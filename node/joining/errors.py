@@ -117,7 +117,8 @@ class InvitationUsedError(InvitationRefusedError):
     code = "JOIN_USED"
     default_hint = (
         "If it was this machine, use the folder of the first try. If it was not, tell the parent's"
-        " operator at once: somebody else has joined in this place."
+        " operator at once: somebody else has joined in this place. He revokes it:"
+        " `fenhe node revoke CODE`."
     )
 
 

@@ -127,8 +127,8 @@ class SignInRefusedError(SignInError):
     fault = Fault.CALLER
     default_hint = (
         "Try again with care: after five errors an account is locked, each time for longer. If it"
-        " has a second factor, give its code. An administrator sees with `fenhe account list` what"
-        " is the matter."
+        " has a second factor, sign in with `--totp`. An administrator sees with"
+        " `fenhe account list` what is the matter."
     )
 
 
@@ -146,7 +146,7 @@ class PasswordMustChangeError(SignInError):
 
     code = "PASSWORD_MUST_CHANGE"
     fault = Fault.CALLER
-    default_hint = "Sign in again with a new password: `fenhe session sign-in --new-password`."
+    default_hint = "Sign in again with a new password: `fenhe session sign-in NAME --new-password`."
 
 
 class OrganizationNeededError(SignInError):
@@ -177,8 +177,8 @@ class SessionEndedError(SessionError):
     code = "SESSION_ENDED"
     fault = Fault.CALLER
     default_hint = (
-        "Sign in again: `fenhe session sign-in`. A session ends after 15 minutes without use, after"
-        " 12 hours, and with the account, the role or the workstation's certificate."
+        "Sign in again: `fenhe session sign-in NAME`. A session ends after 15 minutes without"
+        " use, after 12 hours, and with the account, the role or the workstation's certificate."
     )
 
 
@@ -187,7 +187,7 @@ class SessionNeededError(SessionError):
 
     code = "SESSION_NEEDED"
     fault = Fault.CALLER
-    default_hint = "Sign in first: `fenhe session sign-in`."
+    default_hint = "Sign in first: `fenhe session sign-in NAME`."
 
 
 class OidcError(PeopleError):

@@ -71,5 +71,5 @@ def refuse_stranger(caller: Caller) -> None:
     if caller.kind is not CallerKind.OPERATOR and not caller.roles:
         raise DeniedError(
             "who works here is shown to those who work here",
-            hint="Sign in first: `fenhe session sign-in`.",
+            hint="Sign in first: `fenhe session sign-in NAME`.",
         )

@@ -15,7 +15,7 @@ class Role(StrEnum):
     """A role of an assignment. Somebody with several assignments has the roles of all of them."""
 
     OPERATOR = "operator"
-    """Keeps the node running; sees no resident's record by that."""
+    """Says who keeps the node running, and opens no method: that is an operator's certificate."""
     ADMINISTRATOR = "administrator"
     """Manages organizations, staff and accounts of a subtree."""
     DOCTOR = "doctor"

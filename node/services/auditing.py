@@ -169,9 +169,15 @@ def _wanted(said: pb.AuditFilter) -> Wanted:
         if row_id and not is_row_id(row_id):
             raise InvalidRequestError(f"filter.{name} is not an id")
     if said.action and said.action not in set(Action):
-        raise InvalidRequestError("filter.action is not one of the audit's words")
+        raise InvalidRequestError(
+            "filter.action is not one of the audit's words",
+            hint=f"Name one of: {', '.join(sorted(Action))}.",
+        )
     if said.outcome and said.outcome not in set(Outcome):
-        raise InvalidRequestError("filter.outcome is not one of the audit's words")
+        raise InvalidRequestError(
+            "filter.outcome is not one of the audit's words",
+            hint=f"Name one of: {', '.join(sorted(Outcome))}.",
+        )
     if len(said.principal) > _PRINCIPAL_MAX or not said.principal.isascii():
         raise InvalidRequestError("filter.principal is not a SPIFFE id")
     for name, text in (("since", said.since), ("until", said.until)):

@@ -118,6 +118,15 @@ def test_every_permission_is_documented() -> None:
     assert [line for line in table.splitlines() if line.startswith("| `")] == list(rows())
 
 
+def test_every_deed_of_the_audit_is_documented() -> None:
+    """The list of docs/cli.md is what can be searched for, and names nothing else."""
+    known = {str(action) for action in importlib.import_module("node.storage.audit").Action}
+    words = _section(_read("docs/cli.md"), "fenhe audit search")
+    listed = re.search(r"^Deeds: .*?\n\n", words, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`([^`]+)`", listed[0])) == known
+
+
 def test_every_cause_of_the_quarantine_has_an_exit() -> None:
     """The table of docs/cli.md says for each what to do, and names none that does not exist."""
     causes = {str(cause) for cause in importlib.import_module("node.storage.causes").CAUSES}
