@@ -20,7 +20,7 @@ from node.errors import InvalidRequestError
 from node.security.suites import Suite
 from protos.fenhe.node.v1 import joining_pb2_grpc
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "show_code"]
 
 _CALL_S: Final = 30
 _PAGE: Final = 200
@@ -81,7 +81,7 @@ def invite(  # noqa: PLR0917 -- the options of a command
                 new_pseudonym_key=new_pseudonym_key,
                 request_id=uuid.uuid4().hex,
             )
-            _show_code(stub.CreateInvitation(request, timeout=_CALL_S), as_json=as_json)
+            show_code(stub.CreateInvitation(request, timeout=_CALL_S), as_json=as_json)
 
 
 def join(  # noqa: PLR0917 -- the options of a command
@@ -140,7 +140,8 @@ def join(  # noqa: PLR0917 -- the options of a command
         _say(f"Start it: fenhe node run --data {data}")
 
 
-def _show_code(made: pb.CreateInvitationResponse, *, as_json: bool) -> None:
+def show_code(made: pb.CreateInvitationResponse, *, as_json: bool) -> None:
+    """What to read out and to type, and what keeps the new machine from coming in."""
     if as_json:
         print_json(_as_dict(made))
         return
@@ -158,8 +159,8 @@ def _show_code(made: pb.CreateInvitationResponse, *, as_json: bool) -> None:
         errors.print("HOST is this machine's address, as the clinic reaches it.")
     if _is_loopback(door):
         errors.print(
-            "This node listens on its own machine only: no other machine can join. Set listen in "
-            "node.yaml to 0.0.0.0:PORT and start it again."
+            "This door is reached from its own machine only: no other machine can join. Set listen "
+            "in node.yaml to 0.0.0.0:PORT, start the node again, and give --address HOST:PORT."
         )
     if made.replaced:
         errors.print("The code made before for this node was taken back.")

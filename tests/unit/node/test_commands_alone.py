@@ -15,8 +15,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import protos.fenhe.federation.v1.federation_pb2 as pb
+import protos.fenhe.node.v1.joining_pb2 as joining_pb
 from hierarchy_config import REPLICATED_TABLES
-from node.cli import node_cmd, query_cmd
+from node.cli import joining_cmd, node_cmd, query_cmd
 from node.cli.main import app
 from node.cli.output import faults_shown
 from node.demo.place import DemoPlace
@@ -222,6 +223,43 @@ def test_a_profile_gives_the_configuration_of_its_database(tmp_path: Path) -> No
     assert f'datadir = "{tmp_path}"' in done.output
     assert "innodb_flush_log_at_trx_commit = 1" in done.output
     assert "innodb_buffer_pool_size = 96M" in done.output
+
+
+def invited(door: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What stands on stdout and stderr for a code whose door is there."""
+    invitation = joining_pb.Invitation(node_id="141002", expires_at="2026-11-23T08:00:00.000Z")
+    made = joining_pb.CreateInvitationResponse(
+        code="141002-7K3Q-XM9T-2B4", door=door, invitation=invitation, root_digest="ab" * 32
+    )
+    joining_cmd.show_code(made, as_json=False)
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+@pytest.mark.parametrize("door", ["127.0.0.1:4511", "localhost:4511", "[::1]:4511"])
+def test_a_door_that_nobody_else_reaches_is_said(
+    door: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before somebody reads an address aloud that leads nowhere."""
+    assert "listen" in invited(door, capsys)[1]
+
+
+@pytest.mark.parametrize("door", ["10.14.0.1:4511", "city.example:4511", "[2001:db8::1]:4511"])
+def test_the_command_of_the_new_machine_holds_no_code(
+    door: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process list would show it; the command asks for it."""
+    shown, warned = invited(door, capsys)
+    assert f"fenhe node join --parent {door} --data FOLDER --run\n" in shown
+    assert shown.count("141002-7K3Q-XM9T-2B4") == 1
+    assert warned == ""
+
+
+def test_signing_in_as_nobody_says_what_to_type() -> None:
+    """The name is asked of nobody: it is an argument."""
+    done = RUNNER.invoke(app, ["session", "sign-in"])
+    assert done.exit_code == 1
+    assert "fenhe session sign-in NAME" in done.stderr
 
 
 def test_no_help_is_cut_on_a_narrow_terminal() -> None:
