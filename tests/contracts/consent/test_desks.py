@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import pytest
 
-from node.clock import format_ms
+from node.clock import format_ms, today
 from node.consent.access import BREAK_GLASS_MINUTES, AccessDesk
 from node.consent.consents import ConsentDesk
 from node.consent.errors import (
@@ -151,6 +152,24 @@ def test_a_consent_is_written_down_at_home_alone(desks: Desks) -> None:
         desks.consents.put(CLIENT, Wanted("q", STRANGER, "deny", "everyone", "any"))
     assert ELSEWHERE not in str(raised.value)
     assert desks.entries() == []
+
+
+@pytest.mark.parametrize(
+    "form", [date.isoformat, lambda day: f"{day:%Y%m%d}", lambda day: f"{day:%G-W%V-%u}"]
+)
+def test_a_day_holds_in_whatever_form_it_is_written(
+    desks: Desks, form: Callable[[date], str]
+) -> None:
+    """It is stored in the form in which it is compared; the request that comes again says it so."""
+    day = today(desks.world.clock)
+    until = form(day + timedelta(1))
+    wanted = Wanted("q", HIS, "deny", "everyone", "any", from_on=form(day), until_on=until)
+    consent = desks.consents.put(CLIENT, wanted)
+    assert (consent.from_on, consent.until_on) == (desks.world.day(0), desks.world.day(1))
+    assert not desks.sees(CLIENT)
+    assert desks.consents.put(CLIENT, wanted) == consent
+    desks.world.clock.ms += 2 * 24 * 60 * MINUTE_MS
+    assert desks.sees(CLIENT)
 
 
 @pytest.mark.parametrize(
