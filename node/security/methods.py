@@ -30,6 +30,7 @@ __all__ = [
     "Relation",
     "authorize",
     "purpose_of",
+    "roles_for",
     "rule_for",
 ]
 
@@ -318,6 +319,12 @@ _HINTS: Final[Mapping[Relation, str]] = MappingProxyType(
 def rule_for(method: str) -> MethodRule | None:
     """The rule of a method by its full name; None denies it to everyone."""
     return METHODS.get(method)
+
+
+def roles_for(method: str) -> frozenset[Role]:
+    """The roles of which a member of staff needs one for a method; none: none is asked."""
+    rule = rule_for(method)
+    return frozenset() if rule is None else rule.roles
 
 
 def authorize(

@@ -33,7 +33,7 @@ from node.people.sessions import OpenSession
 from node.records.faults import Fault
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.identity import KnownPeers, NameJudge, PeerIdentity
-from node.security.methods import PURPOSE_HEADER, authorize, purpose_of
+from node.security.methods import PURPOSE_HEADER, authorize, purpose_of, roles_for
 from node.services.open_calls import OpenCalls
 from node.services.wire import faults_out
 from node.storage.errors import BundleError
@@ -258,7 +258,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         # A token is shown: who shows it is its owner or nobody, never the certificate.
         session = await self._session(token, identity)
         _ASKS.set(session.caller)
-        caller = replace(session.caller, purpose=purpose_of(method, session.caller.kind, stated))
+        bound = session.bound_to(roles_for(method))
+        caller = replace(bound, purpose=purpose_of(method, bound.kind, stated))
         acting = replace(
             identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
         )

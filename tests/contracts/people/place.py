@@ -18,6 +18,7 @@ from node.people.proving import SignIn
 from node.people.room import PeopleParts, make_parts
 from node.security.caller import Caller, CallerKind
 from node.security.certificates import new_private_key
+from node.security.methods import roles_for
 from node.security.roles import Role
 from node.storage.tables import AUDIT
 from replication.changelog import read_transaction
@@ -116,11 +117,11 @@ class Office:
         """A session."""
         return self.parts.proving.sign_in(on or self.channel, SignIn(name, password, **more))
 
-    def caller(self, session: SignedIn, *, on: Caller | None = None) -> Caller:
+    def caller(self, session: SignedIn, *, on: Caller | None = None, method: str = "") -> Caller:
         """Whom a call with a session's token is made by, as the interceptor finds out."""
         sessions, channel = self.parts.sessions, (on or self.channel).principal
         found = sessions.kept(session.token, channel) or sessions.looked_up(session.token, channel)
-        return replace(found.caller, purpose="test")
+        return replace(found.bound_to(roles_for(method)), purpose="test")
 
     def acting(self, worker: Worker) -> Caller:
         """Somebody who has signed in."""
