@@ -29,6 +29,7 @@ __all__ = [
     "MethodRule",
     "Relation",
     "authorize",
+    "default_purpose",
     "purpose_of",
     "roles_for",
     "rule_for",
@@ -392,6 +393,12 @@ def purpose_of(method: str, kind: CallerKind, stated: str) -> Purpose:
             return purpose
     # Not what was typed: it may be anything.
     raise PurposeError(f"{method} is called for {', '.join(allowed)}, and for nothing else")
+
+
+def default_purpose(method: str) -> str:
+    """What a method is for if nothing is stated; "" for one that is in no table."""
+    rule = rule_for(method)
+    return "" if rule is None else rule.purposes[0]
 
 
 def _stands(relation: Relation, caller: NodeId, here: NodeId, hierarchy: Hierarchy) -> bool:

@@ -226,14 +226,16 @@ class Scopes:
 
 
 def _purposes(caller: Caller) -> list[str]:
-    """Purposes whose consents bind the caller.
+    """Purposes whose consents bind the caller: what he states, and what the method is for.
 
-    Every one, if nothing that a resident decides over covers what is said: an operator has no use
-    for records, and what nobody foresaw is not therefore allowed.
+    A word in a header must not open what is forbidden without it. Every one, if nothing that a
+    resident decides over covers what is said: an operator has no use for records, and what nobody
+    foresaw is not therefore allowed.
     """
-    if caller.kind is CallerKind.OPERATOR or caller.purpose not in CONSENT_PURPOSES:
+    said = {caller.purpose, caller.default_purpose or caller.purpose}
+    if caller.kind is CallerKind.OPERATOR or not said <= CONSENT_PURPOSES:
         return sorted(CONSENT_PURPOSES)
-    return [ANY_PURPOSE, caller.purpose]
+    return sorted({ANY_PURPOSE, *said})
 
 
 def _forbidden(table: Table) -> Exists:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import pytest
@@ -152,6 +152,21 @@ def test_a_consent_is_written_down_at_home_alone(desks: Desks) -> None:
         desks.consents.put(CLIENT, Wanted("q", STRANGER, "deny", "everyone", "any"))
     assert ELSEWHERE not in str(raised.value)
     assert desks.entries() == []
+
+
+@pytest.mark.parametrize("asker", [CLIENT, DOCTOR])
+def test_a_stated_purpose_opens_nothing_that_is_forbidden_without_it(
+    desks: Desks, asker: Caller
+) -> None:
+    """What the method is for binds as well as what is stated; what concerns neither, does not."""
+    _relate(desks)
+    stated = replace(asker, purpose="public_health", default_purpose="treatment")
+    for purpose, seen in (("research", True), ("treatment", False), ("public_health", False)):
+        said = replace(DENY, request_id=purpose, purpose=purpose)
+        consent = desks.consents.put(CLIENT, said)
+        assert desks.sees(stated) is seen
+        desks.consents.revoke(CLIENT, consent.consent_id)
+    assert desks.sees(stated)
 
 
 @pytest.mark.parametrize(

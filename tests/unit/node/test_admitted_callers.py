@@ -13,6 +13,7 @@ import pytest
 from hierarchy_config.model import NodeId
 from node.people.sessions import OpenSession
 from node.security.caller import Caller, CallerKind
+from node.security.methods import PURPOSE_HEADER
 from node.security.principal import Principal
 from node.security.roles import Role
 from node.services.interceptor import GuardInterceptor, current_call
@@ -20,6 +21,7 @@ from tests.unit.security import region as made
 from tests.unit.security.region import HIERARCHY, SIBLING, TOWNSHIP, VILLAGE
 from tests.unit.security.test_identity import context_of
 
+GET: Final = "/fenhe.empi.v1.ResidentService/Get"
 TIMELINE: Final = "/fenhe.care.v1.RecordService/Timeline"
 ABOUT: Final = "/fenhe.node.v1.AuditService/AboutResident"
 RENEW: Final = "/fenhe.control.v1.SessionService/Renew"
@@ -123,3 +125,15 @@ def test_who_has_none_of_the_roles_is_refused(desk: Mapping[str, Iterable[bytes]
     """Bound to nothing, he is nobody there."""
     with pytest.raises(RefusedError, match="signed in as administrator"):
         _admitted(desk, "/fenhe.control.v1.StaffService/AddStaff", SIGNED_IN)
+
+
+@pytest.mark.parametrize("said", [(), (SIGNED_IN,)])
+@pytest.mark.parametrize("method", [GET, TIMELINE])
+def test_a_stated_purpose_stands_beside_what_the_method_is_for(
+    desk: Mapping[str, Iterable[bytes]], method: str, said: tuple[tuple[str, str], ...]
+) -> None:
+    """For a person and for a clinic's system: a header takes the place of nothing."""
+    stated = _admitted(desk, method, (PURPOSE_HEADER, "public_health"), *said)
+    assert (stated.purpose, stated.default_purpose) == ("public_health", "treatment")
+    plain = _admitted(desk, method, *said)
+    assert (plain.purpose, plain.default_purpose) == ("treatment", "treatment")
