@@ -179,7 +179,7 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.control.v1.AccessService/EndRelation": _care(
             Role.REGISTRAR, Role.ADMINISTRATOR, of=_ACCESS, purposes="registration"
         ),
-        # Nobody grants what he does not see himself (node/consent/desk.py).
+        # Nobody grants what he does not see himself, nor what was lent to him (consent/access.py).
         "/fenhe.control.v1.AccessService/CreateGrant": _care(
             Role.DOCTOR, of=_STAFF_ACCESS, purposes="treatment"
         ),
