@@ -99,14 +99,12 @@ class Office:
         new = NewAssignment(staff, role, **more)
         return self.parts.registry.give_role(by or self.operator, new, "").object_id
 
-    def worker(
-        self, organization: str, *roles: Role, division: NodeId | None = None, oidc: str = ""
-    ) -> Worker:
+    def worker(self, organization: str, *roles: Role, division: NodeId | None = None) -> Worker:
         """Somebody with roles and an account whose password he has changed."""
         staff = self.member(organization)
         given = tuple(self.give(staff, role, division=division or "") for role in roles)
         name = f"worker{next(self._numbers)}"
-        self.parts.accounts.add(self.operator, NewAccount(name, staff, FIRST, oidc), "")
+        self.parts.accounts.add(self.operator, NewAccount(name, staff, FIRST), "")
         if roles:
             self.sign_in(name, FIRST, new_password=PASSWORD)
         return Worker(staff, name, given)
