@@ -16,8 +16,6 @@ from node.consent.errors import (
     AccessUnknownError,
     BreakGlassError,
     ConsentNotAtHomeError,
-    GrantBorrowedError,
-    OwnReviewError,
 )
 from node.consent.model import Consent, Wanted
 from node.consent.reviews import ReviewDesk, glasses_waiting
@@ -312,39 +310,6 @@ def test_refuses_what_is_no_grant(desks: Desks, wanted: Wanted) -> None:
         desks.access.grant(DOCTOR, wanted)
 
 
-@pytest.mark.parametrize("whom", ["staff:f", f"organization:{OTHER}"])
-def test_nobody_grants_what_was_lent_to_him(desks: Desks, whom: str) -> None:
-    """Half an hour of a broken glass, and a grant, end with what they were given for."""
-    wanted = Wanted("g", HIS, whom=whom, reason="second opinion", hours=2160)
-    glass = desks.access.break_glass(DOCTOR, Wanted("b", HIS, reason="unconscious")).grant
-    assert desks.sees(DOCTOR)
-    with pytest.raises(GrantBorrowedError):
-        desks.access.grant(DOCTOR, wanted)
-    desks.access.revoke_grant(DOCTOR, glass.grant_id)
-
-    third = caller(CallerKind.STAFF, organization="org-c", staff_id="t", role=Role.DOCTOR)
-    _relate(desks, CLIENT, name="t", to="org-c")
-    lent = Wanted("l", HIS, whom=f"organization:{ORGANIZATION}", reason="second opinion")
-    desks.access.grant(third, lent)
-    assert desks.sees(DOCTOR)
-    with pytest.raises(GrantBorrowedError):
-        desks.access.grant(DOCTOR, wanted)
-    assert not desks.sees(OTHER_DOCTOR)
-
-    _relate(desks)
-    desks.access.grant(DOCTOR, wanted)
-    assert desks.sees(OTHER_DOCTOR)
-
-
-def test_a_glass_over_a_consent_grants_nothing_even_to_who_cares(desks: Desks) -> None:
-    """What he has forbidden is lent for half an hour, whoever cares for him."""
-    _relate(desks)
-    desks.consents.put(CLIENT, DENY)
-    desks.access.break_glass(DOCTOR, Wanted("b", HIS, reason="unconscious"))
-    with pytest.raises(GrantBorrowedError):
-        desks.access.grant(DOCTOR, Wanted("g", HIS, whom="staff:f", reason="second opinion"))
-
-
 # -- broken glass -------------------------------------------------------------------------------
 
 
@@ -435,28 +400,6 @@ def test_a_home_reviews_what_was_broken_over_its_residents(desks: Desks) -> None
     assert _waiting(desks) == 0
     assert desks.reviews.listed(AUDITOR, closed_too=False, after="", limit=10) == []
     assert desks.reviews.listed(AUDITOR, closed_too=True, after="", limit=10) == [closed]
-
-
-@pytest.mark.parametrize("role", [Role.AUDITOR, Role.ADMINISTRATOR])
-def test_nobody_closes_the_review_of_his_own_glass(desks: Desks, role: Role) -> None:
-    """In another role of his, nor for another organization; a colleague and the operator do."""
-    glasses = [
-        desks.access.break_glass(DOCTOR, Wanted(name, HIS, reason="unconscious")).grant.grant_id
-        for name in "ab"
-    ]
-    himself = replace(DOCTOR, roles=frozenset({role}), purpose="audit")
-    elsewhere = replace(himself, principal="spiffe://linfen/141002/staff/d", organization_id=OTHER)
-    nameless = replace(himself, staff_id="")
-    for asker in (himself, elsewhere, nameless):
-        with pytest.raises(OwnReviewError):
-            desks.reviews.close(asker, glasses[0], "justified", "")
-    assert _waiting(desks) == 2
-
-    colleague = caller(CallerKind.STAFF, organization=ORGANIZATION, staff_id="e", role=role)
-    operator = caller(CallerKind.OPERATOR, purpose="operation")
-    for asker, glass in zip((colleague, operator), glasses, strict=True):
-        assert desks.reviews.close(asker, glass, "justified", "").state == "justified"
-    assert _waiting(desks) == 0
 
 
 def _waiting(desks: Desks) -> int:
