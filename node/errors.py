@@ -194,6 +194,8 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "ACCESS_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "ACCESS_NOT_AUTHOR": _PRECONDITION,
         "BREAK_GLASS_NOBODY": _DENIED,
+        "GRANT_BORROWED": _DENIED,
+        "REVIEW_OF_ONESELF": _DENIED,
         "PROPOSAL_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
     }
 )

@@ -36,16 +36,14 @@ def add(
     name: Name,
     staff: Annotated[str, typer.Option(help="Id of one of this node's staff.")],
     oidc_subject: Annotated[
-        str, typer.Option(help="What the issuer of node.yaml calls him or her.")
+        str,
+        typer.Option(help="What the issuer of node.yaml calls him or her: instead of a password."),
     ] = "",
-    without_password: Annotated[
-        bool, typer.Option("--without-password", help="Only the issuer's token opens it.")
-    ] = False,
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add an account; asks for a first password, which is to be changed."""
-    password = "" if without_password else secret("First password")
+    """Add an account; asks for a first password, to be changed, unless a token opens it."""
+    password = "" if oidc_subject else secret("First password")
     request = pb.AddAccountRequest(
         name=name,
         staff_id=staff,

@@ -11,16 +11,21 @@ from sqlalchemy import Connection
 
 from node.clock import format_ms, today
 from node.consent.consents import NOTE_MAX, day_in
-from node.consent.errors import AccessAuthorError, AccessUnknownError, BreakGlassError
+from node.consent.errors import (
+    AccessAuthorError,
+    AccessUnknownError,
+    BreakGlassError,
+    GrantBorrowedError,
+)
 from node.consent.model import Broken, Grant, Relation, Wanted, grant_of
 from node.consent.rows import AccessRows, HomeOf
-from node.consent.words import GrantKind, RelationKind, staff
+from node.consent.words import GrantKind, RelationKind, grantees_of, staff
 from node.errors import DeniedError, InvalidRequestError, NotFoundError
 from node.security.caller import Caller, CallerKind
 from node.security.roles import Role
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
-from node.storage.scope import is_forbidden, seen_residents
+from node.storage.scope import entrusted, is_forbidden, seen_residents
 from node.storage.specs import ACCESS_GRANTS, CARE_RELATIONS
 from replication.core.model import RowChange
 
@@ -103,17 +108,20 @@ class AccessDesk:
     # -- grants ---------------------------------------------------------------------------------
 
     def grant(self, caller: Caller, wanted: Wanted) -> Grant:
-        """Let somebody see a resident whom the caller sees himself.
+        """Let somebody see a resident whom the caller's organization sees by itself.
 
         Raises:
             InvalidRequestError: The grantee, the hours or the reason is none.
             NotFoundError: No such resident, or not for this caller.
+            GrantBorrowedError: He sees him by a grant or a broken glass alone.
             RequestIdReusedError: The request wrote something else before.
         """
         self._refuse_writes()
         hours = wanted.hours or _HOURS_DEFAULT
         if not _GRANTEE.fullmatch(wanted.whom):
             raise InvalidRequestError("grantee is staff:ID or organization:ID")
+        if wanted.whom in grantees_of(caller):
+            raise InvalidRequestError("grantee is somebody else, of another organization")
         if not 1 <= hours <= _HOURS_MAX:
             raise InvalidRequestError(f"hours are 1 to {_HOURS_MAX}")
         reason = _reason(wanted.reason)
@@ -125,6 +133,8 @@ class AccessDesk:
             home = self._rows.home(connection, caller, wanted.resident_id)
             if not seen_residents(connection, caller, scope, [home.resident_id]):
                 raise NotFoundError("no such resident here")
+            if not entrusted(connection, caller, scope, home.resident_id):
+                raise GrantBorrowedError("you see him by a grant or a broken glass alone")
             row = self._granted(connection, caller, home, (row_id, said), hours * 60, Action.GRANT)
             return grant_of(row)
 

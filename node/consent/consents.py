@@ -51,18 +51,19 @@ class ConsentDesk:
         """
         self._refuse_writes()
         _check(wanted)
-        day = today(self._store.clock)
+        # As they are compared: what is read as a day may be written in several ways.
+        from_on = day_in("from_on", wanted.from_on) or today(self._store.clock).isoformat()
+        until_on = day_in("until_on", wanted.until_on)
+        if until_on and until_on < from_on:
+            raise InvalidRequestError("until_on is before from_on")
         said = {
             "purpose": wanted.purpose,
             "recipient": wanted.whom,
             "decision": wanted.what,
-            "until_on": wanted.until_on,
+            "until_on": until_on,
             "note": wanted.reason,
         }
         row_id = self._rows.request_row_id(caller, CONSENTS, wanted.request_id)
-        from_on = wanted.from_on or day.isoformat()
-        if wanted.until_on and wanted.until_on < from_on:
-            raise InvalidRequestError("until_on is before from_on")
 
         def work(connection: Connection) -> Consent:
             home = self._home(connection, caller, wanted.resident_id)
@@ -142,7 +143,7 @@ class ConsentDesk:
 
 
 def day_in(name: str, text: str) -> str:
-    """A day as it was given; "" for none.
+    """A day as it is stored and compared, 2026-03-01, however it is written; "" for none.
 
     Raises:
         InvalidRequestError: It is no day.
@@ -168,5 +169,3 @@ def _check(wanted: Wanted) -> None:
         )
     if len(wanted.reason) > NOTE_MAX:
         raise InvalidRequestError(f"a note has at most {NOTE_MAX} characters")
-    day_in("from_on", wanted.from_on)
-    day_in("until_on", wanted.until_on)

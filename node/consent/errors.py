@@ -4,7 +4,9 @@ ConsentError
 ├── ConsentNotAtHomeError   a consent is amended at the resident's home alone
 ├── AccessUnknownError      no such consent, relation, grant or review here
 ├── AccessAuthorError       it was written at another node
-└── BreakGlassError         who asks is nobody for whom a glass is broken
+├── BreakGlassError         who asks is nobody for whom a glass is broken
+├── GrantBorrowedError      who grants sees the resident by a grant or a broken glass alone
+└── OwnReviewError          who closes a review has broken the glass himself
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ __all__ = [
     "BreakGlassError",
     "ConsentError",
     "ConsentNotAtHomeError",
+    "GrantBorrowedError",
+    "OwnReviewError",
 ]
 
 
@@ -57,3 +61,25 @@ class BreakGlassError(ConsentError):
     code = "BREAK_GLASS_NOBODY"
     fault = Fault.CALLER
     default_hint = "Sign in with your own account and ask again."
+
+
+class GrantBorrowedError(ConsentError):
+    """Nobody passes on what was lent to him: a grant, or the half hour of a broken glass."""
+
+    code = "GRANT_BORROWED"
+    fault = Fault.CALLER
+    default_hint = (
+        "Let the organization that cares for the resident grant it, or have the desk open a care "
+        "relation of yours: `fenhe access relate`."
+    )
+
+
+class OwnReviewError(ConsentError):
+    """Nobody reviews the glass that he broke himself."""
+
+    code = "REVIEW_OF_ONESELF"
+    fault = Fault.CALLER
+    default_hint = (
+        "Somebody else who is auditor or administrator at the resident's home closes it, or the "
+        "node's operator."
+    )

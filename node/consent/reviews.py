@@ -14,12 +14,12 @@ from sqlalchemy import Connection, Select, bindparam, exists, func, not_, select
 
 from node.clock import format_ms
 from node.consent.consents import NOTE_MAX
-from node.consent.errors import AccessUnknownError, ConsentNotAtHomeError
-from node.consent.model import Review, grant_of
+from node.consent.errors import AccessUnknownError, ConsentNotAtHomeError, OwnReviewError
+from node.consent.model import Grant, Review, grant_of
 from node.consent.rows import AccessRows
-from node.consent.words import BREAK_GLASS, Finding
+from node.consent.words import BREAK_GLASS, Finding, staff
 from node.errors import InvalidRequestError
-from node.security.caller import Caller
+from node.security.caller import Caller, CallerKind
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.specs import ACCESS_GRANTS, ACCESS_REVIEWS
@@ -96,6 +96,7 @@ class ReviewDesk:
             InvalidRequestError: It is no finding, or the note is too long.
             AccessUnknownError: No such glass was broken, or another finding closed it.
             ConsentNotAtHomeError: The resident's home is another node.
+            OwnReviewError: The caller broke it himself.
         """
         self._refuse_writes()
         if finding not in set(Finding):
@@ -108,6 +109,8 @@ class ReviewDesk:
             grant = grant_of(row)
             if not grant.is_broken_glass:
                 raise AccessUnknownError("it is a grant like others, which nobody reviews")
+            if _broke(caller, grant):
+                raise OwnReviewError("the glass was broken by you")
             home = self._rows.home(connection, caller, row.resident_id)
             if home.node != self._store.node_id:
                 raise ConsentNotAtHomeError(f"the resident's home is {home.node}")
@@ -136,3 +139,14 @@ class ReviewDesk:
             return Review.of(grant, held)
 
         return self._store.transactions.write(work)
+
+
+def _broke(caller: Caller, grant: Grant) -> bool:
+    """Whether the caller broke this glass: by his name, which holds his node, or by his staff id.
+
+    The operator breaks none, and may close any.
+    """
+    if caller.kind is CallerKind.OPERATOR:
+        return False
+    mine = bool(caller.staff_id) and grant.grantee == staff(caller.staff_id)
+    return mine or caller.principal == grant.granted_by

@@ -60,6 +60,11 @@ class Secrets:
         return value if isinstance(value, str) else None
 
 
+# A second way in, of the administrator's choosing, would stay open beside the one that the owner
+# knows of, into whatever roles others give him later.
+_EITHER: Final = "an account is opened by a password or by an issuer's token, not by both"
+
+
 class Accounts:
     """Adds, changes and lists."""
 
@@ -92,6 +97,8 @@ class Accounts:
         name = account_name(new.name)
         if not new.password and not new.oidc_subject:
             raise InvalidRequestError("password: is missing, and so is oidc_subject")
+        if new.password and new.oidc_subject:
+            raise InvalidRequestError(_EITHER)
         if len(new.oidc_subject) > _SUBJECT_MAX or not new.oidc_subject.isascii():
             raise InvalidRequestError(f"oidc_subject: at most {_SUBJECT_MAX} ASCII characters")
         if new.password:
@@ -150,11 +157,18 @@ class Accounts:
         )
 
     def set_password(self, caller: Caller, name: str, password: str, request_id: str) -> Done:
-        """Set somebody's password; he must take one of his own. Ends his sessions."""
+        """Set somebody's password; he must take one of his own. Ends his sessions.
+
+        Raises:
+            InvalidRequestError: Another issuer's token opens the account.
+            PasswordWeakError: The password is.
+        """
         refuse_weak(password, account_name(name))
         phc = self._passwords.stretched(password)
 
         def change(connection: Connection, row: Row[Any]) -> dict[str, Any]:
+            if row.oidc_subject:
+                raise InvalidRequestError(_EITHER)
             self._end_sessions(connection, row.account_id, "password")
             sealed = self._secrets.sealed("password", row.account_id, phc)
             return {"password": sealed, "must_change": True, "failures": 0, "locked_until": 0}

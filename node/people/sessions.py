@@ -8,7 +8,8 @@ anywhere counts with the next call, and a call costs no statement.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select, update
@@ -56,13 +57,33 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """A session that stands: who it is, as a caller without a purpose yet, and until when."""
+    """A session that stands: who it is, as a caller without a purpose yet, and until when.
+
+    `caller` is he in all his roles, over all their divisions: for what he is, never for what he
+    may. A call is made by `bound_to` the roles that open it.
+    """
 
     session_id: str
     account_id: str
     channel: str
     caller: Caller
     renew_until_ms: int
+    homes: Mapping[Role, frozenset[NodeId]]
+    """Of each role the homes below its divisions."""
+
+    _bound: dict[frozenset[Role], Caller] = field(default_factory=dict, repr=False, compare=False)
+
+    def bound_to(self, roles: frozenset[Role]) -> Caller:
+        """The caller in those of `roles` that he has, over their homes alone; empty: in all.
+
+        A doctor of a village who counts a county is no doctor of the county.
+        """
+        found = self._bound.get(roles)
+        if found is None:
+            kept = self.caller.roles & roles if roles else self.caller.roles
+            scope = frozenset[NodeId]().union(*(self.homes[role] for role in kept))
+            found = self._bound[roles] = replace(self.caller, roles=kept, scope=scope)
+        return found
 
 
 class Sessions:
@@ -144,33 +165,40 @@ class Sessions:
             )
         )
         row = connection.execute(query).first()
-        caller = None if row is None else self._caller(connection, row)
-        if row is None or caller is None:
+        homes = {} if row is None else self._homes(connection, row)
+        if row is None or not homes:
             return None
-        return OpenSession(session_id, row.account_id, row.channel, caller, int(row.renew_until))
+        return OpenSession(
+            session_id,
+            row.account_id,
+            row.channel,
+            self._caller(row, homes),
+            int(row.renew_until),
+            homes,
+        )
 
-    def _caller(self, connection: Connection, row: Any) -> Caller | None:
-        """Who it is today; None: he has no role at that organization any more."""
-        held = [
-            each
-            for each in self._book.roles(connection, row.staff_id)
-            if each.organization_id == row.organization_id
-        ]
-        if not held:
-            return None
+    def _homes(self, connection: Connection, row: Any) -> dict[Role, frozenset[NodeId]]:
+        """His roles of today, with the homes of each; none: he has none there any more."""
+        found: dict[Role, frozenset[NodeId]] = {}
+        for each in self._book.roles(connection, row.staff_id):
+            if each.organization_id == row.organization_id:
+                below = self._store.hierarchy.subtree(each.division)
+                found[each.role] = found.get(each.role, frozenset()) | below
+        return found
+
+    def _caller(self, row: Any, homes: Mapping[Role, frozenset[NodeId]]) -> Caller:
         hierarchy, here = self._store.hierarchy, self._store.node_id
         name = Principal(hierarchy.region, here, CallerKind.STAFF, row.staff_id)
-        analyst = (each for each in held if each.role is Role.ANALYST)
         return Caller(
             CallerKind.STAFF,
             name.spiffe_id,
             here,
             "",
-            frozenset().union(*(hierarchy.subtree(each.division) for each in held)),
-            frozenset(each.role for each in held),
+            frozenset[NodeId]().union(*homes.values()),
+            frozenset(homes),
             row.organization_id,
             row.staff_id,
-            frozenset().union(*(hierarchy.subtree(each.division) for each in analyst)),
+            homes.get(Role.ANALYST, frozenset()),
         )
 
     # -- by their owners and administrators --------------------------------------------------------

@@ -34,7 +34,8 @@ class Caller:
     `principal` is a SPIFFE id, `node_id` the node under whose authority it acts, `scope` the home
     nodes whose residents it may see, `purpose` the reason that the audit keeps. A member of staff
     who has signed in acts for an organization, in roles; both are empty for whoever is a
-    certificate alone. `asks` holds the homes that he may ask about as an analyst.
+    certificate alone. `asks` holds the homes that he may ask about as an analyst. `default_purpose`
+    is that of the method which is called: what a resident forbids for it binds whatever is stated.
     """
 
     kind: CallerKind
@@ -46,6 +47,7 @@ class Caller:
     organization_id: str = ""
     staff_id: str = ""
     asks: frozenset[NodeId] = frozenset()
+    default_purpose: str = ""
 
 
 def caller_for(

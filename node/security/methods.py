@@ -29,7 +29,9 @@ __all__ = [
     "MethodRule",
     "Relation",
     "authorize",
+    "default_purpose",
     "purpose_of",
+    "roles_for",
     "rule_for",
 ]
 
@@ -177,7 +179,7 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.control.v1.AccessService/EndRelation": _care(
             Role.REGISTRAR, Role.ADMINISTRATOR, of=_ACCESS, purposes="registration"
         ),
-        # Nobody grants what he does not see himself (node/consent/desk.py).
+        # Nobody grants what he does not see himself, nor what was lent to him (consent/access.py).
         "/fenhe.control.v1.AccessService/CreateGrant": _care(
             Role.DOCTOR, of=_STAFF_ACCESS, purposes="treatment"
         ),
@@ -320,6 +322,12 @@ def rule_for(method: str) -> MethodRule | None:
     return METHODS.get(method)
 
 
+def roles_for(method: str) -> frozenset[Role]:
+    """The roles of which a member of staff needs one for a method; none: none is asked."""
+    rule = rule_for(method)
+    return frozenset() if rule is None else rule.roles
+
+
 def authorize(
     method: str,
     peer: PeerIdentity,
@@ -385,6 +393,12 @@ def purpose_of(method: str, kind: CallerKind, stated: str) -> Purpose:
             return purpose
     # Not what was typed: it may be anything.
     raise PurposeError(f"{method} is called for {', '.join(allowed)}, and for nothing else")
+
+
+def default_purpose(method: str) -> str:
+    """What a method is for if nothing is stated; "" for one that is in no table."""
+    rule = rule_for(method)
+    return "" if rule is None else rule.purposes[0]
 
 
 def _stands(relation: Relation, caller: NodeId, here: NodeId, hierarchy: Hierarchy) -> bool:

@@ -33,7 +33,13 @@ from node.people.sessions import OpenSession
 from node.records.faults import Fault
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.identity import KnownPeers, NameJudge, PeerIdentity
-from node.security.methods import PURPOSE_HEADER, authorize, purpose_of
+from node.security.methods import (
+    PURPOSE_HEADER,
+    authorize,
+    default_purpose,
+    purpose_of,
+    roles_for,
+)
 from node.services.open_calls import OpenCalls
 from node.services.wire import faults_out
 from node.storage.errors import BundleError
@@ -251,6 +257,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             self._hierarchy,
             purpose_of(method, identity.kind, stated),
         )
+        channel = replace(channel, default_purpose=default_purpose(method))
         token = bearer_of(metadata)
         if token is None:
             authorize(method, identity, self._node_id, self._hierarchy)
@@ -258,7 +265,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         # A token is shown: who shows it is its owner or nobody, never the certificate.
         session = await self._session(token, identity)
         _ASKS.set(session.caller)
-        caller = replace(session.caller, purpose=purpose_of(method, session.caller.kind, stated))
+        bound = session.bound_to(roles_for(method))
+        purpose = purpose_of(method, bound.kind, stated)
+        caller = replace(bound, purpose=purpose, default_purpose=channel.default_purpose)
         acting = replace(
             identity, kind=caller.kind, name=caller.staff_id, principal=caller.principal
         )

@@ -59,6 +59,7 @@ __all__ = [
     "Glasses",
     "ScopeForm",
     "Scopes",
+    "entrusted",
     "form_of",
     "has_place",
     "is_forbidden",
@@ -117,12 +118,14 @@ def visible(table: Table, form: ScopeForm) -> ColumnElement[bool]:
     allowed = not_(_forbidden(table))
     if not form.staff:
         return and_(place, allowed)
-    ground = or_(
-        table.c[AUTHOR_ORGANIZATION] == bindparam("scope_organization"),
-        _cared_for(table),
-        _granted(table),
-    )
+    ground = or_(_own_ground(table), _granted(table))
     return and_(place, or_(and_(ground, allowed), _granted(table, BREAK_GLASS)))
+
+
+def _own_ground(table: Table) -> ColumnElement[bool]:
+    """The ground of the caller's organization itself, which nobody lent it."""
+    mine = table.c[AUTHOR_ORGANIZATION] == bindparam("scope_organization")
+    return or_(mine, _cared_for(table))
 
 
 def has_place(caller: Caller, *, home_node: str, author_node: str) -> bool:
@@ -141,6 +144,18 @@ def seen_residents(
         return frozenset()
     wanted = {**scope, "ids": padded(sorted(ids))}
     return frozenset(_SEEN[form_of(caller)].execute(connection, wanted).scalars())
+
+
+def entrusted(
+    connection: Connection, caller: Caller, scope: Mapping[str, Any], resident_id: str
+) -> bool:
+    """Whether a member of staff sees a resident because his organization does, by itself.
+
+    Neither by a grant nor through a broken glass: those end, and what he passes on must not
+    outlive them.
+    """
+    wanted = {**scope, "id": resident_id}
+    return _ENTRUSTED[form_of(caller).large].execute(connection, wanted).scalar() is not None
 
 
 def is_forbidden(connection: Connection, scope: Mapping[str, Any], resident_id: str) -> bool:
@@ -226,14 +241,16 @@ class Scopes:
 
 
 def _purposes(caller: Caller) -> list[str]:
-    """Purposes whose consents bind the caller.
+    """Purposes whose consents bind the caller: what he states, and what the method is for.
 
-    Every one, if nothing that a resident decides over covers what is said: an operator has no use
-    for records, and what nobody foresaw is not therefore allowed.
+    A word in a header must not open what is forbidden without it. Every one, if nothing that a
+    resident decides over covers what is said: an operator has no use for records, and what nobody
+    foresaw is not therefore allowed.
     """
-    if caller.kind is CallerKind.OPERATOR or caller.purpose not in CONSENT_PURPOSES:
+    said = {caller.purpose, caller.default_purpose or caller.purpose}
+    if caller.kind is CallerKind.OPERATOR or not said <= CONSENT_PURPOSES:
         return sorted(CONSENT_PURPOSES)
-    return [ANY_PURPOSE, caller.purpose]
+    return sorted({ANY_PURPOSE, *said})
 
 
 def _forbidden(table: Table) -> Exists:
@@ -310,6 +327,18 @@ def _seen_query(form: ScopeForm) -> Any:
 
 # Built once: composing a statement costs more than running it on SQLite.
 _SEEN: Final = {form: ReadySelect(_seen_query(form)) for form in SCOPE_FORMS}
+_ENTRUSTED: Final = {
+    large: ReadySelect(
+        select(_R.c.row_id).where(
+            _R.c.row_id == bindparam("id"),
+            _R.c.form == Form.FULL.value,
+            placed(_R, large=large),
+            _own_ground(_R),
+            not_(_forbidden(_R)),
+        )
+    )
+    for large in (False, True)
+}
 _FORBIDDEN: Final = select(_R.c.row_id).where(_R.c.row_id == bindparam("id"), _forbidden(_R))
 _GLASS: Final = (
     select(_GRANTS.c.row_id)

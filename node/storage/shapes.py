@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import date
 from typing import Final, assert_never
 
-from node.storage.specs import RESIDENT_INDEX, RESIDENTS, TABLES, ColumnKind, ColumnSpec
+from node.storage.specs import (
+    ACCESS_TABLES,
+    RESIDENT_INDEX,
+    RESIDENTS,
+    TABLES,
+    ColumnKind,
+    ColumnSpec,
+)
 from replication.core.model import RowChange, Value
 from replication.errors import RemoteProtocolError
 
@@ -26,6 +34,16 @@ _WHOLE_MAX: Final = 2**53
 _ROW_CHARACTERS_MAX: Final = 256 * 1024
 _NUMBER_CHARACTERS: Final = 25
 _OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
+_DAY_CHARACTERS: Final = len("2026-03-01")
+_DAYS: Final = {
+    spec.name: tuple(
+        column.name
+        for column in spec.columns
+        if column.kind is ColumnKind.DATE and column.length == _DAY_CHARACTERS
+    )
+    for spec in ACCESS_TABLES
+}
+"""Days that decide who reads: they are compared as text, so another form of a day is no day."""
 
 
 def refuse_unspeakable(change: RowChange) -> None:
@@ -68,7 +86,19 @@ def fits_schema(change: RowChange) -> bool:
     values = change.values
     if sum(map(_characters, values, values.values())) > _ROW_CHARACTERS_MAX:
         return False
-    return all(_fits(column, values.get(column.name)) for column in TABLES[change.table].columns)
+    if not all(_fits(column, values.get(column.name)) for column in TABLES[change.table].columns):
+        return False
+    return all(_is_day(values.get(name)) for name in _DAYS.get(change.table, ()))
+
+
+def _is_day(value: Value) -> bool:
+    """Whether it is a day as this node writes it, or none."""
+    if value is None:
+        return True
+    try:
+        return date.fromisoformat(str(value)).isoformat() == value
+    except ValueError:
+        return False
 
 
 def _characters(name: str, value: Value) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 
 import pytest
 
-from node.clock import format_ms
+from node.clock import format_ms, today
 from node.consent.access import BREAK_GLASS_MINUTES, AccessDesk
 from node.consent.consents import ConsentDesk
 from node.consent.errors import (
@@ -153,6 +154,39 @@ def test_a_consent_is_written_down_at_home_alone(desks: Desks) -> None:
     assert desks.entries() == []
 
 
+@pytest.mark.parametrize("asker", [CLIENT, DOCTOR])
+def test_a_stated_purpose_opens_nothing_that_is_forbidden_without_it(
+    desks: Desks, asker: Caller
+) -> None:
+    """What the method is for binds as well as what is stated; what concerns neither, does not."""
+    _relate(desks)
+    stated = replace(asker, purpose="public_health", default_purpose="treatment")
+    for purpose, seen in (("research", True), ("treatment", False), ("public_health", False)):
+        said = replace(DENY, request_id=purpose, purpose=purpose)
+        consent = desks.consents.put(CLIENT, said)
+        assert desks.sees(stated) is seen
+        desks.consents.revoke(CLIENT, consent.consent_id)
+    assert desks.sees(stated)
+
+
+@pytest.mark.parametrize(
+    "form", [date.isoformat, lambda day: f"{day:%Y%m%d}", lambda day: f"{day:%G-W%V-%u}"]
+)
+def test_a_day_holds_in_whatever_form_it_is_written(
+    desks: Desks, form: Callable[[date], str]
+) -> None:
+    """It is stored in the form in which it is compared; the request that comes again says it so."""
+    day = today(desks.world.clock)
+    until = form(day + timedelta(1))
+    wanted = Wanted("q", HIS, "deny", "everyone", "any", from_on=form(day), until_on=until)
+    consent = desks.consents.put(CLIENT, wanted)
+    assert (consent.from_on, consent.until_on) == (desks.world.day(0), desks.world.day(1))
+    assert not desks.sees(CLIENT)
+    assert desks.consents.put(CLIENT, wanted) == consent
+    desks.world.clock.ms += 2 * 24 * 60 * MINUTE_MS
+    assert desks.sees(CLIENT)
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -265,10 +299,12 @@ def test_a_doctor_grants_what_he_sees_and_no_more(desks: Desks) -> None:
         Wanted("g", HIS, whom="everyone", reason="second opinion"),
         Wanted("g", HIS, whom="staff:f", reason=" no "),
         Wanted("g", HIS, whom="staff:f", reason="second opinion", hours=2161),
+        Wanted("g", HIS, whom="staff:d", reason="second opinion"),
+        Wanted("g", HIS, whom=f"organization:{ORGANIZATION}", reason="second opinion"),
     ],
 )
 def test_refuses_what_is_no_grant(desks: Desks, wanted: Wanted) -> None:
-    """To nobody in particular, for no reason, for ever."""
+    """To nobody in particular, for no reason, for ever, to oneself."""
     _relate(desks)
     with pytest.raises(InvalidRequestError):
         desks.access.grant(DOCTOR, wanted)

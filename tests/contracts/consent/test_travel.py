@@ -137,6 +137,23 @@ def test_a_consent_is_taken_from_the_home_alone(filled: Region) -> None:
     assert _sees(township)
 
 
+@pytest.mark.parametrize("day", ["20200101", "2020-W01-3", "2020-13-01", "0"])
+@pytest.mark.parametrize("name", ["from_on", "until_on"])
+def test_a_day_that_nobody_could_compare_waits_in_the_quarantine(
+    filled: Region, name: str, day: str
+) -> None:
+    """A deny that is taken is obeyed: one that would not be is seen by the operator."""
+    township = filled.node(TOWNSHIP)
+    days = {"from_on": "2020-01-01", "until_on": "2090-01-01"}
+    said = {"purpose": "any", "recipient": "everyone", "decision": "deny", **days}
+    for row, values in enumerate(({**said, name: day}, said), start=1):
+        consent = change("consents", row=row, author=VILLAGE, home=VILLAGE, values=dict(values))
+        entry = log_entry(consent, lane=Lane.IDENTITY, sequence=90 + row)
+        outcome = send(township, VILLAGE, PeerRole.CHILD, entry, lane=Lane.IDENTITY)
+        assert outcome.quarantined == (row == 1)
+        assert _sees(township) is (row == 1)
+
+
 def test_what_staff_write_is_their_organizations(filled: Region) -> None:
     """They read it back, colleagues amend it, others neither; it stays the first's."""
     village = filled.node(VILLAGE)

@@ -18,6 +18,7 @@ from node.people.proving import SignIn
 from node.people.room import PeopleParts, make_parts
 from node.security.caller import Caller, CallerKind
 from node.security.certificates import new_private_key
+from node.security.methods import roles_for
 from node.security.roles import Role
 from node.storage.tables import AUDIT
 from replication.changelog import read_transaction
@@ -98,14 +99,12 @@ class Office:
         new = NewAssignment(staff, role, **more)
         return self.parts.registry.give_role(by or self.operator, new, "").object_id
 
-    def worker(
-        self, organization: str, *roles: Role, division: NodeId | None = None, oidc: str = ""
-    ) -> Worker:
+    def worker(self, organization: str, *roles: Role, division: NodeId | None = None) -> Worker:
         """Somebody with roles and an account whose password he has changed."""
         staff = self.member(organization)
         given = tuple(self.give(staff, role, division=division or "") for role in roles)
         name = f"worker{next(self._numbers)}"
-        self.parts.accounts.add(self.operator, NewAccount(name, staff, FIRST, oidc), "")
+        self.parts.accounts.add(self.operator, NewAccount(name, staff, FIRST), "")
         if roles:
             self.sign_in(name, FIRST, new_password=PASSWORD)
         return Worker(staff, name, given)
@@ -116,11 +115,11 @@ class Office:
         """A session."""
         return self.parts.proving.sign_in(on or self.channel, SignIn(name, password, **more))
 
-    def caller(self, session: SignedIn, *, on: Caller | None = None) -> Caller:
+    def caller(self, session: SignedIn, *, on: Caller | None = None, method: str = "") -> Caller:
         """Whom a call with a session's token is made by, as the interceptor finds out."""
         sessions, channel = self.parts.sessions, (on or self.channel).principal
         found = sessions.kept(session.token, channel) or sessions.looked_up(session.token, channel)
-        return replace(found.caller, purpose="test")
+        return replace(found.bound_to(roles_for(method)), purpose="test")
 
     def acting(self, worker: Worker) -> Caller:
         """Somebody who has signed in."""

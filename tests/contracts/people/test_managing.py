@@ -18,7 +18,7 @@ from node.people.model import NewAccount, NewOrganization, NewQualification
 from node.security.caller import Caller, CallerKind
 from node.security.roles import Role
 from node.storage.errors import RequestIdReusedError
-from tests.contracts.people.place import FIRST, Office, Worker, deeds_of
+from tests.contracts.people.place import FIRST, PASSWORD, Office, Worker, deeds_of
 from tests.contracts.storage.region import CITY, COUNTY, OTHER_COUNTY, TOWNSHIP, VILLAGE
 
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
@@ -304,3 +304,18 @@ def test_ids_that_are_none_name_nothing(office: Office, bad: str) -> None:
             registry.staff(office.operator, bad, 10)
     with pytest.raises(NotYourDivisionError):
         office.organization(NodeId(bad))
+
+
+def test_an_account_has_one_way_in(office: Office) -> None:
+    """A password or an issuer's subject: the second would be known to whoever chose it alone."""
+    staff = office.member(office.organization())
+    accounts = office.parts.accounts
+    with pytest.raises(InvalidRequestError, match="not by both"):
+        accounts.add(office.operator, NewAccount("both", staff, FIRST, "his-subject"), "")
+    assert accounts.page(office.operator, "", 10) == []
+
+    accounts.add(office.operator, NewAccount("token", staff, "", "his-subject"), "")
+    with pytest.raises(InvalidRequestError, match="not by both"):
+        accounts.set_password(office.operator, "token", PASSWORD, "")
+    (kept,) = accounts.page(office.operator, "", 10)
+    assert (kept.has_password, kept.must_change, kept.oidc_subject) == (False, False, "his-subject")

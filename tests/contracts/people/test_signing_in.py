@@ -81,6 +81,22 @@ def test_an_analyst_asks_about_the_divisions_that_he_is_analyst_of(
     assert caller.scope == office.node.tree.subtree(COUNTY)
 
 
+def test_a_role_opens_its_own_divisions_and_no_others(office: Office, hospital: str) -> None:
+    """A doctor of a village who audits a county is doctor of the village in every call."""
+    village, other = office.node.tree.children(TOWNSHIP)[:2]
+    doctor = office.worker(hospital, Role.DOCTOR, division=village)
+    office.give(doctor.staff_id, Role.AUDITOR)
+    office.give(doctor.staff_id, Role.NURSE, division=other)
+    session = office.sign_in(doctor.account)
+
+    reads = office.caller(session, method="/fenhe.care.v1.RecordService/Timeline")
+    assert (set(reads.scope), set(reads.roles)) == ({village, other}, {Role.DOCTOR, Role.NURSE})
+    audits = office.caller(session, method="/fenhe.node.v1.AuditService/AboutResident")
+    assert audits.scope == office.node.tree.subtree(COUNTY) != reads.scope
+    everything = office.caller(session, method="/fenhe.control.v1.SessionService/Renew")
+    assert everything.roles == {Role.DOCTOR, Role.NURSE, Role.AUDITOR}
+
+
 def test_a_role_over_a_division_gives_its_subtree_as_scope(office: Office, hospital: str) -> None:
     """An assignment may be for less than the whole node."""
     township = office.node.tree.children(COUNTY)[0]

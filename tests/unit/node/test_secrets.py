@@ -23,7 +23,6 @@ JUDGED = {
     "--new-pseudonym-key": "a flag",
     "--code": "of one use, for one machine, for a day; - asks for it",
     "--new-password": "a flag; the password is asked for",
-    "--without-password": "a flag",
     "--oidc-token": "the path of a file, or - for standard input",
     "--database": "refused with a password in it; @FILE holds that",
 }

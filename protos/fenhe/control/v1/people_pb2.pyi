@@ -817,9 +817,9 @@ class AddAccountRequest(_message.Message):
     staff_id: _builtins.str
     """Whose it is; he works at this node, and has no other."""
     password: _builtins.str
-    """The first password, which he must change; empty: only the issuer's token opens it."""
+    """The first password, which he must change; empty: the issuer's token opens it."""
     oidc_subject: _builtins.str
-    """What the issuer of node.yaml calls him; empty: no token opens it."""
+    """What the issuer of node.yaml calls him; empty: no token opens it. One of both is given."""
     request_id: _builtins.str
     """Opaque, chosen by the caller."""
     def __init__(
