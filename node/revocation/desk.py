@@ -149,8 +149,10 @@ class RevokeDesk:
         )
 
     def _said_just_now(self, node_id: NodeId, now_ms: int) -> Entry | None:
-        """The last entry about a node's keys, if it is of this hour; else its place may have
-        joined again with keys that a store put back from a backup has never seen."""
+        """The last entry about a node's keys, if it is of this hour.
+
+        Later its place may have joined again, with keys that this store has never seen.
+        """
         last = max(self._book.about(node_id), key=lambda each: each.word.at_ms, default=None)
         return last if last and abs(now_ms - last.word.at_ms) < _REPEAT_MS else None
 
