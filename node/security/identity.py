@@ -104,8 +104,9 @@ class KnownPeers:
     """Identifies the callers of one server, and reads the certificate of a connection once.
 
     TLS has checked its chain and validity when the connection was made, and the hierarchy is the
-    same for as long as the server runs: the same certificate is the same peer. Whoever has a name
-    of a former hierarchy is judged at every call. Used on one event loop.
+    same for as long as the server runs: the same certificate is the same peer. Whether it has ended
+    since is for the server to see. Whoever has a name of a former hierarchy is judged at every
+    call. Used on one event loop.
     """
 
     def __init__(self, hierarchy: Hierarchy, former: NameJudge | None = None) -> None:
