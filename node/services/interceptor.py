@@ -248,7 +248,25 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     ) -> CallContext:
         identity = self._peers.identify(shown)
         _ASKS.set(identity)
-        self._refuse_ended(identity)
+        with self._judging(method, context, identity):
+            self._refuse_ended(identity)
+            return await self._judge(method, context, identity)
+
+    def _judging(
+        self,
+        method: str,
+        context: grpc.aio.ServicerContext[Any, Any],
+        identity: PeerIdentity,
+    ) -> contextlib.AbstractContextManager[None]:
+        """What is refused costs too: else a token that is over is looked up as often as shown."""
+        if self._gate is None:
+            return contextlib.nullcontext()
+        address = address_of(context.peer())
+        return self._gate.judging(method, identity.kind, identity.principal, address)
+
+    async def _judge(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], identity: PeerIdentity
+    ) -> CallContext:
         metadata = context.invocation_metadata() or ()
         stated = _stated_purpose(metadata)
         channel = caller_for(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
+import pytest
 
 from node.limits import CallGate, CallLimits
 from node.people.errors import SessionEndedError
@@ -110,3 +111,30 @@ async def test_a_certificate_that_ends_ends_on_an_open_connection_too() -> None:
     assert await guarded.call(Call(shown)) == "OK"
     guarded.clock.at += 1
     assert await guarded.call(Call(shown)) == "PEER_IDENTITY"
+
+
+@pytest.mark.parametrize(
+    ("who", "token", "code"),
+    [(DESK, "over", "SESSION_ENDED"), (ANALYST, "", "DENIED")],
+)
+async def test_calls_that_are_refused_are_limited_too(
+    who: Principal, token: str, code: str
+) -> None:
+    """After a burst nothing is looked up any more, until the time that is said has passed."""
+    guarded, shown = Guarded(), shown_by(who)
+    assert [await guarded.call(Call(shown, token)) for _ in range(50)] == [code] * 50
+    asked = guarded.judge.asked
+    assert await guarded.call(Call(shown, token)) == "RATE_LIMITED"
+    assert guarded.judge.asked == asked
+    guarded.clock.at += 101
+    assert await guarded.call(Call(shown, token)) == code
+
+
+async def test_calls_that_are_let_in_take_nothing_from_those_that_are_refused() -> None:
+    """A program that is in order does not find itself shut out by one call that is not."""
+    guarded, shown = Guarded(), shown_by(DESK)
+    for _ in range(49):
+        assert await guarded.call(Call(shown)) == "OK"
+    for _ in range(50):
+        assert await guarded.call(Call(shown, "over")) == "SESSION_ENDED"
+    assert await guarded.call(Call(shown, "over")) == "RATE_LIMITED"
