@@ -187,6 +187,7 @@ class Node:
             lambda: secrets.token_hex(4),
             metrics.count_call,
             parts.ground.former,
+            clock=self._clock,
             calls=calls,
             gate=gate,
             sessions=servicers.people,

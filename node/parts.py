@@ -216,7 +216,7 @@ class Assembly:
         room = RevocationRoom(
             self._base, store, hub, ground.former.authority, threads=threads, clock=self._clock
         )
-        region.admits(room.admit)
+        region.admits(room.readmit)
         hub.met = partial(_met, (region.met, room.met))
         return room
 

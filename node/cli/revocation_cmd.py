@@ -70,7 +70,7 @@ def revoke(
         return
     _say(f"{who} is revoked from {made.at} on, here now and elsewhere as the links carry it.")
     if made.issued_before:
-        _say("Its authority's key is not known: all that was issued to it until then is revoked.")
+        _say("Not every key of it is known: all that was issued to it until then is revoked.")
     if node_id:
         _say(f"A new machine: `fenhe node invite {node_id}` at its parent, and `fenhe node join`.")
         _say("What lies below it was certified by it, and joins anew after it.")

@@ -37,3 +37,9 @@ class Buckets:
         if len(self._held) > self._keys_max:
             self._held.popitem(last=False)
         return 0 if taken else 1 + int((1 - tokens) / self._per_ms)
+
+    def give_back(self, key: str) -> None:
+        """Undo a `take`; a key that is forgotten has a full bucket anyway."""
+        if key in self._held:
+            tokens, then_ms = self._held[key]
+            self._held[key] = (min(self._burst, tokens + 1), then_ms)

@@ -86,6 +86,8 @@ class CallGate:
         self._said: dict[tuple[str, str], int] = {}
         self._callers = Buckets(rate, rate * BURST_S)
         self._addresses = Buckets(rate * ADDRESS_CALLERS, rate * ADDRESS_CALLERS * BURST_S)
+        self._refused_callers = Buckets(rate, rate * BURST_S)
+        self._refused_addresses = Buckets(rate * ADDRESS_CALLERS, rate * ADDRESS_CALLERS * BURST_S)
         self._connects = Buckets(_CONNECTS_PER_S, _CONNECTS_BURST)
         lookups = limits.lookups_per_minute
         self._lookups = Buckets(lookups / 60, lookups)
@@ -104,6 +106,32 @@ class CallGate:
         )
 
     @contextmanager
+    def judging(
+        self, method: str, kind: CallerKind, principal: str, address: str
+    ) -> Iterator[None]:
+        """Around the judgement of a call: if it is refused, that costs a token; else nothing.
+
+        Here whoever holds the connection counts, since nobody else is known yet. The token is taken
+        first, so that what is judged at once is no more either.
+
+        Raises:
+            RateLimitedError: Too much of this caller or its address was refused of late.
+        """
+        if kind is CallerKind.EXECUTOR:
+            yield
+            return
+        taken = [(self._refused_callers, principal)]
+        if kind is not CallerKind.NODE:
+            taken.append((self._refused_addresses, address))
+        now_ms = self._clock.monotonic_ms()
+        with self._telling(method, principal):
+            for buckets, key in taken:
+                _take(buckets, key, now_ms, "too many calls from here were refused")
+        yield
+        for buckets, key in taken:
+            buckets.give_back(key)
+
+    @contextmanager
     def passing(
         self, method: str, kind: CallerKind, principal: str, address: str
     ) -> Iterator[None]:
@@ -120,17 +148,23 @@ class CallGate:
         """
         began_ms = self._clock.monotonic_ms()
         pool = self._pool(method, kind)
-        try:
+        with self._telling(method, principal):
             self._refuse(method, kind, principal, address, pool)
-        except LimitError as error:
-            self._refused(error.code)
-            self._say(error, principal, method)
-            raise
         pool.enter(principal)
         try:
             yield
         finally:
             pool.leave(principal, self._clock.monotonic_ms() - began_ms)
+
+    @contextmanager
+    def _telling(self, method: str, principal: str) -> Iterator[None]:
+        """Count and log a refusal."""
+        try:
+            yield
+        except LimitError as error:
+            self._refused(error.code)
+            self._say(error, principal, method)
+            raise
 
     def _pool(self, method: str, kind: CallerKind) -> Pool:
         if kind is CallerKind.NODE:

@@ -105,7 +105,7 @@ class Sessions:
         self._tokens = tokens
         self._generation = generation
         self._store_epoch = store_epoch
-        self._kept: dict[str, tuple[tuple[int, str], OpenSession]] = {}
+        self._kept: dict[str, tuple[tuple[int, str], OpenSession | None]] = {}
 
     # -- at every call -----------------------------------------------------------------------------
 
@@ -120,8 +120,7 @@ class Sessions:
         found = self._kept.get(session_id)
         if found is None or found[0] != self._state:
             return None
-        _refuse_over(found[1], channel, now_ms)
-        return found[1]
+        return _standing(found[1], channel, now_ms)
 
     def looked_up(self, token: str, channel: str) -> OpenSession:
         """The session of a token, from the tables; kept from then on.
@@ -133,14 +132,11 @@ class Sessions:
         session_id, _ = self._tokens.session_of(token, now_ms)
         state = self._state
         found = self._store.transactions.read(lambda opened: self._open(opened, session_id))
-        if found is None:
-            self._kept.pop(session_id, None)
-            raise SessionEndedError(_ENDED)
-        _refuse_over(found, channel, now_ms)
         if len(self._kept) >= _KEPT_MAX:
             self._kept.clear()
+        # That there is none is kept as well: who shows its token again costs no statement.
         self._kept[session_id] = (state, found)
-        return found
+        return _standing(found, channel, now_ms)
 
     @property
     def _state(self) -> tuple[int, str]:
@@ -309,8 +305,12 @@ class Sessions:
         )
 
 
-def _refuse_over(session: OpenSession, channel: str, now_ms: int) -> None:
+def _standing(session: OpenSession | None, channel: str, now_ms: int) -> OpenSession:
+    """The session if it stands, here and now. Raises SessionEndedError."""
+    if session is None:
+        raise SessionEndedError(_ENDED)
     if session.channel != channel:
         raise SessionEndedError("the token is of another workstation")
     if now_ms >= session.renew_until_ms:
         raise SessionEndedError(_ENDED)
+    return session

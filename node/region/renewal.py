@@ -2,8 +2,9 @@
 
 No key is made or sent. The child asks the node above for certificates of the keys it has. The node
 above signs only what it would sign at enrolment (node/security/authority.py), and of a moved node
-only the keys that the root's decision names. The child takes only chains, of its own authority too,
-that lead to the root.
+only the keys that the root's decision names; never a key that is new to it: whoever has the
+machine of a child would make one after the other. The child takes only chains, of its own authority
+too, that lead to the root.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _ASK_MS: Final = 10_000
 _AGAIN_MS: Final = 3_600_000
 """A certificate that its issuer's end has cut short is not asked for at every turn."""
 _FAILED_MS: Final = 60_000
+_PEM_MAX: Final = 16_384
 
 
 class Renewal:
@@ -58,8 +60,8 @@ class Renewal:
         self._log = get_logger("region")
         self._told = ("", "")
         self._next_ms = 0
-        self.admit: Callable[[JoinRequest], None] = lambda _request: None
-        """Refuses revoked keys, before anything is signed."""
+        self.admit: Callable[[JoinRequest, bytes, str], None] = lambda _join, _chain, _pin: None
+        """Refuses revoked keys and new ones, before anything is signed: RevocationRoom.readmit."""
 
     @property
     def is_due(self) -> bool:
@@ -102,7 +104,9 @@ class Renewal:
             raise AskRefusedError("INVALID_REQUEST", "a request for certificates is not whole")
         tls_request, authority_request = (str(each).encode() for each in asked)
         join = JoinRequest(child, tls_request, authority_request)
-        signed = await self._c.blocking(self._sign, join)
+        chain = body.get("authority_chain")
+        has = chain.encode() if isinstance(chain, str) and len(chain) <= _PEM_MAX else b""
+        signed = await self._c.blocking(self._sign, join, has)
         return to_body(
             {
                 "tls_chain": signed.tls_chain.decode(),
@@ -110,7 +114,7 @@ class Renewal:
             }
         )
 
-    def _sign(self, join: JoinRequest) -> SignedNode:
+    def _sign(self, join: JoinRequest, authority_chain: bytes) -> SignedNode:
         base = self._c.base
         authority = load_authority(base.paths.data)
         if authority_name(authority.certificate).dns_name != base.hierarchy.dns_name(base.node_id):
@@ -118,7 +122,7 @@ class Renewal:
         pinned = self._c.former.pins.get(join.node_id)
         if pinned is not None and key_digest(requested_key(join.tls_request)) != pinned:
             raise AskRefusedError("KEY_NOT_PINNED", "the decision names another key of this node")
-        self.admit(join)
+        self.admit(join, authority_chain, pinned or "")
         return sign_node(
             authority, base.credentials.root_pem, join, base.hierarchy, utc_now(self._clock)
         )
@@ -130,7 +134,7 @@ class Renewal:
         if parent is None or not self._c.hub.states[parent].connected:
             return False
         try:
-            requests = await self._c.blocking(_requests, base.paths.data)
+            requests = await self._c.blocking(_question, base.paths.data)
             answer = await self._c.ask(parent, CERTIFICATE, requests, _ASK_MS)
             chains = (answer.get("tls_chain"), answer.get("authority_chain"))
             if not all(isinstance(each, str) for each in chains):
@@ -194,6 +198,13 @@ def install_renewed(
         keep_former(folder.tls.chain)
     write_public(folder.authority_chain, authority_chain)
     write_public(folder.tls.chain, tls_chain)
+
+
+def _question(data_dir: Path) -> dict[str, str]:
+    """The requests, and what proves that the authority's key is not a new one."""
+    path = NodeFolder(data_dir).authority_chain
+    chain = path.read_bytes() if path.exists() else b""
+    return {**_requests(data_dir), "authority_chain": chain.decode("ascii", "replace")}
 
 
 def _requests(data_dir: Path) -> dict[str, str]:

@@ -144,8 +144,8 @@ class RegionRoom:
             INHERIT: self._inheriting.on_inherit,
         }
 
-    def admits(self, admit: Callable[[JoinRequest], None]) -> None:
-        """Ask this before certificates are signed for a child; it refuses revoked keys."""
+    def admits(self, admit: Callable[[JoinRequest, bytes, str], None]) -> None:
+        """Ask this before certificates are signed for a child: see RevocationRoom.readmit."""
         self._renewal.admit = admit
 
     def met(self, peer: NodeId, hello: Hello) -> None:

@@ -6,10 +6,9 @@ now. What is signed are the keys that were certified before, and no others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +30,7 @@ from node.renewing.proof import (
     write_renewal,
 )
 from node.security.authority import JoinRequest, SignedNode, load_authority, sign_node
+from node.security.authority_chain import certified_authority
 from node.security.caller import CallerKind
 from node.security.certificates import (
     PublicKey,
@@ -45,7 +45,6 @@ from node.security.errors import (
     PeerRevokedError,
     SignatureInvalidError,
 )
-from node.security.former import is_signed_by
 from node.security.identity import KeyJudge, NameJudge
 from node.security.signatures import chain_end, verify_chain
 
@@ -147,15 +146,11 @@ class Renewer:
 
     def _authority(self, asked: RenewAsked) -> PublicKey:
         """The key of the asker's authority, which was certified as its."""
-        chain = certificates_from_pem(asked.authority_chain)
-        root = certificates_from_pem(self._g.credentials.root_pem)[0]
-        if authority_name(chain[0]).node_id != asked.node_id or not _is_linked((*chain, root)):
-            raise CertificateUnusableError("the authority's chain does not lead to the root")
-        self._g.revoked.refuse(chain)
-        key = chain[0].public_key()
-        if not isinstance(key, PublicKey):
-            raise CertificateUnusableError("the authority has a key of another algorithm")
-        return key
+        g = self._g
+        node_id = NodeId(asked.node_id)
+        return certified_authority(
+            asked.authority_chain, g.credentials.root_pem, node_id, g.revoked
+        )
 
     def _refuse_late(self, node_id: str, age: timedelta) -> None:
         grace = timedelta(days=self._g.grace_days)
@@ -179,13 +174,3 @@ class Renewer:
             raise
         except FenheError as error:
             raise RenewalRefusedError(f"nothing can be signed now: {error.message}") from None
-
-
-def _is_linked(chain: Sequence[x509.Certificate]) -> bool:
-    """Whether each certificate was signed by the next."""
-    for certificate, issuer in pairwise(chain):
-        key = issuer.public_key()
-        named = certificate.issuer == issuer.subject
-        if not named or not isinstance(key, PublicKey) or not is_signed_by(certificate, key):
-            return False
-    return True

@@ -30,6 +30,8 @@ __all__ = ["KEYS", "RevokeDesk", "Revoked", "Wish"]
 
 KEYS: Final = "revocation.keys"
 _ASK_MS: Final = 5_000
+_REPEAT_MS: Final = 3_600_000
+"""Who asks again within it repeats himself; later, a place may have had another machine."""
 _REASON_MAX: Final = 200
 _CALLER_KINDS: Final = (
     CallerKind.CLIENT,
@@ -90,7 +92,7 @@ class RevokeDesk:
         return {KEYS: self._on_keys}
 
     async def revoke(self, caller: Caller, wish: Wish) -> Revoked:
-        """Revoke; durable and in effect here on return. The same again signs nothing.
+        """Revoke; durable and in effect here on return. The same again soon signs nothing.
 
         Raises:
             RevokeNotBelowError: The node does not lie below this one.
@@ -128,15 +130,16 @@ class RevokeDesk:
         known = node_id in hierarchy and node_id != here
         if not known or not hierarchy.is_in_subtree(node_id, here):
             raise RevokeNotBelowError(f"{node_id[:16]} does not lie below {here}")
-        keys = await self._keys_of(node_id)
+        keys, is_whole = await self._keys_of(node_id)
         fresh = [each for each in keys if not self._book.is_revoked(each.digest, node_id)]
-        before = self._book.about(node_id)
-        if before and not fresh:
-            return Revoked(before[-1], repeated=True)
-        # What its authority has signed is as stolen as its own key; if nobody knows the authority's
-        # key, everything that was issued to the node until now is.
-        is_known = any(each.role is KeyRole.AUTHORITY for each in keys) and len(fresh) <= KEYS_MAX
         now_ms = self._clock.now_ms()
+        repeated = self._said_just_now(node_id, now_ms)
+        if repeated is not None and is_whole and not fresh:
+            return Revoked(repeated, repeated=True)
+        # What its authority has signed is as stolen as its own key; if nobody knows the key of the
+        # authority that it has now, everything that was issued to the node until now is.
+        has_authority = any(each.role is KeyRole.AUTHORITY for each in fresh)
+        is_known = is_whole and has_authority and len(fresh) <= KEYS_MAX
         word = self._word(caller, Target.NODE, node_id, reason, now_ms)
         return await self._signed(
             caller,
@@ -144,6 +147,14 @@ class RevokeDesk:
             keys=tuple(each.digest for each in fresh[:KEYS_MAX]),
             issued_before_ms=0 if is_known else now_ms,
         )
+
+    def _said_just_now(self, node_id: NodeId, now_ms: int) -> Entry | None:
+        """The last entry about a node's keys, if it is of this hour.
+
+        Later its place may have joined again, with keys that this store has never seen.
+        """
+        last = max(self._book.about(node_id), key=lambda each: each.word.at_ms, default=None)
+        return last if last and abs(now_ms - last.word.at_ms) < _REPEAT_MS else None
 
     async def _caller(self, caller: Caller, wish: Wish) -> Revoked:
         now_ms = self._clock.now_ms()
@@ -197,8 +208,8 @@ class RevokeDesk:
         )
         return Revoked(entry, repeated=False)
 
-    async def _keys_of(self, node_id: NodeId) -> list[SeenKey]:
-        """The keys that this node has seen, and those that the node's parent has."""
+    async def _keys_of(self, node_id: NodeId) -> tuple[list[SeenKey], bool]:
+        """The keys that this node has seen, and those of its parent; whether that one was heard."""
         known = {k.digest: k for k in await asyncio.to_thread(self._store.keys_of, node_id)}
         parent = self._hierarchy.parent(node_id)
         if parent is not None and parent != self._node_id:
@@ -210,7 +221,8 @@ class RevokeDesk:
             except FenheError as error:
                 # Then what was issued until now is revoked, whatever its keys are.
                 self._log.info("its parent does not say its keys", peer=parent, code=error.code)
-        return list(known.values())
+                return list(known.values()), False
+        return list(known.values()), True
 
     async def _on_keys(self, _peer: NodeId, request: Request) -> bytes:
         asked = parse_body(request.body).get("node")

@@ -23,15 +23,17 @@ from node.revocation.flooding import Flooding, Ground
 from node.revocation.looks import neighbours_findings, own_findings
 from node.revocation.store import KeyRole, RevocationStore, SeenKey
 from node.security.authority import JoinRequest
+from node.security.authority_chain import certified_authority
 from node.security.certificates import (
     PublicKey,
     authority_name,
     certificates_from_pem,
     requested_key,
 )
-from node.security.errors import PeerRevokedError
+from node.security.errors import CertificateUnusableError, PeerRevokedError
 from node.security.folders import NodeFolder
 from node.security.former import is_signed_by, key_digest
+from replication.channel import AskRefusedError
 from replication.core.model import Hello
 
 __all__ = ["RevocationRoom"]
@@ -118,22 +120,50 @@ class RevocationRoom:
             PeerRevokedError: One of the keys is revoked.
             RevocationFullError: The node asks for more and more keys.
         """
-        pairs = (
-            (KeyRole.TLS, key_digest(requested_key(request.tls_request))),
-            (KeyRole.AUTHORITY, key_digest(requested_key(request.authority_request))),
-        )
         now_ms = self._clock.now_ms()
-        for _, digest in pairs:
+        seen = _requested(request)
+        for key in seen:
             # A certificate that is revoked from the start by a clock ahead of ours helps nobody.
-            if self.book.is_revoked(digest, request.node_id, now_ms):
+            if self.book.is_revoked(key.digest, request.node_id, now_ms):
                 raise PeerRevokedError(f"a key of {request.node_id} is revoked")
-        seen = [SeenKey(request.node_id, digest, role) for role, digest in pairs]
-        if not self._store.note_keys(seen):
+        if not self._store.note_keys(seen, self.book.is_revoked):
             # What is signed and not noted could not be revoked by its key.
             raise RevocationFullError(
                 f"{request.node_id} has had more keys than any node needs",
                 hint="Find out who asks for certificates in its name; then revoke it.",
             )
+
+    def readmit(self, request: JoinRequest, authority_chain: bytes, pin: str) -> None:
+        """As `admit`, of a node that is renewed over its link: for the keys it has. Blocks.
+
+        Args:
+            request: What it asks for.
+            authority_chain: That of the authority it has, as it says; a former release says none.
+            pin: Digest of the key that the root's decision names for its connections, if any.
+
+        Raises:
+            AskRefusedError: A key is neither proven nor among those that it is known to have.
+        """
+        proven = {pin, self._certified(request.node_id, authority_chain)}
+        held = self._store.keys_of(request.node_id)
+        for key in _requested(request):
+            known = {
+                each.digest
+                for each in held
+                if each.role is key.role and not self.book.is_revoked(each.digest, each.node_id)
+            }
+            # Of a node that an older release made, or that has just moved here, none may be known.
+            if known and key.digest not in known and key.digest not in proven:
+                raise AskRefusedError("KEY_NEW", "a certificate is renewed for the key it has")
+        self.admit(request)
+
+    def _certified(self, node_id: NodeId, chain: bytes) -> str:
+        """The digest of an authority's key that was certified for a node; empty if none was."""
+        try:
+            root_pem = self._base.credentials.root_pem
+            return key_digest(certified_authority(chain, root_pem, node_id, self.book))
+        except CertificateUnusableError:
+            return ""
 
     def checked(self) -> Iterator[Finding]:
         """For `fenhe doctor`: revoked keys that are still used, here or by neighbours."""
@@ -188,9 +218,19 @@ class RevocationRoom:
         try:
             key = _key_of(certificates_from_pem(pem)[0])
             if key is not None:
-                self._store.note_keys([SeenKey(peer, key_digest(key), role)])
+                seen = [SeenKey(peer, key_digest(key), role)]
+                self._store.note_keys(seen, self.book.is_revoked)
         except FenheError as error:
             self._log.info("a key is not noted", peer=peer, code=error.code)
+
+
+def _requested(request: JoinRequest) -> list[SeenKey]:
+    """The keys for which certificates are asked."""
+    asked = (
+        (KeyRole.TLS, request.tls_request),
+        (KeyRole.AUTHORITY, request.authority_request),
+    )
+    return [SeenKey(request.node_id, key_digest(requested_key(pem)), role) for role, pem in asked]
 
 
 def _key_of(certificate: x509.Certificate) -> PublicKey | None:

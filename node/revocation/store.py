@@ -49,6 +49,10 @@ class SeenKey:
     role: KeyRole
 
 
+def _never(_digest: str, _node_id: NodeId, _seen_ms: int) -> bool:
+    return False
+
+
 def load_entries(engine: Engine) -> tuple[Entry, ...]:
     """Every entry that this node holds; they were verified when they were taken."""
     with read_transaction(engine) as connection:
@@ -109,18 +113,25 @@ class RevocationStore:
 
         return self._transactions.write(work)
 
-    def note_keys(self, keys: Sequence[SeenKey]) -> bool:
-        """Remember keys of nodes below; False: a node has had more than any needs."""
+    def note_keys(
+        self, keys: Sequence[SeenKey], is_over: Callable[[str, NodeId, int], bool] = _never
+    ) -> bool:
+        """Remember keys of nodes below; False: a node has more than any needs.
+
+        `is_over(digest, node, first seen)`: what is revoked takes no room, so that who once held
+        a machine of the place cannot keep it from joining anew.
+        """
 
         def work(connection: Connection) -> bool:
             for key in keys:
                 held = connection.execute(
-                    select(_K.c.digest).where(_K.c.node_id == key.node_id)
-                ).scalars()
-                known = set(held)
+                    select(_K.c.digest, _K.c.first_seen_at).where(_K.c.node_id == key.node_id)
+                )
+                known = {row.digest: int(row.first_seen_at) for row in held}
                 if key.digest in known:
                     continue
-                if len(known) >= _KEYS_A_NODE:
+                usable = [d for d, seen_ms in known.items() if not is_over(d, key.node_id, seen_ms)]
+                if len(usable) >= _KEYS_A_NODE:
                     return False
                 connection.execute(
                     insert(_K).values(

@@ -7,7 +7,9 @@ constraints and key usages are checked as all peers will check them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
@@ -20,6 +22,7 @@ from node.security.certificates import (
     Authority,
     AuthorityName,
     PrivateKey,
+    PublicKey,
     Validity,
     authority_name,
     certificates_from_pem,
@@ -32,10 +35,12 @@ from node.security.errors import (
     PeerIdentityError,
     SignatureInvalidError,
 )
+from node.security.former import is_signed_by
+from node.security.identity import KeyJudge
 from node.security.principal import Principal
 from node.security.signatures import verify_chain
 
-__all__ = ["verify_authority"]
+__all__ = ["certified_authority", "verify_authority"]
 
 _PROBE_LIFETIME: Final = timedelta(minutes=1)
 _UNREADABLE: Final = (
@@ -78,6 +83,40 @@ def verify_authority(
         raise CertificateUnusableError(f"what the authority signs: {error.message}") from None
     except _UNREADABLE:
         raise CertificateUnusableError("the authority's certificate cannot be read") from None
+
+
+def certified_authority(
+    chain_pem: bytes, root_pem: bytes, node_id: NodeId, revoked: KeyJudge
+) -> PublicKey:
+    """The key of a node's authority that somebody above it has certified, however long ago.
+
+    What its own authority says of another key is no proof: then it could name any.
+
+    Raises:
+        CertificateUnusableError: The chain is of another node, or does not lead to the root.
+        PeerRevokedError: A key of it is revoked.
+    """
+    chain = certificates_from_pem(chain_pem)
+    root = certificates_from_pem(root_pem)[0]
+    if authority_name(chain[0]).node_id != node_id or not _is_linked((*chain, root)):
+        raise CertificateUnusableError("the authority's chain does not lead to the root")
+    if any(authority_name(each).node_id == node_id for each in chain[1:] if each != root):
+        raise CertificateUnusableError("an authority is certified from above, not by itself")
+    revoked.refuse(chain)
+    key = chain[0].public_key()
+    if not isinstance(key, PublicKey):
+        raise CertificateUnusableError("the authority has a key of another algorithm")
+    return key
+
+
+def _is_linked(chain: Sequence[x509.Certificate]) -> bool:
+    """Whether each certificate was signed by the next."""
+    for certificate, issuer in pairwise(chain):
+        key = issuer.public_key()
+        named = certificate.issuer == issuer.subject
+        if not named or not isinstance(key, PublicKey) or not is_signed_by(certificate, key):
+            return False
+    return True
 
 
 def _refuse_unfit(

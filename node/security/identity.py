@@ -94,7 +94,8 @@ def identify_peer(
         certificate = x509.load_pem_x509_certificate(pems[0])
     except (ValueError, x509.InvalidVersion):
         raise PeerIdentityError("the peer's certificate cannot be read") from None
-    identity = identify_certificate(certificate, hierarchy, former)
+    issuers = peer_chain(auth_context)[1:]
+    identity = identify_certificate(certificate, hierarchy, former, issuers)
     if identity.principal.encode() != uris[0]:
         raise PeerIdentityError("the SPIFFE id of the connection is not that of the certificate")
     return identity
@@ -104,8 +105,9 @@ class KnownPeers:
     """Identifies the callers of one server, and reads the certificate of a connection once.
 
     TLS has checked its chain and validity when the connection was made, and the hierarchy is the
-    same for as long as the server runs: the same certificate is the same peer. Whoever has a name
-    of a former hierarchy is judged at every call. Used on one event loop.
+    same for as long as the server runs: the same certificate is the same peer. Whether it has ended
+    since is for the server to see. Whoever has a name of a former hierarchy is judged at every
+    call. Used on one event loop.
     """
 
     def __init__(self, hierarchy: Hierarchy, former: NameJudge | None = None) -> None:
@@ -153,9 +155,14 @@ def peer_chain(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[x509.Certif
 
 
 def identify_certificate(
-    certificate: x509.Certificate, hierarchy: Hierarchy, former: NameJudge | None = None
+    certificate: x509.Certificate,
+    hierarchy: Hierarchy,
+    former: NameJudge | None = None,
+    issuers: Sequence[x509.Certificate] = (),
 ) -> PeerIdentity:
     """Identify the holder of a certificate whose chain and validity have been checked.
+
+    `issuers`: the rest of that chain.
 
     Raises:
         PeerIdentityError: It does not carry exactly one URI and the one DNS name that the URI
@@ -173,8 +180,10 @@ def identify_certificate(
     implied = principal.dns_name(hierarchy.dns_name(principal.node_id))
     if dns_name != implied and not (former and former.accepts(certificate, principal)):
         raise PeerIdentityError("the certificate's DNS name is not the one that its URI implies")
-    if principal.kind is CallerKind.NODE and _is_signed_by(certificate, principal.node_id):
-        # Its authority could name it for years after the node above has ceased to.
+    names = [certificate.issuer, *(each.subject for each in issuers)]
+    if principal.kind is CallerKind.NODE and any(_is_of(each, principal.node_id) for each in names):
+        # Its authority could name it for years after the node above has ceased to; or through one
+        # below it, to which it gives any name but cannot do without its own certificate.
         raise PeerIdentityError("a node's certificate is signed by the node above, not by itself")
     return PeerIdentity(
         kind=principal.kind,
@@ -186,9 +195,9 @@ def identify_certificate(
     )
 
 
-def _is_signed_by(certificate: x509.Certificate, node_id: NodeId) -> bool:
-    """Whether the issuer is this node's authority: TLS has compared it with the issuer's name."""
-    numbers = certificate.issuer.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+def _is_of(name: x509.Name, node_id: NodeId) -> bool:
+    """Whether an authority of this name is the node's own; TLS has compared issuers' names."""
+    numbers = name.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
     return node_id in [each.value for each in numbers]
 
 

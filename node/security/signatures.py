@@ -120,7 +120,7 @@ def verify_chain(
         raise SignatureInvalidError("a certificate of a chain cannot be read") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise SignatureInvalidError("a signing certificate has a key of another algorithm")
-    identity = identify_certificate(leaf, hierarchy, former)
+    identity = identify_certificate(leaf, hierarchy, former, issuers)
     if revoked is not None:
         revoked.refuse((leaf, *issuers))
     return VerifiedPeer(identity, key)

@@ -24,6 +24,7 @@ from federation.errors import QueryRefusedError
 from hierarchy_config.errors import FenheError
 from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
+from node.clock import Clock
 from node.errors import InvalidRequestError, public_status
 from node.joining.knocks import address_of
 from node.limits import CallGate, LimitError
@@ -32,6 +33,7 @@ from node.people.errors import SessionEndedError
 from node.people.sessions import OpenSession
 from node.records.faults import Fault
 from node.security.caller import Caller, CallerKind, caller_for
+from node.security.errors import PeerIdentityError
 from node.security.identity import KnownPeers, NameJudge, PeerIdentity
 from node.security.methods import (
     PURPOSE_HEADER,
@@ -104,6 +106,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         count: CallCounter,
         former: NameJudge | None = None,
         *,
+        clock: Clock | None = None,
         calls: OpenCalls | None = None,
         gate: CallGate | None = None,
         sessions: SessionJudge | None = None,
@@ -117,11 +120,14 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
             incident: See above.
             count: See above.
             former: Decides over callers whose certificate is of a former name.
+            clock: Whose time ends certificates, on connections too that were open before; None at
+                the door, where nobody shows one.
             calls: Decides over those whose key is revoked, now or while their call lasts.
             gate: Bounds how much is asked; None lets everything in.
             sessions: Judges tokens of those who have signed in; None takes none.
             denied: Told of each call that is refused; must not block.
         """
+        self._clock = clock
         self._denied = denied
         self._gate = gate
         self._peers = KnownPeers(hierarchy, former)
@@ -248,6 +254,25 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     ) -> CallContext:
         identity = self._peers.identify(shown)
         _ASKS.set(identity)
+        with self._judging(method, context, identity):
+            self._refuse_ended(identity)
+            return await self._judge(method, context, identity)
+
+    def _judging(
+        self,
+        method: str,
+        context: grpc.aio.ServicerContext[Any, Any],
+        identity: PeerIdentity,
+    ) -> contextlib.AbstractContextManager[None]:
+        """What is refused costs too: else a token that is over is looked up as often as shown."""
+        if self._gate is None:
+            return contextlib.nullcontext()
+        address = address_of(context.peer())
+        return self._gate.judging(method, identity.kind, identity.principal, address)
+
+    async def _judge(
+        self, method: str, context: grpc.aio.ServicerContext[Any, Any], identity: PeerIdentity
+    ) -> CallContext:
         metadata = context.invocation_metadata() or ()
         stated = _stated_purpose(metadata)
         channel = caller_for(
@@ -273,6 +298,15 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         )
         authorize(method, acting, self._node_id, self._hierarchy, caller.roles)
         return CallContext(caller, acting, channel, session)
+
+    def _refuse_ended(self, identity: PeerIdentity) -> None:
+        """TLS looks at a certificate's end once, and a connection may be open for years."""
+        ends_ms = identity.not_after.timestamp() * 1000
+        if self._clock is not None and ends_ms <= self._clock.now_ms():
+            raise PeerIdentityError(
+                "the peer's certificate has ended",
+                hint="Renew it, then connect anew: an open connection keeps the old one.",
+            )
 
     async def _session(self, token: str, identity: PeerIdentity) -> OpenSession:
         """The session of a token on a workstation's connection. Raises SessionEndedError."""

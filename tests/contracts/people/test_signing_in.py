@@ -340,6 +340,21 @@ def test_signing_out_ends_every_token_of_the_session(office: Office, nurse: Work
     office.caller(other)
 
 
+def test_a_token_of_a_session_that_is_over_is_looked_up_once(office: Office, nurse: Worker) -> None:
+    """What is shown again, by whomever, is refused from memory until something changes."""
+    sessions, desk = office.parts.sessions, office.channel.principal
+    session, stolen = office.sign_in(nurse.account), office.sign_in(nurse.account)
+    found = sessions.looked_up(session.token, desk)
+    sessions.sign_out(found.caller, found)
+    for each, channel in ((session, desk), (stolen, "another desk")):
+        assert sessions.kept(each.token, channel) is None
+        with pytest.raises(SessionEndedError):
+            sessions.looked_up(each.token, channel)
+        with pytest.raises(SessionEndedError):
+            sessions.kept(each.token, channel)
+    assert sessions.kept(stolen.token, desk) is not None
+
+
 def test_a_disabled_account_is_out_at_once(office: Office, nurse: Worker) -> None:
     """And stays out when the account is opened again."""
     session = office.sign_in(nurse.account)

@@ -81,6 +81,64 @@ def test_the_same_again_signs_nothing_and_new_keys_are_revoked_too(place: Place)
     place.run(works)
 
 
+def _second_machine(place: Place) -> None:
+    """A year later the place has other keys, and its township has certified them."""
+    place.clock.ms += 365 * DAY_MS
+    others = [
+        replace(key, digest=f"{number:064x}") for number, key in enumerate(place.keys(VILLAGE))
+    ]
+    assert place.members[TOWNSHIP].store.note_keys(others)
+
+
+def test_a_second_stolen_machine_is_revoked_although_nobody_says_its_keys(place: Place) -> None:
+    """The county has an old entry, and no line to the township that knows the new keys."""
+
+    async def works() -> None:
+        place.members[TOWNSHIP].store.note_keys(place.keys(VILLAGE))
+        await place.revoke(COUNTY, VILLAGE)
+        _second_machine(place)
+        place.cut(COUNTY, TOWNSHIP)
+        second = await place.revoke(COUNTY, VILLAGE)
+        assert not second.repeated
+        assert second.entry.word.issued_before_ms == place.clock.now_ms()
+        assert place.members[COUNTY].book.is_revoked(f"{1:064x}", VILLAGE, place.clock.now_ms())
+        assert not (await place.revoke(COUNTY, VILLAGE)).repeated
+
+    place.run(works)
+
+
+def test_a_parent_put_back_from_before_the_new_machine_revokes_it_all_the_same(
+    place: Place,
+) -> None:
+    """Its backup knows of the first machine and its revocation only; asked at once it repeats."""
+
+    async def works() -> None:
+        place.members[TOWNSHIP].store.note_keys(place.keys(VILLAGE))
+        await place.revoke(TOWNSHIP, VILLAGE)
+        place.clock.ms += 365 * DAY_MS
+        second = await place.revoke(TOWNSHIP, VILLAGE)
+        assert not second.repeated
+        assert second.entry.word.issued_before_ms == place.clock.now_ms()
+        assert (await place.revoke(TOWNSHIP, VILLAGE)).repeated
+
+    place.run(works)
+
+
+def test_the_old_authority_of_a_place_says_nothing_of_its_new_one(place: Place) -> None:
+    """Of the second machine only the key of its connections was seen."""
+
+    async def works() -> None:
+        store = place.members[TOWNSHIP].store
+        store.note_keys(place.keys(VILLAGE))
+        await place.revoke(TOWNSHIP, VILLAGE)
+        store.note_keys([replace(place.keys(VILLAGE)[0], digest="ab" * 32)])
+        second = await place.revoke(TOWNSHIP, VILLAGE)
+        assert second.entry.word.keys == ("ab" * 32,)
+        assert second.entry.word.issued_before_ms == place.clock.now_ms()
+
+    place.run(works)
+
+
 def test_a_node_that_was_away_learns_at_its_greeting(place: Place) -> None:
     """The line to the village was cut; it dies meanwhile, and the township too."""
 

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 import pytest
 from cryptography import x509
 
-from hierarchy_config.model import NodeId
+from hierarchy_config.model import CareLevel, NodeId
 from node.security.caller import CallerKind, caller_for, local_operator
 from node.security.certificates import (
+    Authority,
+    AuthorityName,
     certificate_hash,
     certificates_to_pem,
     new_private_key,
+    sign_authority,
     sign_leaf,
 )
 from node.security.errors import PeerIdentityError
 from node.security.identity import KnownPeers, PeerIdentity, identify_peer
 from node.security.principal import Principal, parse_principal
+from node.security.signatures import verify_chain
 from tests.unit.security import region as made
 from tests.unit.security.region import CITY, COUNTY, HIERARCHY, SIBLING, VILLAGE, Held, Region
 
@@ -266,3 +270,22 @@ def test_a_former_name_is_judged_at_every_call(region: Region) -> None:
     for count in (1, 2):
         assert known.identify(context_of(held)).node_id == VILLAGE
         assert former.asked == count
+
+
+@pytest.mark.parametrize("called", [CITY, VILLAGE, "anybody"])
+def test_a_node_does_not_certify_itself_through_an_authority_below_it(
+    region: Region, called: str
+) -> None:
+    """Its authority may sign others, under its own DNS name and with any number for a name."""
+    issuer, key = region.authorities[COUNTY], new_private_key()
+    name = AuthorityName("linfen", NodeId(called), HIERARCHY.dns_name(COUNTY))
+    below = sign_authority(issuer, name, CareLevel.TOWNSHIP, key.public_key(), made.GOOD)
+    held = region.leaf(Authority(below, key, issuer.chain), Principal("linfen", COUNTY))
+    with pytest.raises(PeerIdentityError, match="not by itself"):
+        verify_chain(held.chain_pem, region.root_pem, HIERARCHY, made.NOW)
+    shown = {"x509_pem_cert_chain": [held.chain_pem]}
+    with pytest.raises(PeerIdentityError, match="not by itself"):
+        identify(context_of(held) | shown)
+    honest = region.node(COUNTY)
+    verify_chain(honest.chain_pem, region.root_pem, HIERARCHY, made.NOW)
+    identify(context_of(honest) | {"x509_pem_cert_chain": [honest.chain_pem]})
