@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 
 from hierarchy_config.errors import FenheError
 from hierarchy_config.model import NodeId
-from node.auditing.errors import AuditStatementError
+from node.auditing.errors import AuditStatementError, AuditTryLaterError
 from node.auditing.ground import AuditGround
 from node.auditing.keeper import AskPeer
 from node.auditing.search import AuditSearch
@@ -126,6 +126,9 @@ class AboutResident:
         caller = caller_for(
             CallerKind.NODE, g.hierarchy.spiffe_id(peer), peer, g.hierarchy, ABOUT_METHOD
         )
+        if g.is_full():
+            # The entry about the question is kept for ever; this node's own readers need the room.
+            raise AuditTryLaterError(f"the disk of {g.node_id} is nearly full")
         here = await g.blocking(self._here, caller, named, side)
         if here.home is None:
             return _said([here.answered])

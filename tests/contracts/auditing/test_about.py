@@ -12,6 +12,7 @@ from sqlalchemy import insert, select
 
 from hierarchy_config import NodeId
 from node.auditing.about import ABOUT_METHOD, AboutResident
+from node.auditing.errors import AuditTryLaterError
 from node.storage.audit import Action
 from node.storage.specs import RESIDENT_INDEX
 from node.storage.tables import AUDIT, REPLICATED
@@ -98,6 +99,18 @@ def test_a_child_that_claims_anothers_resident_is_refused(place: Place) -> None:
     assert refused.value.status == "DENIED"
     assert around.asked == []
     assert told(side, resident) == [("refused", 0)]
+
+
+def test_a_nearly_full_disk_keeps_no_entry_for_a_child(place: Place) -> None:
+    """The entry is for ever, and the node's own readers need the room: it is to come later."""
+    side = place.township
+    resident = living(side, VILLAGE)
+    side.full = True
+    with pytest.raises(AuditTryLaterError):
+        asked(side, Around(), VILLAGE, resident, VILLAGE)
+    assert told(side, resident) == []
+    side.full = False
+    assert len(asked(side, Around(), VILLAGE, resident, VILLAGE)[0]["entries"]) == 1
 
 
 def test_a_resident_who_is_not_known_here_is_nobodys(place: Place) -> None:
