@@ -32,6 +32,7 @@ from node.security.sealing import DataKeys
 from node.security.suites import suite_named
 from node.settings import NodeSettings
 from node.storage import EngineLimits, Storage, migrate, open_engine
+from node.storage.adopting import adopt_columns
 from node.storage.tables import CHANGELOG, TRANSIT
 from node.transit import Post
 from node.transit.making import post_of
@@ -187,6 +188,7 @@ def open_store(
     with read_transaction(engine) as connection:
         storage.recovery.load(connection)
     node_log.take_over()
+    adopt_columns(storage.context)
     return OpenStore(
         engine,
         storage,
