@@ -166,6 +166,7 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "AUDIT_UNANCHORED": _UNAVAILABLE,
         "AUDIT_READS_STOPPED": _UNAVAILABLE,
         "AUDIT_NO_ROOM": PublicStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
+        "AUDIT_TRY_LATER": _UNAVAILABLE,
         "AUDIT_FINDING_UNKNOWN": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "RATE_LIMITED": _TOO_MUCH,
         "LOOKUPS_LIMITED": _TOO_MUCH,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 
 from hierarchy_config.errors import FenheError
 from hierarchy_config.model import NodeId
-from node.auditing.errors import AuditStatementError
+from node.auditing.errors import AuditStatementError, AuditTryLaterError
 from node.auditing.ground import AuditGround
 from node.auditing.keeper import AskPeer
 from node.auditing.search import AuditSearch
@@ -111,7 +111,11 @@ class AboutResident:
         return [*said, *(Answered(node, fault="NO_ROUTE") for node in sorted(authors))]
 
     async def answer(self, peer: NodeId, request: Request) -> bytes:
-        """Answer a neighbour, who asks for a resident of its side."""
+        """Answer a neighbour, who asks for a resident of its side, as it is known here.
+
+        Where he lives is what this node's own rows say. The home that the question names only has
+        to be of the asker's side, too; it decides nothing.
+        """
         g = self._g
         said = read_json(request.body)
         named, home = named_id(str(said.get("resident"))), NodeId(str(said.get("home")))
@@ -122,17 +126,34 @@ class AboutResident:
         caller = caller_for(
             CallerKind.NODE, g.hierarchy.spiffe_id(peer), peer, g.hierarchy, ABOUT_METHOD
         )
-        here = await g.blocking(self._here, caller, named)
+        if g.is_full():
+            # The entry about the question is kept for ever; this node's own readers need the room.
+            raise AuditTryLaterError(f"the disk of {g.node_id} is nearly full")
+        here = await g.blocking(self._here, caller, named, side)
+        if here.home is None:
+            return _said([here.answered])
+        if here.home not in side:
+            raise AskRefusedError("DENIED", "that resident is not of the node that asks")
         left_ms = request.remaining_ms - _HOP_MS
         behind = (
-            await self._downwards(named, home, left_ms)
+            await self._downwards(named, here.home, left_ms)
             if from_above
-            else await self._upwards(named, home, left_ms)
+            else await self._upwards(named, here.home, left_ms)
         )
-        return json.dumps({"nodes": [_out(each) for each in (here.answered, *behind)]}).encode()
+        return _said([here.answered, *behind])
 
-    def _here(self, caller: Caller, resident_id: str) -> _Here:
+    def _here(
+        self, caller: Caller, resident_id: str, side: Container[NodeId] | None = None
+    ) -> _Here:
+        """`side`: whose residents may be told of; None: those of all. It is audited either way."""
+
         def work(connection: Connection) -> _Here:
+            home = _home_of(connection, resident_id)
+            if side is not None and (home is None or home not in side):
+                outcome = Outcome.NOT_FOUND if home is None else Outcome.REFUSED
+                deed = Deed(Action.ABOUT, _OBJECT, outcome, 0, resident_id, resident_id)
+                self._g.auditor.write(connection, caller, deed)
+                return _Here(Answered(self._g.node_id, fault="NOT_FOUND"), home, frozenset())
             found, more = self._search.of_resident(connection, resident_id, ENTRIES_MAX)
             deed = Deed(Action.ABOUT, _OBJECT, Outcome.DONE, len(found), resident_id, resident_id)
             self._g.auditor.write(connection, caller, deed)
@@ -140,7 +161,7 @@ class AboutResident:
             looks = tuple(Look(here, each.entry) for each in found)
             return _Here(
                 Answered(here, looks, more=more),
-                _home_of(connection, resident_id),
+                home,
                 frozenset(_authors_of(connection, resident_id)),
             )
 
@@ -207,6 +228,10 @@ def _authors_of(connection: Connection, resident_id: str) -> Iterable[NodeId]:
         t = REPLICATED[spec.name]
         query = select(t.c.author_node).where(t.c.resident_id == resident_id).distinct()
         yield from map(NodeId, connection.execute(query).scalars())
+
+
+def _said(nodes: Iterable[Answered]) -> bytes:
+    return json.dumps({"nodes": [_out(each) for each in nodes]}).encode()
 
 
 def _out(answered: Answered) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class AnchorStore:
         if row is None:
             return None
         kept = _kept(row)
-        return Held(kept.head.store_epoch, kept.head.end, kept.head.lives)
+        return Held(kept.head.store_epoch, kept.head.end, kept.head.lives, kept.anchor.at_ms)
 
     def below(
         self,
@@ -165,10 +165,24 @@ class AnchorStore:
                 found = Point(row.position, row.hash)
         return found
 
-    def put(self, connection: Connection, kept: KeptAnchor) -> None:
-        """Keep an anchor; the same head again takes the place of the one before."""
+    def put(self, connection: Connection, kept: KeptAnchor, instead_of: Held | None = None) -> None:
+        """Keep an anchor; the same head again takes the place of the one before.
+
+        `instead_of`: of the same life and line; its row goes, and the new one has its grade.
+        """
         t = self._t.anchors
         head, anchor = kept.head, kept.anchor
+        grade = self._grade(connection, kept)
+        if instead_of is not None and instead_of.end.position != head.end.position:
+            old = and_(
+                self._of(head.node_id, anchor.holder),
+                t.c.line == anchor.line,
+                t.c.store_epoch == head.store_epoch,
+                t.c.position == instead_of.end.position,
+            )
+            held = connection.execute(select(t.c.grade).where(old)).scalar()
+            grade = max(grade, held or 0)
+            connection.execute(delete(t).where(old))
         upsert(
             connection,
             t,
@@ -187,7 +201,7 @@ class AnchorStore:
                     "anchor_signature": kept.anchor_signed.signature,
                     "anchor_key": kept.anchor_signed.key_id,
                     "anchored_at": anchor.at_ms,
-                    "grade": self._grade(connection, kept),
+                    "grade": grade,
                 }
             ],
             _CHANGED,

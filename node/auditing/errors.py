@@ -4,6 +4,7 @@ AuditError
 ├── AuditUnanchoredError        no other node holds the audit's end: what reads in bulk stops
 ├── AuditReadsStoppedError      for longer than the profile allows: reading stops altogether
 ├── AuditNoRoomError            the room kept for the audit on the disk is used up
+├── AuditTryLaterError          a neighbour does not keep more of it for the moment
 ├── AuditStatementError         a neighbour's statement is none, or not its own
 │   └── AuditSignerUnknownError     nothing here can say whether it is
 ├── AuditContradictedError      a head contradicts what was anchored before
@@ -25,6 +26,7 @@ __all__ = [
     "AuditReadsStoppedError",
     "AuditSignerUnknownError",
     "AuditStatementError",
+    "AuditTryLaterError",
     "AuditUnanchoredError",
 ]
 
@@ -69,6 +71,19 @@ class AuditNoRoomError(AuditError):
     fault = Fault.OPERATOR
     retryable = True
     default_hint = "Free space on the node's disk at once; reading resumes by itself."
+
+
+class AuditTryLaterError(AuditError):
+    """The node that was asked keeps no more for the moment: its disk is full, or it was too soon.
+
+    It passes: the head is anchored at a later try. What the asking node does meanwhile is said in
+    its own time limits, AUDIT_UNANCHORED and AUDIT_READS_STOPPED.
+    """
+
+    code = "AUDIT_TRY_LATER"
+    fault = Fault.PEER
+    retryable = True
+    default_hint = "Nothing if it passes; if it lasts, free space on the disk of the node named."
 
 
 class AuditStatementError(AuditError):

@@ -25,7 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AuditGround:
-    """`link`: chains entries that are not linked yet; how many. `counted`: the time unanchored."""
+    """`link`: chains entries that are not linked yet; how many. `counted`: the time unanchored.
+
+    `is_full`: whether the disk is below its watermark: then nothing is kept for a neighbour that
+    takes more room.
+    """
 
     node_id: NodeId
     hierarchy: Hierarchy
@@ -38,6 +42,7 @@ class AuditGround:
     counted: AnchorClock
     link: Callable[[], int]
     threads: Executor
+    is_full: Callable[[], bool] = lambda: False
 
     @property
     def holders(self) -> tuple[NodeId, ...]:

@@ -81,11 +81,12 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a holder keeps of a node's newest head."""
+    """What a holder keeps of a node's newest head. `at_ms`: when it was anchored."""
 
     store_epoch: int
     end: Point
     lives: tuple[Life, ...]
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

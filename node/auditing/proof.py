@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cryptography import x509
 from sqlalchemy import Connection
 
 from hierarchy_config.hierarchy import Hierarchy
@@ -19,14 +21,23 @@ from node.security.credentials import NodeCredentials
 from node.security.errors import (
     CertificateUnusableError,
     PeerIdentityError,
+    PeerRevokedError,
     SignatureInvalidError,
 )
-from node.security.identity import NameJudge
+from node.security.identity import KeyJudge, NameJudge
 from node.security.signatures import VerifiedPeer, verify_chain
 
 __all__ = ["AuditProof"]
 
 _KNOWN_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A signer whose chain holds; whether it is revoked is asked each time."""
+
+    peer: VerifiedPeer
+    chain: Sequence[x509.Certificate]
 
 
 class AuditProof:
@@ -38,12 +49,15 @@ class AuditProof:
         hierarchy: Hierarchy,
         utc: Callable[[], datetime],
         former: NameJudge | None = None,
+        revoked: KeyJudge | None = None,
     ) -> None:
+        """`former` decides over names of a former hierarchy, `revoked` over keys."""
         self._credentials = credentials
         self._hierarchy = hierarchy
         self._utc = utc
         self._former = former
-        self._known: dict[tuple[str, str], VerifiedPeer] = {}
+        self._revoked = revoked
+        self._known: dict[tuple[str, str], _Known] = {}
 
     @property
     def chain_pem(self) -> bytes:
@@ -66,19 +80,24 @@ class AuditProof:
             AuditStatementError: It does not, or is not.
         """
         self._verified(whose, key_id, chain, self._utc())
+        self._refuse_revoked(whose, key_id, None)
 
     def knows(self, whose: NodeId, key_id: str) -> bool:
         """Whether a certificate was taken in before in this life of the process."""
         return (whose, key_id) in self._known
 
-    def verify(self, whose: NodeId, tag: bytes, signed: Signed) -> None:
+    def verify(self, whose: NodeId, tag: bytes, signed: Signed, made_ms: int | None = None) -> None:
         """Verify a statement of a neighbour whose chain was taken in.
 
+        `made_ms`: when it was anchored; None: now. A key that was revoked by then proves nothing,
+        whatever was known of it when the chain was taken in.
+
         Raises:
-            AuditStatementError: The signature is not the neighbour's.
+            AuditStatementError: The signature is not the neighbour's, or its key is revoked.
         """
+        self._refuse_revoked(whose, signed.key_id, made_ms)
         try:
-            self._known[whose, signed.key_id].verify(tag + signed.statement, signed.signature)
+            self._known[whose, signed.key_id].peer.verify(tag + signed.statement, signed.signature)
         except KeyError:
             raise AuditSignerUnknownError(f"the certificate of {whose} is not known here") from None
         except SignatureInvalidError as error:
@@ -106,7 +125,16 @@ class AuditProof:
                 if chain is None:
                     raise AuditSignerUnknownError(f"the certificate of {whose} is not known here")
                 self._verified(whose, signed.key_id, chain, _within(chain, at))
-            self.verify(whose, tag, signed)
+            self.verify(whose, tag, signed, kept.anchor.at_ms)
+
+    def _refuse_revoked(self, whose: NodeId, key_id: str, made_ms: int | None) -> None:
+        known = self._known.get((whose, key_id))
+        if known is None or self._revoked is None:
+            return
+        try:
+            self._revoked.refuse(known.chain, made_ms)
+        except PeerRevokedError as error:
+            raise AuditSignerUnknownError(error.message) from None
 
     def _verified(self, whose: NodeId, key_id: str, chain: bytes, at: datetime) -> None:
         try:
@@ -122,7 +150,7 @@ class AuditProof:
             raise AuditStatementError("a certificate is not the one that is named")
         if len(self._known) >= _KNOWN_MAX:
             self._known.clear()
-        self._known[whose, key_id] = peer
+        self._known[whose, key_id] = _Known(peer, certificates_from_pem(chain))
 
 
 def _within(chain: bytes, at: datetime) -> datetime:

@@ -35,6 +35,7 @@ from node.foundations import Foundations
 from node.guards import DiskGuard
 from node.links import LinkHub
 from node.links.hub import RequestHandler
+from node.links.rates import Rate
 from node.logs import get_logger
 from node.metrics import NodeMetrics
 from node.opening import OpenStore
@@ -48,6 +49,14 @@ __all__ = ["AuditRoom", "AuditState"]
 
 RESERVE_FILE: Final = "audit.reserve"
 RESERVE_S: Final = 60.0
+RATES: Final = {
+    # Six rounds every five seconds until the first success, then once a minute.
+    ANCHOR_METHOD: Rate(60, 2.0),
+    ANCHORS_METHOD: Rate(60, 1.0),
+    # People ask, and each question is an entry at every node on its way.
+    ABOUT_METHOD: Rate(60, 0.2, by_node=True),
+}
+"""How often a child may ask."""
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 _LOST_DAYS: Final = 7
@@ -93,11 +102,12 @@ class AuditRoom:
             context.transactions,
             context.auditor,
             AnchorStore(AUDITING),
-            AuditProof(base.credentials, base.hierarchy, utc, former),
+            AuditProof(base.credentials, base.hierarchy, utc, former, store.revoked),
             clock,
             _counted(store, clock),
             store.storage.link_audit,
             threads,
+            disk.is_full,
         )
         self.reserve = AuditReserve(
             base.paths.data / RESERVE_FILE, base.profile.disk_free_min_mb, disk.free_bytes, clock
@@ -127,6 +137,7 @@ class AuditRoom:
         }
         hub.handlers = {**hub.handlers, **handlers}
         hub.child_handlers = {**hub.child_handlers, **handlers}
+        hub.child_rates = {**hub.child_rates, **RATES}
         context.auditor.gate = self.gate
 
     def begin(self) -> None:

@@ -4,6 +4,7 @@ The child dials. A second stream of one child replaces the first, whose end then
 A question names its next hop; on the way down it passes node by node, each hop taking its share of
 the time left. Questions are passed down only for the parent, and a child is answered nothing that
 is not in `child_handlers`: to a child this node's whole subtree is its siblings' data.
+How often a child may ask is in rates.py.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import NodeId
 from node.clock import Clock
 from node.errors import NodeError
+from node.links.rates import COMMON, Rate, Rates
 from node.links.streams import ClientStream, describe, dial
 from node.logs import get_logger
 from replication.channel import AskRefusedError, LinkDownError
@@ -101,10 +103,13 @@ class LinkHub:
     jitter: Callable[[], float]
     handlers: Mapping[str, RequestHandler] = field(default_factory=dict)
     child_handlers: Mapping[str, RequestHandler] = field(default_factory=dict)
+    child_rates: Mapping[str, Rate] = field(default_factory=dict)
+    """By method, how often a child may ask; else COMMON."""
     head: Callable[[], int] = lambda: 0
     met: Callable[[NodeId, Hello], None] = lambda _peer, _hello: None
     """Told of each peer whose link has come up."""
     _states: dict[NodeId, LinkState] = field(default_factory=dict)
+    _rates: Rates = field(default_factory=Rates)
 
     def __post_init__(self) -> None:
         self._log = get_logger("links")
@@ -281,7 +286,19 @@ class LinkHub:
         handler = handlers.get(request.method)
         if handler is None:
             raise AskRefusedError("UNKNOWN_METHOD", f"{request.method} is not known here")
+        if not from_above:
+            self._count(peer, request.method)
         return await handler(peer, request)
+
+    def _count(self, child: NodeId, method: str) -> None:
+        """Raise AskRefusedError if a child asks too often."""
+        rate = self.child_rates.get(method, COMMON)
+        nodes = len(self.hierarchy.subtree(child))
+        wait_ms = self._rates.take(child, method, rate, nodes, self.clock.monotonic_ms())
+        if wait_ms:
+            raise AskRefusedError(
+                "OVERLOADED", f"{child} asks {method} too often; again in {wait_ms} ms"
+            )
 
 
 def _failed(error: Exception) -> LinkEnded:

@@ -22,6 +22,7 @@ from node.auditing.proof import AuditProof
 from node.auditing.search import AuditSearch
 from node.auditing.standing import AnchorClock, SavedStanding
 from node.auditing.verifying import ANCHORS_METHOD, AuditVerifier, Report
+from node.revocation.book import RevokedBook
 from node.security.authority import create_region
 from node.security.caller import Caller, CallerKind, caller_for
 from node.security.credentials import NodeCredentials, load_node_credentials
@@ -76,6 +77,8 @@ class Side:
     threads: ThreadPoolExecutor
     line: Callable[[NodeId, NodeId, str, bytes], bytes]
     store_epoch: int = 1
+    full: bool = False
+    revoked: RevokedBook = field(default_factory=lambda: RevokedBook(HIERARCHY))
     ground: AuditGround = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,11 +100,17 @@ class Side:
             work,
             auditor,
             AnchorStore(AUDITING),
-            AuditProof(credentials_of(self.folder, self.node_id), HIERARCHY, lambda: NOW),
+            AuditProof(
+                credentials_of(self.folder, self.node_id),
+                HIERARCHY,
+                lambda: NOW,
+                revoked=self.revoked,
+            ),
             self.clock,
             counted,
             lambda: work.write(auditor.link),
             self.threads,
+            lambda: self.full,
         )
         self.keeper = AnchorKeeper(self.ground, self._ask)
         self.holding = AnchorHolder(self.ground)
@@ -183,6 +192,7 @@ class Place:
     def restore(self, copy: Callable[[], None]) -> None:
         """Put the village's store back: `copy` overwrites it; then a new life begins."""
         copy()
+        self.clock.pass_ms(60_000)
         self.village.store_epoch += 1
         self.village.restart()
 

@@ -6,15 +6,18 @@ import json
 import uuid
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from node.auditing.errors import AuditContradictedError, AuditStatementError
+from node.auditing.holding import ROW_MS
 from node.auditing.model import FindingKind, Head, Life, Point
 from node.auditing.statements import HEAD_TAG, head_bytes, signed_out
 from node.auditing.verifying import AnchorFault
+from node.revocation.entries import Entry, Target, Word, sign_entry
+from node.security.former import key_digest
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.tables import AUDIT, AUDIT_CHAIN, AUDITING
-from tests.contracts.auditing.place import Place
+from tests.contracts.auditing.place import START_MS, Place, credentials_of
 from tests.unit.security.region import SIBLING, TOWNSHIP, VILLAGE
 
 HOUR_MS = 3_600_000
@@ -34,6 +37,7 @@ def test_the_head_is_anchored_and_kept_at_both_ends(place: Place) -> None:
     """Both have both signatures; a verification finds everything covered."""
     place.village.read(*residents(30))
     assert place.village.anchor()
+    place.clock.pass_ms(60_000)
     place.village.read(*residents(5))
     assert place.village.anchor()
     for side in (place.village, place.township):
@@ -64,6 +68,72 @@ def test_an_unchanged_end_costs_no_row(place: Place) -> None:
         place.clock.pass_ms(60_000)
     with place.township.engine.connect() as connection:
         assert len(connection.execute(select(AUDITING.anchors)).all()) == 1
+
+
+def rows(place: Place) -> int:
+    """How many anchors of the village the township keeps."""
+    with place.township.engine.connect() as connection:
+        return len(connection.execute(select(AUDITING.anchors)).all())
+
+
+def test_heads_one_after_the_other_share_a_row(place: Place) -> None:
+    """A thief with the node's key signs as many as he likes; each is anchored, none adds a row."""
+    for _ in range(5):
+        place.village.read(*residents(1))
+        assert place.village.anchor()
+    assert rows(place) == 1
+    place.clock.pass_ms(ROW_MS)
+    place.village.read(*residents(1))
+    assert place.village.anchor()
+    assert rows(place) == 2
+    assert place.village.verify().holds
+
+
+def test_heads_every_few_seconds_leave_a_row_an_hour(place: Place) -> None:
+    """The row that gives way is never carried out of its hour."""
+    for _ in range(9):
+        place.village.read(*residents(1))
+        assert place.village.anchor()
+        place.clock.pass_ms(ROW_MS - 1)
+    place.clock.wall = START_MS + HOUR_MS - 1
+    place.village.read(*residents(1))
+    assert place.village.anchor()
+    held = rows(place)
+    place.clock.pass_ms(1)
+    place.village.read(*residents(1))
+    assert place.village.anchor()
+    assert rows(place) == held + 1
+
+
+def test_another_life_waits_until_the_last_row_is_old_enough(place: Place) -> None:
+    """The newest of each life is kept for ever, so lives do not come one after the other."""
+    place.village.read(*residents(1))
+    assert place.village.anchor()
+    place.village.store_epoch += 1
+    place.village.restart()
+    assert not place.village.anchor()
+    assert place.village.keeper.states[TOWNSHIP].error == "AUDIT_TRY_LATER"
+    place.clock.pass_ms(ROW_MS)
+    assert place.village.anchor()
+    assert kinds(place) == []
+
+
+def test_a_full_disk_of_the_parent_stops_no_honest_child(place: Place) -> None:
+    """Heads take the place of the newest one: the time unanchored stays at nothing."""
+    place.village.read(*residents(1))
+    place.township.full = True
+    assert not place.village.anchor()
+    assert place.village.keeper.states[TOWNSHIP].error == "AUDIT_TRY_LATER"
+    assert rows(place) == 0
+    place.township.full = False
+    assert place.village.anchor()
+    place.township.full = True
+    for _ in range(3):
+        place.clock.pass_ms(2 * HOUR_MS)
+        place.village.read(*residents(1))
+        assert place.village.anchor()
+    assert rows(place) == 1
+    assert place.village.ground.unanchored_ms == 0
 
 
 def test_a_rewrite_with_right_hashes_shows_at_the_parent_within_a_minute(place: Place) -> None:
@@ -256,6 +326,53 @@ def test_nobody_signs_for_another(place: Place) -> None:
         holding.anchor(VILLAGE, json.dumps(stolen).encode())
     with place.township.engine.connect() as connection:
         assert connection.execute(select(AUDITING.anchors)).all() == []
+
+
+def revoked(place: Place) -> Entry:
+    """The township revokes the village's key, now."""
+    credentials = credentials_of(place.folders[TOWNSHIP], TOWNSHIP)
+    thief = credentials_of(place.folders[VILLAGE], VILLAGE).signer
+    keys = (key_digest(thief.public_key),)
+    at_ms = place.clock.now_ms()
+    word = Word(TOWNSHIP, 1, Target.NODE, VILLAGE, keys, (), 0, "stolen", "op", at_ms)
+    return sign_entry(credentials.signer, word)
+
+
+def kept_holds(place: Place) -> list[bool]:
+    """Of each anchor of the village at the township, whether both signatures prove it."""
+    ground = place.township.ground
+
+    def work(connection: Connection) -> list[bool]:
+        found = []
+        for each in ground.anchors.kept(connection, VILLAGE, holder=TOWNSHIP, limit=10):
+            try:
+                ground.proof.verify_kept(connection, ground.anchors, each)
+                found.append(True)
+            except AuditStatementError:
+                found.append(False)
+        return found
+
+    return ground.transactions.read(work)
+
+
+def test_a_revoked_key_anchors_nothing_more(place: Place) -> None:
+    """Although its chain was taken in before; what was anchored before the revocation stands."""
+    place.village.read(*residents(1))
+    assert place.village.anchor()
+    place.clock.pass_ms(HOUR_MS)
+    entry = revoked(place)
+    place.clock.pass_ms(HOUR_MS)
+    place.village.read(*residents(1))
+    assert place.village.anchor()
+    assert kept_holds(place) == [True, True]
+    place.township.revoked.add([entry])
+    place.village.read(*residents(1))
+    assert not place.village.anchor()
+    assert place.village.keeper.states[TOWNSHIP].error == "AUDIT_SIGNER_UNKNOWN"
+    assert sorted(kept_holds(place)) == [False, True]
+    place.township.restart()
+    assert not place.village.anchor()
+    assert sorted(kept_holds(place)) == [False, True]
 
 
 def test_what_is_no_statement_is_refused(place: Place) -> None:

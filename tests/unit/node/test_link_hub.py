@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
@@ -15,6 +16,7 @@ from hierarchy_config.hierarchy import Hierarchy
 from hierarchy_config.model import CareLevel, NodeEntry, NodeId
 from node.clock import SystemClock
 from node.links import LinkHub, ParentLink, hub
+from node.links.rates import NODES_MAX, Rate, Rates
 from replication.channel import AskRefusedError
 from replication.core.config import LinkConfig, PeerRole
 from replication.core.greeting import Versions
@@ -94,6 +96,62 @@ async def test_a_child_is_not_answered_for_its_siblings() -> None:
     with pytest.raises(AskRefusedError) as refused:
         await answer(Request(1, (), METHOD, 1000, b"a manifest that the township signed"))
     assert refused.value.status == "UNKNOWN_METHOD"
+
+
+@dataclass
+class HandClock:
+    """Time that a test lets pass."""
+
+    ran: int = 0
+
+    def now_ms(self) -> int:
+        return self.ran
+
+    def monotonic_ms(self) -> int:
+        return self.ran
+
+
+async def test_a_child_that_asks_too_often_is_told_to_wait() -> None:
+    """One question of one child: the others, the siblings and the parent go on; time heals it."""
+    streams, clock = Streams(), HandClock()
+    made = township(streams)
+    made.clock = clock
+    made.child_handlers = {"audit.about": made.handlers[METHOD], "other": made.handlers[METHOD]}
+    made.handlers = made.child_handlers
+    made.child_rates = {"audit.about": Rate(3, 0.5, by_node=True)}
+    for peer in (VILLAGE, SIBLING, COUNTY):
+        with pytest.raises(CaughtError):
+            await made.serve_child(peer, None, 60.0)  # type: ignore[arg-type]
+    question = Request(1, (), "audit.about", 1000)
+    for _ in range(3):
+        await streams.answers[VILLAGE](question)
+    with pytest.raises(AskRefusedError) as refused:
+        await streams.answers[VILLAGE](question)
+    assert refused.value.status == "OVERLOADED"
+    await streams.answers[VILLAGE](Request(1, (), "other", 1000))
+    await streams.answers[SIBLING](question)
+    for _ in range(10):
+        await streams.answers[COUNTY](question)
+    clock.ran += 2_000
+    await streams.answers[VILLAGE](question)
+    with pytest.raises(AskRefusedError):
+        await streams.answers[VILLAGE](question)
+
+
+def test_a_rate_by_node_grows_with_those_behind_the_child() -> None:
+    """And no further than NODES_MAX; a rate of its own kind does not grow."""
+    rates = Rates()
+    by_node, plain = Rate(2, 1.0, by_node=True), Rate(2, 1.0)
+
+    def room(method: str, rate: Rate, nodes: int) -> int:
+        taken = 0
+        while not rates.take(NodeId(str(nodes)), method, rate, nodes, 0):
+            taken += 1
+        return taken
+
+    assert room("a", by_node, 3) == 6
+    assert room("a", by_node, 10_000) == 2 * NODES_MAX
+    assert room("b", plain, 3) == 2
 
 
 @pytest.mark.parametrize("route", [(SIBLING,), (VILLAGE,), (COUNTY,)])
