@@ -24,7 +24,14 @@ from node.storage.tables import (
     TRANSIT,
 )
 
-__all__ = ["HeldRow", "Store", "opened"]
+__all__ = ["HeldRow", "Store", "opened", "origin_of"]
+
+Origin = tuple[str, int, int, str]
+
+
+def origin_of(entry: RowMapping) -> Origin:
+    """Whose transaction an entry of the log is; its form tells what became of it on the way."""
+    return entry["origin_node"], entry["origin_epoch"], entry["origin_sequence"], entry["form"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +81,9 @@ class Store:
         t = CHANGELOG.change_log
         return self._all(select(t).order_by(t.c.entry_id))
 
-    def origins(self) -> Counter[tuple[str, int, int, str]]:
+    def origins(self) -> Counter[Origin]:
         """How often each transaction's entry stands in the log."""
-        return Counter(
-            (e["origin_node"], e["origin_epoch"], e["origin_sequence"], e["form"])
-            for e in self.log()
-        )
+        return Counter(origin_of(entry) for entry in self.log())
 
     def requests(self) -> int:
         """Bundles that were answered."""

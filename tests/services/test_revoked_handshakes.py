@@ -226,8 +226,8 @@ CASES = [
     ),
     Stolen("its authority alone, the key in order", VILLAGE_ID, authority_by(CITY)),
     Stolen(
-        "a stray revoked authority in the chain",
-        VILLAGE_ID,
+        "its own authority, revoked, astray in the chain",
+        UNKNOWN,
         authority_by(CITY),
         with_stray_authority,
     ),
