@@ -24,12 +24,12 @@ from node.storage.tables import (
     TRANSIT,
 )
 
-__all__ = ["HeldRow", "Store", "opened", "origin_of"]
+__all__ = ["HeldRow", "Store", "opened"]
 
 Origin = tuple[str, int, int, str]
 
 
-def origin_of(entry: RowMapping) -> Origin:
+def _origin_of(entry: RowMapping) -> Origin:
     """Whose transaction an entry of the log is; its form tells what became of it on the way."""
     return entry["origin_node"], entry["origin_epoch"], entry["origin_sequence"], entry["form"]
 
@@ -83,7 +83,7 @@ class Store:
 
     def origins(self) -> Counter[Origin]:
         """How often each transaction's entry stands in the log."""
-        return Counter(origin_of(entry) for entry in self.log())
+        return Counter(_origin_of(entry) for entry in self.log())
 
     def requests(self) -> int:
         """Bundles that were answered."""
