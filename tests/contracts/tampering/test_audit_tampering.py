@@ -60,6 +60,8 @@ def filled(place: Place) -> list[KeptAnchor]:
         count = source.randint(1, 9)
         place.village.read(*(str(uuid.UUID(int=source.getrandbits(128))) for _ in range(count)))
         assert place.village.anchor()
+        # Anchors of one moment take each other's place.
+        place.clock.pass_ms(60_000)
     side = place.township
     return side.ground.transactions.read(
         lambda connection: side.ground.anchors.kept(connection, VILLAGE, holder=TOWNSHIP, limit=99)
