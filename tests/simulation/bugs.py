@@ -323,7 +323,7 @@ PLANTED_BUGS = (
     ),
     _bug(
         "recovering_node_amends",
-        # Since versions of a later life lie above all before, both rules must be gone to lose a row.
+        # Versions of a later life lie above all before: only without both rules is a row lost.
         broken="amends_while_recovering amends_under_used_versions",
         unchecked="I3",
         faults="restore isolate",

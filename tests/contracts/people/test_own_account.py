@@ -6,15 +6,8 @@ import pytest
 
 from node.people.errors import SignInRefusedError, TotpRefusedError
 from node.people.totp import code_at, step_of
-from node.security.roles import Role
 from node.storage.errors import RequestIdReusedError
 from tests.contracts.people.place import PASSWORD, Office, Worker
-
-
-@pytest.fixture
-def nurse(office: Office) -> Worker:
-    """A nurse of a hospital, with an account."""
-    return office.worker(office.organization(), Role.NURSE)
 
 
 def test_a_change_of_ones_own_is_carried_out_once_a_request(office: Office, nurse: Worker) -> None:
