@@ -22,7 +22,6 @@ from node.security.errors import PeerRevokedError
 from node.security.principal import Principal
 from node.settings import NodePaths, NodeSettings, load_settings
 from node.storage import EngineLimits, open_engine
-from node.storage.errors import StorageError
 from node.storage.tables import REVOCATION
 from node.whereabouts import public_address
 
@@ -51,7 +50,8 @@ def credentials_of(
         address: Where the node is called, host:port; None: where it listens.
 
     Raises:
-        SettingsError: The folder holds no node, or nobody can tell its address.
+        SettingsError: The folder holds no node, nobody can tell its address, or its database does
+            not answer.
         PeerIdentityError: The name is not one.
         PeerRevokedError: Whoever has this name is revoked, and would be refused.
         KeyFileExistsError: `out_dir` holds credentials already.
@@ -73,10 +73,12 @@ def credentials_of(
 
 
 def _refuse_revoked(url: str, hierarchy: Hierarchy, named: Principal) -> None:
-    """Refuse a name that the node's store knows to be revoked.
+    """Refuse a name that the node's store knows to be revoked; a node that never ran has no store.
 
-    A store that cannot be asked refuses nothing: what is issued in that name is refused by every
-    node that knows of the entry.
+    Raises:
+        PeerRevokedError: It is revoked.
+        SettingsError: The store cannot be asked.
+        StorageError: The store is none that this program opens.
     """
     path = url.removeprefix("sqlite:///")
     if path != url and not Path(path).exists():
@@ -88,8 +90,11 @@ def _refuse_revoked(url: str, hierarchy: Hierarchy, named: Principal) -> None:
             entries = load_entries(engine) if known else ()
         finally:
             engine.dispose()
-    except (SQLAlchemyError, StorageError):
-        return
+    except SQLAlchemyError as error:
+        raise SettingsError(
+            f"nobody can tell whether {named.spiffe_id} is revoked: {type(error).__name__}",
+            hint="Start the node's database, then issue the credentials again.",
+        ) from None
     entry = RevokedBook(hierarchy, entries).principal_entry(named.spiffe_id)
     if entry is not None:
         raise PeerRevokedError(

@@ -42,7 +42,10 @@ def add(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add an account; asks for a first password, to be changed, unless a token opens it."""
+    """Add an account; asks for a first password.
+
+    Its owner changes it at the first sign-in. None is asked for where an issuer's token opens it.
+    """
     password = "" if oidc_subject else secret("First password")
     request = pb.AddAccountRequest(
         name=name,

@@ -260,14 +260,14 @@ class Residence:
             grant.granted_at_ms,
         )
 
-    def learn(self, connection: Connection, signed: SignedGrant) -> None:
-        """Record a grant and do what this node owes for it.
+    def learn(self, connection: Connection, signed: SignedGrant) -> bool:
+        """Record a grant and do what this node owes for it; whether it was news.
 
         Raises:
             GrantInvalidError: It is not the common ancestor's word.
         """
         self.prove(signed)
-        self._learn(connection, signed, "")
+        return self._learn(connection, signed, "")
 
     def _learn(self, connection: Connection, signed: SignedGrant, reason: str) -> bool:
         """Whether it was news."""
@@ -334,9 +334,8 @@ class Residence:
 
     def _take_grant(self, connection: Connection, letter: Letter) -> str:
         signed = self._granted_above(letter)
-        self.prove(signed)
         grant, here = signed.grant, str(self._store.node_id)
-        was_news = self._learn(connection, signed, "")
+        was_news = self.learn(connection, signed)
         if was_news and here not in (grant.from_node, grant.home_node):
             # Reminded after this node was put back: who lived below may have been as well.
             self.send_grant(connection, signed, grant.from_node)

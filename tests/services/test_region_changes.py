@@ -40,9 +40,6 @@ MOVING: Final = frozenset({TOWNSHIP, VILLAGE, AWAY})
 CALL_S: Final = 60.0
 
 
-_AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-
-
 class Clinic(threading.Thread):
     """Registers people at a village without a pause, with the credentials it was once given."""
 
@@ -63,7 +60,7 @@ class Clinic(threading.Thread):
                 self._region.put(self._home, put_request(f"clinic-{number}", person))
             except grpc.RpcError as error:
                 # A node that starts its parts again is away for a moment; the same is sent again.
-                if error.code() not in _AWAY:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     self.faults.append(f"{error.code()}: {error.details()}")
                 self._enough.wait(0.1)
                 continue

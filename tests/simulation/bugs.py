@@ -323,8 +323,7 @@ PLANTED_BUGS = (
     ),
     _bug(
         "recovering_node_amends",
-        # Versions of a later life lie above all before: only without both rules is a row lost.
-        broken="amends_while_recovering amends_under_used_versions",
+        broken="amends_while_recovering",
         unchecked="I3",
         faults="restore isolate",
         caught_by="I2 I4",

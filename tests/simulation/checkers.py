@@ -54,6 +54,8 @@ class Checkers:
         self._marks_void: set[str] = set()
         self.grants: dict[str, Grant] = {}
         self._acknowledged_at: dict[tuple[str, str, int], int] = {}
+        self._said: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+        """Versions of a row that its author acknowledged: number and place in the list."""
         self._restored_at: dict[str, int] = {}
         self._answered: dict[tuple[str, str], int] = {}
         """By row, the newest version that an author need not send again."""
@@ -63,9 +65,27 @@ class Checkers:
     def acknowledged(self, node: str, rows: Sequence[RowChange]) -> None:
         """A client was told that its write is stored."""
         for row in rows:
+            self._made_of_the_newest(row)
             name = (row.table, row.row_id, row.version.number)
             self._acknowledged_at[name] = len(self.acknowledgements)
             self.acknowledgements.append(row)
+
+    def _made_of_the_newest(self, row: RowChange) -> None:
+        """An amendment follows the newest version that its author was ever told is stored.
+
+        Else it would hide that version everywhere, though nobody has lost it. What a restore took
+        from everybody is forgiven.
+        """
+        said = self._said.setdefault((row.table, row.row_id, row.author_node), [])
+        seen = int(row.values.get("made_of") or row.version.number)
+        for number, i in said:
+            if number > seen and (i, row.author_node) not in self.forgiven:
+                self.fail(
+                    "I2",
+                    f"{row.row_id} version {row.version} was made at {row.author_node} without"
+                    f" having seen version {number}, which others hold",
+                )
+        said.append((row.version.number, len(self.acknowledgements)))
 
     def recovered(self, store: SimStore) -> None:
         """A process boots: what its clients were told must be on its disk.

@@ -79,8 +79,13 @@ class Writes:
         # A former life of this store may have given a later version away.
         epoch = 1 if "amends_under_used_versions" in node.store.broken else disk.store_epoch
         version = next_version(row.version, epoch)
-        # The content is new, so that two rows of one version are told apart.
-        values = {**row.values, "amended": self._random.randrange(1 << 30)}
+        # The content is new, so that two rows of one version are told apart, and says what its
+        # author had before him.
+        values = {
+            **row.values,
+            "amended": self._random.randrange(1 << 30),
+            "made_of": row.version.number,
+        }
         return [(lane_of(row), replace(row, version=version, values=values))]
 
     def _at_present(self, node: SimNode, row: RowChange) -> RowChange | None:

@@ -213,6 +213,17 @@ def test_credentials_are_not_issued_in_a_revoked_name(tmp_path: Path) -> None:
     issue(CallerKind.ANALYST, "his")
 
 
+def test_a_database_that_does_not_answer_is_started_first(tmp_path: Path) -> None:
+    """It alone knows which names are revoked; nothing is issued without it."""
+    folder = make(tmp_path, CITY)
+    nobody = "mysql+pymysql://fenhe:none@127.0.0.1:1/fenhe"
+    save_settings(folder, load_settings(folder).model_copy(update={"database": nobody}))
+    with pytest.raises(SettingsError) as refused:
+        credentials_of(folder, CallerKind.CLIENT, "his", tmp_path / "c", clock=CLOCK, days=3)
+    assert "database" in refused.value.hint
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "0.0.0.0:4510"])
 def test_an_address_nobody_can_call_is_asked_for(tmp_path: Path, listen: str) -> None:
     """Any port, or every address of the machine: the caller must be told another way."""
