@@ -181,13 +181,15 @@ class SimNode:
         changes = self.world.writes.make(self, number)
         if not changes:
             return
-        if "acknowledge_before_commit" in self.world.variant.broken:
-            self.world.checkers.acknowledged(self.node_id, [row for _, row in changes])
-            self.crash_point("write.acknowledged_early")
+        rows = [row for _, row in changes]
+        early = "acknowledge_before_commit" in self.world.variant.broken
+        if early:
+            self._acknowledge(rows)
         mail_ms = self._mail_clock()
         if not self._try(self.store.commit_write, changes, self._clock(), numbers, mail_ms):
             return
-        self._acknowledge([row for _, row in changes])
+        if not early:
+            self._acknowledge(rows)
         self._number_soon()
 
     def _acknowledge(self, rows: Sequence[RowChange]) -> None:
