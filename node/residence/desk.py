@@ -266,7 +266,7 @@ class ResidenceDesk:
     async def _asked(self, node: NodeId, ask: Ask) -> SignedGrant:
         body = await self._hub.ask(node, GRANT_METHOD, ask_out(ask), remaining_ms=ASK_MS)
         signed = grant_in(body)
-        self._residence.prove(signed)
+        await self._read(lambda c: self._residence.judge.prove(c, signed))
         return signed
 
     async def _present(self, ask: Ask, present: KnownHome) -> KnownHome:

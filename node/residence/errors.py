@@ -6,6 +6,7 @@
     ├── MoveRefusedError          who was asked for the move said no
     ├── MoveNotNeededError        he lives there already
     ├── GrantInvalidError         a grant is not the common ancestor's word
+    ├── GrantEarlyError           a grant of a hierarchy that this node does not have yet
     ├── HandoverInvalidError      a letter of a hand-over is not one
     └── ProposalUnknownError      no such proposal waits here
 
@@ -20,6 +21,7 @@ from hierarchy_config.errors import Fault
 from node.errors import NodeError
 
 __all__ = [
+    "GrantEarlyError",
     "GrantInvalidError",
     "HandoverInvalidError",
     "MoveNotNeededError",
@@ -88,6 +90,14 @@ class GrantInvalidError(ResidenceError):
     code = "GRANT_INVALID"
     fault = Fault.PEER
     default_hint = "Compare the region files of both nodes; if they agree, look at who sent it."
+
+
+class GrantEarlyError(ResidenceError):
+    """A grant made under a later epoch of the hierarchy than the one in force here."""
+
+    code = "GRANT_EARLY"
+    fault = Fault.HERE
+    default_hint = "It is sent again, and taken once this node has that epoch: `fenhe node status`."
 
 
 class HandoverInvalidError(ResidenceError):

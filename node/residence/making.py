@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from hierarchy_config.hierarchy import Hierarchy
 from node.clock import Clock, Ids
+from node.residence.former import FormerHierarchies
 from node.residence.residence import Residence, ResidenceSealers
 from node.residence.seal import KeyedSeal
 from node.security.folders import NodeFolder
@@ -40,4 +41,5 @@ def residence_of(
         seal=KeyedSeal(FolderKeys(folder.tls), verifier),
         sealers=ResidenceSealers(keys.of(RESIDENCE.proposals.name), keys.of(RESIDENCE.pieces.name)),
         ids=Ids(clock, os.urandom),
+        former=FormerHierarchies(clock.now_ms),
     )

@@ -113,17 +113,18 @@ class Ask:
 
 def statement_of(grant: Grant) -> bytes:
     """What is signed of a grant, after the tag."""
-    return _json(
-        {
-            "granted_at": grant.granted_at_ms,
-            "granted_by": grant.granted_by,
-            "from_node": grant.from_node,
-            "home_epoch": grant.home_epoch,
-            "home_node": grant.home_node,
-            "resident_id": grant.resident_id,
-            "version": _VERSION,
-        }
-    )
+    said: dict[str, Any] = {
+        "granted_at": grant.granted_at_ms,
+        "granted_by": grant.granted_by,
+        "from_node": grant.from_node,
+        "home_epoch": grant.home_epoch,
+        "home_node": grant.home_node,
+        "resident_id": grant.resident_id,
+        "version": _VERSION,
+    }
+    if grant.region_epoch:
+        said["region_epoch"] = grant.region_epoch
+    return _json(said)
 
 
 def grant_out(signed: SignedGrant) -> bytes:
@@ -154,6 +155,7 @@ def grant_in(body: bytes) -> SignedGrant:
             from_node=_node(said["from_node"]),
             granted_by=_node(said["granted_by"]),
             granted_at_ms=_count(said["granted_at"], 2**53),
+            region_epoch=_count(said.get("region_epoch", 0), _EPOCH_MAX),
         )
         signature = base64.b64decode(outer["signature"], validate=True)
         chain = outer["chain"].encode()

@@ -21,6 +21,7 @@ from node.residence.errors import (
 )
 from node.residence.handover import Handover
 from node.residence.homes import Homes, SignedGrant
+from node.residence.judge import FormerHierarchy, GrantJudge
 from node.residence.moves import REQUESTED_EPOCH, Move, Moves, MoveState
 from node.residence.papers import (
     GRANT,
@@ -96,9 +97,11 @@ class Residence:
         seal: GrantSeal,
         sealers: ResidenceSealers,
         ids: Ids,
+        former: FormerHierarchy,
     ) -> None:
         self._store = store
         self._seal = seal
+        self.judge = GrantJudge(store, seal, former)
         self.homes: Homes = store.homes
         self.moves = Moves(tables)
         self.rows = ResidentRows(store)
@@ -213,6 +216,7 @@ class Residence:
             known.home_node,
             str(store.node_id),
             store.clock.now_ms(),
+            store.hierarchy.epoch,
         )
         if not is_genuine(grant, store.node_id, self.path):
             raise GrantInvalidError(f"{store.node_id} may not grant this move")
@@ -247,26 +251,13 @@ class Residence:
 
     # -- learning of a grant --------------------------------------------------------------------
 
-    def prove(self, signed: SignedGrant) -> None:
-        """Raise GrantInvalidError unless the lowest common ancestor of both homes signed it."""
-        grant = signed.grant
-        if not is_genuine(grant, grant.granted_by, self.path):
-            raise GrantInvalidError(f"{grant.granted_by} may not grant this move")
-        self._seal.prove(
-            signed.statement,
-            signed.signature,
-            signed.chain_pem,
-            NodeId(grant.granted_by),
-            grant.granted_at_ms,
-        )
-
     def learn(self, connection: Connection, signed: SignedGrant) -> bool:
         """Record a grant and do what this node owes for it; whether it was news.
 
         Raises:
-            GrantInvalidError: It is not the common ancestor's word.
+            GrantInvalidError, GrantEarlyError: See GrantJudge.
         """
-        self.prove(signed)
+        self.judge.prove(connection, signed)
         return self._learn(connection, signed, "")
 
     def _learn(self, connection: Connection, signed: SignedGrant, reason: str) -> bool:
@@ -333,7 +324,7 @@ class Residence:
         return replace(move, state=state, sequence=1 if shipped else 0)
 
     def _take_grant(self, connection: Connection, letter: Letter) -> str:
-        signed = self._granted_above(letter)
+        signed = self._granted_above(connection, letter)
         grant, here = signed.grant, str(self._store.node_id)
         was_news = self.learn(connection, signed)
         if was_news and here not in (grant.from_node, grant.home_node):
@@ -342,25 +333,21 @@ class Residence:
         return ""
 
     def _see_grant(self, connection: Connection, letter: Letter) -> None:
-        self.learn(connection, self._granted_above(letter))
+        self.learn(connection, self._granted_above(connection, letter))
 
     def _learn_here(self, connection: Connection, signed: SignedGrant) -> None:
-        self._refuse_from_below(signed, str(self._store.node_id))
+        self.judge.refuse_from_below(connection, signed, str(self._store.node_id))
         self.learn(connection, signed)
 
-    def _granted_above(self, letter: Letter) -> SignedGrant:
+    def _granted_above(self, connection: Connection, letter: Letter) -> SignedGrant:
         """A letter's grant. Nobody but who is above a node may say that somebody left it.
 
         Otherwise a township could grant a move between two of its own villages for a resident of
         another one, and his home would hand his history over.
         """
         signed = grant_in(letter.body)
-        self._refuse_from_below(signed, letter.to)
+        self.judge.refuse_from_below(connection, signed, letter.to)
         return signed
-
-    def _refuse_from_below(self, signed: SignedGrant, node: str) -> None:
-        if signed.grant.granted_by not in self.path(node):
-            raise GrantInvalidError(f"{signed.grant.granted_by} moves nobody at {node}")
 
     # -- rows that come late --------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Misfit(StrEnum):
     AUTHOR_NOT_SENDER = "AUTHOR_NOT_SENDER"
     GRANT_UNKNOWN = "GRANT_UNKNOWN"
     GRANT_INVALID = "GRANT_INVALID"
+    GRANT_EARLY = "GRANT_EARLY"
     HANDOVER_INVALID = "HANDOVER_INVALID"
     NOT_THE_HOME = "NOT_THE_HOME"
     SEAL_BROKEN = "SEAL_BROKEN"
@@ -103,6 +104,7 @@ CAUSES: Final[Mapping[str, _Known]] = MappingProxyType(
         Misfit.AUTHOR_NOT_SENDER: _stays("a record by letter of another node than its author"),
         Misfit.GRANT_UNKNOWN: _heals("a history whose grant has not arrived here"),
         Misfit.GRANT_INVALID: _heals(f"a grant of another than the common ancestor{_REGION}"),
+        Misfit.GRANT_EARLY: _heals("a grant of a hierarchy that this node does not have yet"),
         Misfit.HANDOVER_INVALID: _heals(f"a letter of a hand-over that may not be taken{_REGION}"),
         Misfit.NOT_THE_HOME: _heals("a new home's word whose grant has not arrived here"),
         Misfit.SEAL_BROKEN: _heals("a letter about a row or letter here that does not open"),

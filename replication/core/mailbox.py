@@ -41,7 +41,9 @@ _KEY_PAUSE_MS_MOST: Final = 600_000
 
 LETTER_KEY_OLD: Final = "LETTER_KEY_OLD"
 """An addressee's word: it was sealed to a key that I no longer have."""
-PASSING_CODES: Final = frozenset({LETTER_KEY_OLD, "LETTER_KIND_UNKNOWN", "RECOVERING"})
+PASSING_CODES: Final = frozenset(
+    {LETTER_KEY_OLD, "LETTER_KIND_UNKNOWN", "RECOVERING", "GRANT_EARLY"}
+)
 """Refusals that the same letter may outlive: it stays pending."""
 
 

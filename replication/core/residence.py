@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from replication.core.model import Version
@@ -51,7 +51,11 @@ class KnownHome:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A move as its granter said it; (resident_id, home_epoch) names it."""
+    """A move as its granter said it; (resident_id, home_epoch) names it.
+
+    `region_epoch`: the hierarchy's epoch in which it was granted, under which it is judged; 0: it
+    does not say, so the one in force. Where grants are compared it says nothing.
+    """
 
     resident_id: str
     home_epoch: int
@@ -59,6 +63,7 @@ class Grant:
     from_node: str
     granted_by: str
     granted_at_ms: int
+    region_epoch: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,9 @@ def outranks(new: Grant, held: Grant, path: Path) -> bool:
     later word wins. Every node decides alike, whichever it hears first.
     """
     if new.granted_by != held.granted_by:
-        return len(path(new.granted_by)) < len(path(held.granted_by))
+        # One that the hierarchy does not have any more is above nobody.
+        heights = [len(path(each.granted_by)) for each in (new, held)]
+        return heights[0] > 0 and (heights[1] == 0 or heights[0] < heights[1])
     return (new.granted_at_ms, new.home_node) > (held.granted_at_ms, held.home_node)
 
 

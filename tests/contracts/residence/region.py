@@ -117,6 +117,8 @@ class MovingNode(NodeStore):
     reminders: Reminders = field(init=False)
     proposals: ProposalDesk = field(init=False)
     connected: set[NodeId] = field(default_factory=set)
+    former: dict[int, Hierarchy] = field(default_factory=dict)
+    """Hierarchies of earlier epochs in which grants are believed still."""
 
     def open_storage(self, source: random.Random, cache: Cache | None) -> Storage:
         """The node's storage with everything that moves need."""
@@ -162,6 +164,7 @@ class MovingNode(NodeStore):
             seal=KeyedSeal(keys, verifier),
             sealers=ResidenceSealers(self.keys, self.keys),
             ids=ids,
+            former=lambda _, epoch: self.former.get(epoch),
         )
         self.steps = MoveSteps(
             storage.context, self.residence, is_connected=lambda node: node in self.connected

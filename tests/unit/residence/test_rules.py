@@ -176,6 +176,13 @@ def test_of_two_grants_of_one_epoch_the_higher_granter_wins_everywhere() -> None
     assert not outranks(_grant(), _grant(), _path)
 
 
+def test_a_granter_that_is_no_more_outranks_nobody() -> None:
+    """A node that was closed is above nobody."""
+    closed = replace(_grant(), granted_by="9", granted_at_ms=9000)
+    assert not outranks(closed, _grant(), _path)
+    assert outranks(_grant(), closed, _path)
+
+
 @pytest.mark.parametrize(
     ("here", "owed", "goes"),
     [
