@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from federation.availability import ConfigEpochMismatchError, ManifestRefusedError
 from federation.core.model import Manifest, PartialRequest
-from federation.core.plan import LogicalPlan
 from federation.errors import PlanMismatchError
 from federation.sites import SiteTree
+
+if TYPE_CHECKING:  # the command line reads manifests and plans nothing
+    from federation.core.plan import LogicalPlan
 
 __all__ = ["ManifestSigner", "ManifestVerifier", "SignedManifest", "check_manifest"]
 

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import typer
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from hierarchy_config.errors import Fault
 from node.errors import NodeError
@@ -42,6 +40,10 @@ def database_of(said: str) -> str:
     """
     if said.startswith(_FILE):
         return read_secret(Path(said[1:])).decode("utf-8", "replace").strip()
+    # No other command needs the database's packages, which take longer to load than all else.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         password = make_url(said).password
     except ArgumentError:

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
-from node.storage import METADATA, migrate
+from node.storage import METADATA, migrate, migrations
 from node.storage.errors import SchemaNewerError
-from node.storage.migrations import head_revision, revision_of
+from node.storage.migrations import head_revision, revision_of, revisions
 from tests.databases import Database
 
 _BETWEEN_COLUMNS = re.compile(r",\s+(?![^(]*\))")
@@ -56,6 +58,15 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
     migrate(database.engine)
 
     assert revision_of(database.engine) == head_revision()
+
+
+def test_the_revisions_are_those_that_alembic_finds() -> None:
+    """They are read from the names of the files, without loading Alembic."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    found = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
+    assert list(revisions()) == found[::-1]
 
 
 def test_migrates_from_any_folder(
