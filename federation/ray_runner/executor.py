@@ -42,7 +42,7 @@ __all__ = ["RayExecutor", "ray_is_installed"]
 
 _log = logging.getLogger(__name__)
 
-_START_S_MAX = 60.0
+_START_S_MAX = 150.0
 _STOP_S_MAX = 15.0
 # The host itself cuts a stage at its deadline; after this much more it is taken to hang.
 _HOST_GRACE_S = 5.0

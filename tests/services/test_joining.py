@@ -224,6 +224,7 @@ def test_a_join_that_is_killed_goes_on_with_its_keys(township: Region) -> None:
             lambda started=started, marker=marker: (  # type: ignore[misc]
                 (draft / marker).exists() or started.poll() is not None
             ),
+            120,
         )
         started.send_signal(signal.SIGKILL)
         started.communicate()

@@ -335,6 +335,7 @@ def test_the_basis_of_a_question_reaches_the_planner(region: Region) -> None:
     assert "SQL_DISTINCT_BY_PROVIDER" in refused.stderr
     assert "--basis residence" in refused.stderr
     sql = "SELECT author, COUNT(*) AS n FROM encounters GROUP BY author"
-    told = CliRunner().invoke(app, ["query", sql, "--as", folder, "--basis", "provider"])
+    words = ["query", sql, "--as", folder, "--basis", "provider", "--timeout", "120"]
+    told = CliRunner().invoke(app, words)
     assert "QUERY_REFUSED" not in told.stderr
-    assert told.stdout.split()[:2] == ["author", "n"]
+    assert told.stdout.split()[:2] == ["author", "n"], told.stderr

@@ -269,7 +269,9 @@ def test_a_neighbour_is_asked_to_send_again(region: Region) -> None:
     until("it is here", lambda: region.rows(TOWNSHIP).get("residents", 0) >= 3)
     asked = set_aside(region, person)
 
-    _, answer = command(region, TOWNSHIP, "quarantine", "ask", asked)
+    region.linked(VILLAGE)
+    code, answer = command(region, TOWNSHIP, "quarantine", "ask", asked)
+    assert code == 0, answer
     assert (answer["peer"], answer["rows"]) == (VILLAGE, 1)
 
     until(
