@@ -19,6 +19,7 @@ from node.opening import OpenStore
 from node.region.context import RegionContext
 from node.region.coordinator import Coordinator
 from node.region.fetching import Fetching
+from node.region.hurrying import LetterHurry
 from node.region.inheriting import INHERIT, Inheriting
 from node.region.jobs import Jobs
 from node.region.joined import adopt_signed
@@ -129,6 +130,9 @@ class RegionRoom:
         self._renewal = Renewal(context, clock)
         self._inheriting = Inheriting(context)
         self._fetching = Fetching(context, self.keeper)
+        self._hurry = LetterHurry(
+            ground.epochs, base.hierarchy.epoch, store.storage.transactions, store.post, clock
+        )
         self.coordinator = Coordinator(context, self.keeper, self._jobs)
 
     @property
@@ -163,6 +167,7 @@ class RegionRoom:
                 self.context.restart()
                 return
             await self._inheriting.take()
+            await self.context.blocking(self._hurry.step)
             if turn % _FETCH_EVERY == 0:
                 await self._fetching.look()
             await self.coordinator.see_through()
