@@ -265,9 +265,7 @@ def _check_span(record: DraftRecord, person: Person, troubles: list[Trouble]) ->
 # ------------------------------------------------------------------------ against a life
 
 
-def _check_usual(
-    values: Mapping[str, Value], known: KnownPerson, troubles: list[Trouble]
-) -> None:
+def _check_usual(values: Mapping[str, Value], known: KnownPerson, troubles: list[Trouble]) -> None:
     value, day = values.get("value"), values.get("observed_on")
     if not isinstance(value, int | float) or not isinstance(day, str):
         return

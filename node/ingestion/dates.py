@@ -14,7 +14,9 @@ DEFAULT_FORMATS: Final = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%Y年%m
 
 _ISO_MOMENT: Final = re.compile(r"(\d{4}-\d{2}-\d{2})[T ][0-9:.+\-Z ]{2,40}", re.ASCII)
 _COMPACT_MOMENT: Final = re.compile(r"(\d{8})\d{2,6}(?:\.\d{1,6})?(?:[+-]\d{4})?", re.ASCII)
-_TIME: Final = re.compile(r"[ T]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?$", re.ASCII)
+_TIME: Final = re.compile(
+    r"[ T]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?$", re.ASCII
+)
 _EXCEL_EPOCH: Final = date(1899, 12, 30)
 """Day 0 of Excel's serial numbers from day 61 on: it has a 29 February 1900 that no year had."""
 _EXCEL_FIRST: Final = 61

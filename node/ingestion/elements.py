@@ -118,9 +118,7 @@ _LISTED: Final = (
         ("visit_date", "admitted_on", "就诊日期", "入院日期", "就诊时间"),
         ("DE06.00.062.00", "DE06.00.092.00"),
     ),
-    Element(
-        "encounter.ended_on", Kind.DATE, ("discharged_on", "出院日期"), ("DE06.00.017.00",)
-    ),
+    Element("encounter.ended_on", Kind.DATE, ("discharged_on", "出院日期"), ("DE06.00.017.00",)),
     Element("encounter.reason_code", Kind.ICD10, ("reason_code",), ("DE05.10.053.00",)),
     Element("encounter.department", Kind.TEXT, ("department", "科室"), ("DE08.10.026.00",)),
     Element("condition.number", Kind.KEY, ("diagnosis_no", "诊断编号")),
@@ -140,7 +138,10 @@ _LISTED: Final = (
         ("DE04.30.019.00",),
     ),
     Element(
-        "observation.value", Kind.NUMBER, ("value", "result", "结果", "检验结果"), ("DE04.30.015.00",)
+        "observation.value",
+        Kind.NUMBER,
+        ("value", "result", "结果", "检验结果"),
+        ("DE04.30.015.00",),
     ),
     Element("observation.unit", Kind.UNIT, ("unit", "单位"), ("DE04.30.016.00",)),
     Element(
@@ -188,9 +189,7 @@ def _all() -> Mapping[str, Element]:
 
 @cache
 def _by_data_element() -> Mapping[str, Element]:
-    return MappingProxyType(
-        {code: each for each in _all().values() for code in each.data_elements}
-    )
+    return MappingProxyType({code: each for each in _all().values() for code in each.data_elements})
 
 
 ELEMENTS: Final[Mapping[str, Element]] = _all()

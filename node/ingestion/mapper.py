@@ -37,7 +37,11 @@ _MAIN: Final = {
     "immunization": "code",
 }
 """The part without which a row holds no record of that subject."""
-_DAY: Final = {"observation": "observed_on", "procedure": "performed_on", "immunization": "given_on"}
+_DAY: Final = {
+    "observation": "observed_on",
+    "procedure": "performed_on",
+    "immunization": "given_on",
+}
 """The day of a record, which is that of the row's visit where the row has no other."""
 _IDENTIFIERS: Final = (
     "identity_number",
@@ -148,9 +152,7 @@ class TableMapper:
     ) -> None:
         if values.get(f"{subject}.{_MAIN[subject]}") is None:
             return
-        own: dict[str, Value] = {
-            part: values.get(f"{subject}.{part}") for part in _PARTS[subject]
-        }
+        own: dict[str, Value] = {part: values.get(f"{subject}.{part}") for part in _PARTS[subject]}
         if subject == "observation" and not own["unit"]:
             own["unit"] = normal_unit(self._unit) if self._unit else _canonical(own["code"])
         if (day := _DAY.get(subject)) and not own[day]:
@@ -162,9 +164,7 @@ class TableMapper:
         encounter = str(number or "") if subject != "encounter" else ""
         draft.records.append(DraftRecord(SUBJECTS[subject], own, key, encounter))
 
-    def _measured(
-        self, draft: Draft, values: Mapping[str, Value], cells: Sequence[str]
-    ) -> None:
+    def _measured(self, draft: Draft, values: Mapping[str, Value], cells: Sequence[str]) -> None:
         """Wide columns, each of one kind of value."""
         day = values.get("observation.observed_on") or values.get("encounter.started_on")
         key = self._key("observation", values, cells)

@@ -85,7 +85,9 @@ class MappingModel(_Model):
     delimiter: str = Field(default="auto", max_length=4)
     sheet: str = Field(default="", max_length=100)
     dates: list[str] = Field(default_factory=lambda: list(DEFAULT_FORMATS), max_length=20)
-    empty: list[str] = Field(default_factory=lambda: ["-", "--", "NULL", "null", "\\N", "N/A", "无"])
+    empty: list[str] = Field(
+        default_factory=lambda: ["-", "--", "NULL", "null", "\\N", "N/A", "无"]
+    )
     columns: dict[str, ColumnModel | None] = Field(default_factory=dict, max_length=_COLUMNS_MAX)
     constants: dict[str, str] = Field(default_factory=dict)
     keys: dict[str, list[Word]] = Field(default_factory=dict)

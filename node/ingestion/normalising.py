@@ -27,7 +27,9 @@ __all__ = [
 
 _WIDTHS: Final = {0xFF01 + step: 0x21 + step for step in range(94)} | {0x3000: 0x20}
 _BLANKS: Final = re.compile(r"\s+")
-_CJK_BLANK: Final = re.compile(r"(?<=[\u3400-\u9fff\U00020000-\U0003ffff])\s+(?=[\u3400-\u9fff\U00020000-\U0003ffff])")
+_CJK_BLANK: Final = re.compile(
+    r"(?<=[\u3400-\u9fff\U00020000-\U0003ffff])\s+(?=[\u3400-\u9fff\U00020000-\U0003ffff])"
+)
 _PHONE_NOISE: Final = re.compile(r"[\s\-()（）－—]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _SEXES: Final = {

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Table
 
 from node.security.sealing import cell_aad
 from node.storage.specs import TABLES
-from node.storage.tables import CHANGELOG, INVITATIONS, PEOPLE, REPLICATED, RESIDENCE, TRANSIT
+from node.storage.tables import CHANGELOG, INTAKE, INVITATIONS, PEOPLE, REPLICATED, RESIDENCE, TRANSIT
 
 __all__ = ["PLACES", "PURPOSES", "SealedPlace"]
 
@@ -94,6 +94,13 @@ def _pieces(table: Table) -> SealedPlace:
     return SealedPlace(table, ("body",), aad)
 
 
+def _content_pieces(table: Table) -> SealedPlace:
+    def aad(node_id: str, column: str, row: Mapping[str, Any]) -> bytes:
+        return cell_aad(node_id, table.name, column, f"{row['content_id']}:{row['number']}")
+
+    return SealedPlace(table, ("body",), aad)
+
+
 def _replicated(name: str) -> SealedPlace:
     sealed = tuple(column.name for column in TABLES[name].sealed)
     return _cells(REPLICATED[name], (*sealed, "unknown_fields"), "row_id")
@@ -108,6 +115,9 @@ _ALL: Final = (
     _letters(TRANSIT.out, "body", "letter_id"),
     _letters(RESIDENCE.proposals, "payload", "proposal_id"),
     _pieces(RESIDENCE.pieces),
+    _cells(INTAKE.contents, ("name",), "content_id"),
+    _content_pieces(INTAKE.pieces),
+    _cells(INTAKE.quarantine, ("body",), "item_uid"),
 )
 
 PLACES: Final[Mapping[str, SealedPlace]] = MappingProxyType({each.name: each for each in _ALL})

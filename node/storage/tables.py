@@ -27,6 +27,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 from node.auditing.tables import define_auditing
+from node.ingestion.tables import define_intake
 from node.joining.tables import define_joining
 from node.keys.tables import define_keys
 from node.people.tables import define_people
@@ -43,6 +44,7 @@ __all__ = [
     "AUDIT_CHAIN",
     "CHANGELOG",
     "DATA_KEYS",
+    "INTAKE",
     "INVITATIONS",
     "KEYS",
     "METADATA",
@@ -262,3 +264,5 @@ AUDITING: Final = define_auditing(METADATA)
 """Signed heads of the audit's chain, anchored here and elsewhere (node/auditing)."""
 PEOPLE: Final = define_people(METADATA)
 """Accounts and sessions of this node (node/people); they never leave it."""
+INTAKE: Final = define_intake(METADATA)
+"""Contents, runs, quarantined units and warnings (node/ingestion)."""
