@@ -261,6 +261,12 @@ _TABLE: Final = (
         "Chapter XV and its like in a man's record are usually another's.",
     ),
     _warning(
+        "PERSON_DIFFERS",
+        "identify",
+        "sex and birth year as they are held of the person",
+        "What is held stays; a file is no reason to change who somebody is.",
+    ),
+    _warning(
         "PERIOD_LONG",
         "validate",
         "a stay of less than two years",

@@ -97,16 +97,25 @@ class _Home:
 
 
 def plan_bundle(
-    store: StoreContext, lookups: Lookups, caller: Caller, bundle: Bundle, now_ms: int
+    store: StoreContext,
+    lookups: Lookups,
+    caller: Caller,
+    bundle: Bundle,
+    now_ms: int,
+    *,
+    own_tables_only: bool = False,
 ) -> BundlePlan:
     """Plan every row of a bundle; `lookups` may know already what others of the transaction asked.
+
+    `own_tables_only`: record ids are derived under a key of this node, from the table too, so that
+    none can stand in another table; each is looked for in its own.
 
     Raises:
         BundleError: Of the kind that tells why; nothing was written.
     """
     if store.recovery.active:
         _refuse_known_ids(store, bundle)
-    planner = _Planner(store, lookups, format_ms(now_ms))
+    planner = _Planner(store, lookups, format_ms(now_ms), own_tables_only=own_tables_only)
     residents = planner.residents(caller, bundle.residents)
     identifiers = planner.identifiers(bundle.residents, residents)
     homes = {
@@ -134,8 +143,11 @@ def _refuse_known_ids(store: StoreContext, bundle: Bundle) -> None:
 
 
 class _Planner:
-    def __init__(self, store: StoreContext, lookups: Lookups, recorded_at: str) -> None:
+    def __init__(
+        self, store: StoreContext, lookups: Lookups, recorded_at: str, *, own_tables_only: bool
+    ) -> None:
         self._store = store
+        self._own_tables_only = own_tables_only
         self._lookups = lookups
         self._connection = lookups.connection
         self._recorded_at = recorded_at
@@ -338,8 +350,11 @@ class _Planner:
     def _held_records(self, new: Sequence[NewRecord]) -> dict[str, HeldRow]:
         given = [each.record_id for each in new]
         held: dict[str, HeldRow] = {}
-        for spec in RECORD_TABLES:
-            held.update(self._held_once(spec.name, given, "records[{}].record_id"))
+        if self._own_tables_only:
+            held = self._held_in_their_tables(new)
+        else:
+            for spec in RECORD_TABLES:
+                held.update(self._held_once(spec.name, given, "records[{}].record_id"))
         foreign: list[str] = []
         mismatched: list[str] = []
         unknown: list[str] = []
@@ -358,6 +373,16 @@ class _Planner:
             raise NotAuthorError("records were written by another node", foreign)
         if mismatched:
             raise RecordMismatchError("records differ in type or resident", mismatched)
+        return held
+
+    def _held_in_their_tables(self, new: Sequence[NewRecord]) -> dict[str, HeldRow]:
+        by_table: dict[str, list[str]] = {}
+        for each in new:
+            if each.record_id:
+                by_table.setdefault(each.table, []).append(each.record_id)
+        held: dict[str, HeldRow] = {}
+        for table, ids in by_table.items():
+            held.update(self._lookups.held(table, ids))
         return held
 
     def _held_once(

@@ -73,7 +73,11 @@ class CellSealer:
         if value is None:
             return None
         clear = json.dumps(value, ensure_ascii=False).encode()
+        return self.sealer_of(table).seal(clear, cell_aad(self._node_id, table, column, row_id))
+
+    def sealer_of(self, table: str) -> Sealer:
+        """What seals under a table's own key, for values that are no JSON."""
         sealer = self._sealers.get(table)
         if sealer is None:
             sealer = self._sealers[table] = self._keys.of(table)
-        return sealer.seal(clear, cell_aad(self._node_id, table, column, row_id))
+        return sealer

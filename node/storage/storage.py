@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,7 +56,14 @@ from node.storage.tables import CHANGELOG, RESIDENCE, TRANSIT
 from node.storage.transactions import Transactions
 from node.storage.writes import BundleWriter
 from node.transit import Post
-from replication.changelog import ChangeLog, LinkState, Marks, Quarantine, StoreState
+from replication.changelog import (
+    ChangeLog,
+    LinkState,
+    Marks,
+    Quarantine,
+    StoreState,
+    Together,
+)
 from replication.core.config import PeerRole
 from replication.core.effects import LogPart
 from replication.core.model import Batch, Cursor, Lane, LogEntry, Value
@@ -159,6 +166,22 @@ class Storage:
         order given, but for one that had to be tried again by itself.
         """
         return self._writer.put_all(asked)
+
+    def put_beside(
+        self, caller: Caller, bundle: Bundle, beside: Callable[[Together, BundleResult], None]
+    ) -> BundleResult:
+        """Store a bundle of any size and what `beside` adds, in one transaction, durable on return.
+
+        What `beside` adds takes the place of a remembered request: whoever calls writes there how
+        far he has come, and does not put the same bundle twice. The bundle may be empty. Record ids
+        are derived under a key of this node. `beside` may be called several times, each time for
+        another attempt of the transaction.
+
+        Raises:
+            BundleError: As put_bundle; nothing was stored, nor what stands beside.
+            StorageBusyError: Lost against other transactions; nothing was stored.
+        """
+        return self._writer.put_beside(caller, bundle, beside)
 
     def resident(self, caller: Caller, resident_id: str) -> StoredResident | None:
         """A resident held in full; None: not there, or not for this caller. Audited."""

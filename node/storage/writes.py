@@ -97,6 +97,24 @@ class BundleWriter:
             outcomes.append(answer or self._alone(request))
         return outcomes
 
+    def put_beside(
+        self, caller: Caller, bundle: Bundle, beside: Callable[[Together, BundleResult], None]
+    ) -> BundleResult:
+        """See Storage.put_beside."""
+        self._prepare(caller)
+
+        def work(connection: Connection) -> BundleResult:
+            now_ms = self._store.clock.now_ms()
+            lookups = Lookups(connection)
+            plan = plan_bundle(self._store, lookups, caller, bundle, now_ms, own_tables_only=True)
+            result = BundleResult(plan.resident_ids, plan.record_ids, len(plan.rows))
+            together = Together(connection)
+            beside(together, result)
+            self._write_rows(together, [(caller, plan)], now_ms)
+            return result
+
+        return self._store.transactions.write(work)
+
     def _prepare(self, caller: Caller) -> None:
         """Store a large scope that the plan will ask for: not while it has the database's lock."""
         if form_of(caller).staff:
@@ -156,15 +174,22 @@ class BundleWriter:
         requests = [request for request, _ in planned]
         together = Together(connection)
         _remember(together, requests, results, format_ms(now_ms))
+        self._write_rows(together, [(each.caller, plan) for each, plan in planned], now_ms)
+        return results
+
+    def _write_rows(
+        self, together: Together, planned: Sequence[tuple[Caller, BundlePlan]], now_ms: int
+    ) -> None:
+        """Rows, audit, log and letters, behind what waits in `together`; all of it is sent."""
+        connection = together.connection
         rows = [row for _, plan in planned for row in plan.rows]
         self._insert(together, [row.change for row in rows if row.replaces is None])
         self._amend(connection, [row for row in rows if row.replaces is not None])
-        deeds = [(request.caller, _deeds(plan)) for request, plan in planned]
+        deeds = [(caller, _deeds(plan)) for caller, plan in planned]
         self._store.auditor.write_all(together, deeds)
         entries = log_entries(self._store, (row.change for row in rows), now_ms)
         entries += self._letters(connection, [row.change for row in rows])
         self._store.changelog.append(connection, entries, before=together)
-        return results
 
     def _letters(self, connection: Connection, changes: Sequence[RowChange]) -> list[NewEntry]:
         """Log entries of the letters that take rows to homes outside this node's subtree."""
