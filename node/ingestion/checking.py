@@ -67,8 +67,11 @@ class KnownPerson:
 
 def check_draft(draft: Draft, today: str) -> list[Trouble]:
     """Every rule that the draft breaks by itself; `today` is an ISO date."""
-    troubles: list[Trouble] = []
-    _check_person(draft.person, today, troubles)
+    person = draft.person
+    if person.troubles is None:
+        person.troubles = []
+        _check_person(person, today, person.troubles)
+    troubles = person.troubles.copy()
     for record in draft.records:
         _check_record(record, today, troubles)
         if draft.person.birth_date or draft.person.deceased_on:
@@ -100,12 +103,7 @@ def check_life(record: DraftRecord, known: KnownPerson) -> list[Trouble]:
 def _check_person(person: Person, today: str, troubles: list[Trouble]) -> None:
     if person.resident_id and not _is_uuid(person.resident_id):
         troubles.append(Trouble("ID_INVALID", "person.resident_id", person.resident_id))
-    if person.name and not is_plain_text(person.name, 100):
-        troubles.append(Trouble("NAME_INVALID", "person.name", person.name))
-    if person.sex and person.sex not in SEXES:
-        troubles.append(Trouble("CHOICE_UNKNOWN", "person.sex", person.sex))
-    if person.address and not is_plain_text(person.address, 200):
-        troubles.append(Trouble("TEXT_INVALID", "person.address", person.address))
+    _check_words(person, troubles)
     for name, day in (("birth_date", person.birth_date), ("deceased_on", person.deceased_on)):
         if day:
             _check_day(f"person.{name}", day, today, troubles)
@@ -113,14 +111,23 @@ def _check_person(person: Person, today: str, troubles: list[Trouble]) -> None:
         troubles.append(Trouble("DATE_BEFORE_BIRTH", "person.deceased_on", person.deceased_on))
     if person.birth_date and int(today[:4]) - int(person.birth_date[:4]) > _AGE_MAX:
         troubles.append(Trouble("AGE_UNUSUAL", "person.birth_date", person.birth_date))
-    if person.phone:
-        _check_phone(person.phone, troubles)
     for system, value in person.identifiers:
         _check_identifier(system, value, person, troubles)
 
 
+def _check_words(person: Person, troubles: list[Trouble]) -> None:
+    if person.name and not _is_plain(person.name, 100):
+        troubles.append(Trouble("NAME_INVALID", "person.name", person.name))
+    if person.sex and person.sex not in SEXES:
+        troubles.append(Trouble("CHOICE_UNKNOWN", "person.sex", person.sex))
+    if person.address and not _is_plain(person.address, 200):
+        troubles.append(Trouble("TEXT_INVALID", "person.address", person.address))
+    if person.phone:
+        _check_phone(person.phone, troubles)
+
+
 def _check_phone(phone: str, troubles: list[Trouble]) -> None:
-    if not is_plain_text(phone, 32):
+    if not _is_plain(phone, 32):
         troubles.append(Trouble("TEXT_INVALID", "person.phone", phone))
     elif not (phone.isdigit() and 7 <= len(phone) <= 15):
         troubles.append(Trouble("PHONE_ODD", "person.phone", phone))
@@ -129,7 +136,7 @@ def _check_phone(phone: str, troubles: list[Trouble]) -> None:
 def _check_identifier(system: str, value: str, person: Person, troubles: list[Trouble]) -> None:
     field = f"person.{system}"
     if system != "identity_number":
-        if not is_plain_text(value, 64):
+        if not _is_plain(value, 64):
             troubles.append(Trouble("IDENTIFIER_INVALID", field, value))
         return
     number = _identity(value)
@@ -164,7 +171,7 @@ def _check_record(record: DraftRecord, today: str, troubles: list[Trouble]) -> N
             _check_day(name, str(day), today, troubles)
     for name, length in _TEXTS.items():
         text = values.get(name)
-        if text and not is_plain_text(str(text), length):
+        if text and not _is_plain(str(text), length):
             troubles.append(Trouble("TEXT_INVALID", name, str(text)))
     start, end = values.get("started_on"), values.get("ended_on")
     if start and end:
@@ -280,6 +287,13 @@ def _check_sex(values: Mapping[str, Value], sex: str, troubles: list[Trouble]) -
     wrong = _FEMALE_ONLY if sex == "male" else _MALE_ONLY if sex == "female" else ()
     if wrong and code.startswith(wrong):
         troubles.append(Trouble("SEX_UNUSUAL", "code", code))
+
+
+def _is_plain(text: str, length: int) -> bool:
+    """As is_plain_text, at once where the text is ASCII."""
+    if text.isascii():
+        return 1 <= len(text) <= length and text.isprintable()
+    return is_plain_text(text, length)
 
 
 def _is_uuid(text: str) -> bool:

@@ -50,6 +50,7 @@ _IDENTIFIERS: Final = (
     "passport",
 )
 _ROUNDED: Final = frozenset("eE")
+_REMEMBERED: Final = 4096
 
 Read = Callable[[str], Value | Trouble]
 
@@ -60,8 +61,9 @@ class _Column:
 
     index: int
     names: tuple[str, ...]
-    reads: tuple[Read, ...]
+    reads: tuple[tuple[str, Read], ...]
     empty: frozenset[str]
+    is_personal: bool
 
 
 class TableMapper:
@@ -85,7 +87,10 @@ class TableMapper:
         if missing:
             raise MappingColumnsError("the file lacks: " + ", ".join(missing[:20]))
         used = {n: c for n, c in mapping.mapped.items() if n in places}
-        self._columns = tuple(_column(mapping, n, c, places[n]) for n, c in used.items())
+        columns = [_column(mapping, n, c, places[n]) for n, c in used.items()]
+        self._columns = tuple(each for each in columns if not each.is_personal)
+        self._personal = tuple(each for each in columns if each.is_personal)
+        self._people: dict[tuple[str, ...], tuple[Person, list[Trouble]]] = {}
         self._constants = _constants(mapping)
         self._keys = {s: tuple(places[n] for n in names) for s, names in mapping.keys.items()}
         self._units = {
@@ -95,7 +100,7 @@ class TableMapper:
             if element and element.measures
         }
         self._unit = next((c.unit for c in used.values() if c.unit and _is_value(c)), "")
-        fed = {name for column in self._columns for name in column.names}
+        fed = {name for column in columns for name in column.names}
         subjects = {name.partition(".")[0] for name in fed}
         self._subjects = tuple(each for each in SUBJECTS if each in subjects)
         self._measures = tuple(
@@ -105,28 +110,32 @@ class TableMapper:
     def draft(self, unit: Unit) -> tuple[Draft, list[Trouble]]:
         """What the row says. With troubles that are errors the draft is not to be stored."""
         cells = unit.cells
-        troubles: list[Trouble] = []
+        person, found = self._whom(cells)
+        troubles = found.copy()
         values: dict[str, Value] = dict(self._constants)
-        for column in self._columns:
-            text = cells[column.index]
-            if not text or text in column.empty or text.isspace():
-                continue
-            for name, read in zip(column.names, column.reads, strict=True):
-                value = read(text)
-                if type(value) is Trouble:
-                    troubles.append(value)
-                    if value.rule == "EXCEL_DAY":
-                        values[name] = excel_day(text.strip())
-                else:
-                    values[name] = value
-        draft = Draft(self._person(values))
+        _read(self._columns, cells, values, troubles)
+        draft = Draft(person)
         for subject in self._subjects:
             self._record(draft, subject, values, cells)
         if self._measures:
             self._measured(draft, values, cells)
-        if not draft.records and not draft.person.introduces and not troubles:
+        if not draft.records and not person.introduces and not troubles:
             troubles.append(Trouble("NOTHING_TO_STORE", ""))
         return draft, troubles
+
+    def _whom(self, cells: Sequence[str]) -> tuple[Person, list[Trouble]]:
+        """The person of a row. Rows of one person mostly stand together, so he is remembered."""
+        said = tuple(cells[each.index] for each in self._personal)
+        known = self._people.get(said)
+        if known is None:
+            values: dict[str, Value] = dict(self._constants)
+            troubles: list[Trouble] = []
+            _read(self._personal, cells, values, troubles)
+            known = self._person(values), troubles
+            if len(self._people) >= _REMEMBERED:
+                self._people.clear()
+            self._people[said] = known
+        return known
 
     def _person(self, values: Mapping[str, Value]) -> Person:
         get = values.get
@@ -196,6 +205,27 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+def _read(
+    columns: Sequence[_Column],
+    cells: Sequence[str],
+    values: dict[str, Value],
+    troubles: list[Trouble],
+) -> None:
+    """Read the cells of some columns into values by element."""
+    for column in columns:
+        text = cells[column.index]
+        if not text or text in column.empty or text.isspace():
+            continue
+        for name, read in column.reads:
+            value = read(text)
+            if type(value) is not Trouble:
+                values[name] = value
+                continue
+            troubles.append(value)
+            if value.rule == "EXCEL_DAY":
+                values[name] = excel_day(text.strip())
+
+
 def cells_of(header: Sequence[str], row: Mapping[str, object]) -> tuple[str, ...]:
     """The cells of a row that came as an object, in the order of a header."""
     return tuple(_cell(row.get(name)) for name in header)
@@ -243,11 +273,14 @@ def _constants(mapping: MappingModel) -> dict[str, Value]:
 def _column(mapping: MappingModel, name: str, column: ColumnModel, index: int) -> _Column:
     formats = tuple(column.dates or mapping.dates)
     elements = [each for each in map(element_of, column.names) if each]
+    names = tuple(each.name for each in elements)
+    readers = (_reader(each, column, formats, mapping.codes, name) for each in elements)
     return _Column(
         index,
-        tuple(each.name for each in elements),
-        tuple(_reader(each, column, formats, mapping.codes, name) for each in elements),
+        names,
+        tuple(zip(names, readers, strict=True)),
         frozenset((*mapping.empty, *column.empty)),
+        all(each.subject == "person" for each in elements),
     )
 
 

@@ -87,6 +87,8 @@ class Person:
     address: str = ""
     deceased_on: str = ""
     resident_id: str = ""
+    troubles: list[Trouble] | None = None
+    """What is wrong with him, once it was looked at: rows of one person share it."""
 
     @property
     def introduces(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, field
+from datetime import date
 
 from sqlalchemy import func, select
 
@@ -129,9 +130,8 @@ class Intake:
 
 def identity(number: int) -> str:
     """A sound identity number of a woman born on 1980-01-01."""
-    from datetime import date
-
-    return make_identity_number("142601", date(1980, 1, 1), (number * 2) % 1000)
+    area, sequence = divmod(number, 500)
+    return make_identity_number(f"{142601 + area}", date(1980, 1, 1), sequence * 2)
 
 
 def observation_lines(people: int, each: int, *, first: int = 0) -> list[str]:
