@@ -34,6 +34,10 @@ BUNDLE_BYTES_MAX: Final = 1 << 20
 
 _FRAME_OVERHEAD_BYTES: Final = 64 << 10
 
+_HOUR: Final = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_SPAN: Final = f"{_HOUR}-(?:{_HOUR}|24:00)"
+_HOURS: Final = f"^{_SPAN}(?:,{_SPAN})*$"
+
 
 def _whole(least: int, most: int) -> object:
     return Field(ge=least, le=most, strict=True)
@@ -83,6 +87,9 @@ class HardwareProfile(_Model):
     verify_rows_s: Annotated[int, _whole(0, 1_000_000)] = 200
 
     reseal_rows_s: Annotated[int, _whole(1, 1_000_000)] = 200
+
+    intake_rows_s: Annotated[int, _whole(0, 10_000_000)] = 0
+    intake_hours: Annotated[str, Field(pattern=_HOURS)] = "00:00-24:00"
 
     columnar_threads: Cores
     columnar_memory_mb: Annotated[int, _whole(32, 1 << 20)]

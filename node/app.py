@@ -122,6 +122,7 @@ class Node:
             ("refusals", parts.auditing.denials.run),
             ("audit figures", partial(parts.auditing.run, metrics)),
             ("checkup", parts.checkup.run),
+            ("intake", parts.intake.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work), name)

@@ -22,6 +22,7 @@ from node.consent.room import ConsentRoom
 from node.doctor import CheckupRoom
 from node.foundations import Foundations, utc_now
 from node.guards import DiskGuard, server_folder
+from node.ingestion.room import IntakeRoom
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.link_store import NodeLinkStore
@@ -76,6 +77,7 @@ class Parts:
     checkup: CheckupRoom
     consent: ConsentRoom
     people: PeopleRoom
+    intake: IntakeRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -173,6 +175,14 @@ class Assembly:
                 store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
             ),
             people,
+            IntakeRoom(
+                base,
+                store,
+                thread=self.threads("intake", 1),
+                clock=clock,
+                notify=pump.notify,
+                disk_is_full=partial(_refuses_writes, region, disk),
+            ),
             disk,
             threads,
             started_ms,
@@ -357,6 +367,7 @@ class Assembly:
             clock,
             lambda: utc_now(clock),
             parts.checkup,
+            parts.intake,
         )
 
     def threads(self, name: str, count: int) -> ThreadPoolExecutor:

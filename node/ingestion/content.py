@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import zstandard
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from node.clock import Clock
 from node.ingestion.errors import ContentIncompleteError
@@ -136,6 +136,15 @@ class Contents:
             digest.update(data)
         if content_id_of(self._store, digest.hexdigest()) != content.content_id:
             raise ContentIncompleteError("the content is not the one that was announced")
+
+    def discard(self, content: Content) -> None:
+        """Forget the pieces of a content that is not what was announced."""
+
+        def work(connection: Connection) -> None:
+            for table in (_T.pieces, _T.contents):
+                connection.execute(delete(table).where(table.c.content_id == content.content_id))
+
+        self._store.transactions.write(work)
 
     def open(self, content: Content) -> ContentStream:
         """The bytes, seekable; one piece is in memory at a time."""

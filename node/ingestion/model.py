@@ -34,10 +34,12 @@ class Format(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where a run stands. `arriving` → `running` → `done` or `failed`."""
+    """Where a run stands. `arriving` → `running` → `done` or `failed`; `feeding` → `done`."""
 
     ARRIVING = "arriving"
     RUNNING = "running"
+    FEEDING = "feeding"
+    """Messages of today come in one by one."""
     DONE = "done"
     FAILED = "failed"
 

@@ -32,6 +32,15 @@ WINDOW_UNITS: Final = 1500
 WINDOW_CHARACTERS: Final = 2 << 20
 WINDOW_ROWS: Final = 4000
 _AGAIN: Final = "PERSON_UNKNOWN"
+_UNFORESEEN: Final = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _AGAIN_UNITS: Final = 500
 
 
@@ -68,8 +77,13 @@ def judge(mapper: Mapper, unit: Unit, today_iso: str, item_id: int = 0) -> Judge
     """Map, normalise and validate one unit."""
     if unit.troubles:
         return Judged(unit, Draft(Person()), list(unit.troubles), item_id=item_id)
-    draft, troubles = mapper.draft(unit)
-    troubles += check_draft(draft, today_iso)
+    try:
+        draft, troubles = mapper.draft(unit)
+        troubles += check_draft(draft, today_iso)
+    except _UNFORESEEN as error:
+        # Of values that came from outside, valid by every schema and of a shape nobody thought of.
+        trouble = Trouble("UNIT_UNREADABLE", type(error).__name__)
+        return Judged(unit, Draft(Person()), [trouble], item_id=item_id)
     return Judged(unit, draft, troubles, item_id=item_id)
 
 

@@ -87,6 +87,12 @@ _TABLE: Final = (
         "ADT A01, A03, A04, A08, A40 or ORU R01",
         "Other events change what is not modelled here.",
     ),
+    _error(
+        "UNIT_UNREADABLE",
+        "map",
+        "a unit of a shape that this program foresaw",
+        "One such unit must not stop the others; it waits for a program that knows it.",
+    ),
     # ------------------------------------------------------------------ map
     _error(
         "CODE_UNMAPPED",

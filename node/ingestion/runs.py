@@ -123,6 +123,26 @@ class Runs:
 
         return self._store.transactions.write(work)
 
+    def begin_feed(
+        self, content_id: str, mapping: tuple[str, str, str, str], caller: Caller
+    ) -> Run:
+        """A new run for messages that come one by one; its content grows with it."""
+        run = self.begin(content_id, mapping, caller, "")
+        now = self._clock.now_ms()
+        values = {"state": RunState.FEEDING.value, "started_at": now}
+        statement = update(_R).where(_R.c.run_id == run.run_id).values(values)
+        self._store.transactions.write(lambda c: c.execute(statement).rowcount)
+        return self.load(run.run_id)
+
+    def end_feeds(self) -> None:
+        """Of an earlier life of this node: whatever was acknowledged is in them."""
+        statement = (
+            update(_R)
+            .where(_R.c.state == RunState.FEEDING.value)
+            .values(state=RunState.DONE.value, finished_at=self._clock.now_ms())
+        )
+        self._store.transactions.write(lambda c: c.execute(statement).rowcount)
+
     def load(self, run_id: str) -> Run:
         """A run. Raises RunStateError: there is none of that id."""
         row = self._store.transactions.read(lambda c: c.execute(_by_id(run_id)).mappings().first())
@@ -186,7 +206,13 @@ class Runs:
     # -------------------------------------------------------------------- quarantine
 
     def items(
-        self, *, run_id: str = "", state: str = "waiting", after: int = 0, limit: int = 100
+        self,
+        *,
+        run_id: str = "",
+        state: str = "waiting",
+        rule: str = "",
+        after: int = 0,
+        limit: int = 100,
     ) -> list[Item]:
         """Quarantined units, oldest first, closed."""
         query = select(*_CLOSED).where(_Q.c.item_id > after).order_by(_Q.c.item_id).limit(limit)
@@ -194,6 +220,8 @@ class Runs:
             query = query.where(_Q.c.run_id == run_id)
         if state:
             query = query.where(_Q.c.state == state)
+        if rule:
+            query = query.where(_Q.c.rule == rule)
         rows = self._store.transactions.read(lambda c: c.execute(query).mappings().all())
         return [_item(row) for row in rows]
 

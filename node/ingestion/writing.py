@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -107,6 +107,7 @@ class WindowWriter:
         figures: Figures,
         *,
         facts: Mapping[str, Any] | None = None,
+        more: Callable[[Together], None] | None = None,
     ) -> Written:
         """Write a window; durable on return.
 
@@ -118,6 +119,7 @@ class WindowWriter:
             counts: Of the run before it; what is returned has the window added.
             figures: The same.
             facts: Further columns of the run's row.
+            more: Adds further statements to the transaction.
 
         Raises:
             StorageBusyError, SQLAlchemyError: Nothing was written.
@@ -125,7 +127,7 @@ class WindowWriter:
         for _ in range(_ATTEMPTS + len(window)):
             plan = self._settled(window)
             try:
-                return self._put(window, plan, counts, figures, facts or {})
+                return self._put(window, plan, counts, figures, (facts or {}, more))
             except DuplicateIdentifierError as error:
                 self._persons.forget(plan.new)
                 if not self._is_news(plan):
@@ -279,7 +281,7 @@ class WindowWriter:
         plan: WindowPlan,
         counts: Counts,
         figures: Figures,
-        facts: Mapping[str, Any],
+        beyond: tuple[Mapping[str, Any], Callable[[Together], None] | None],
     ) -> Written:
         after, changed = self._counted(window, plan, counts), Figures.from_json(figures.to_json())
         self._measure(changed, window, plan)
@@ -287,6 +289,7 @@ class WindowWriter:
         settled = [each for each in window if each.is_good and each.item_id]
         now = self._clock.now_ms()
         quarantine = [self._quarantined(each, now) for each in refused]
+        facts, more = beyond
         row = _run_row(self._run.run_id, after, changed, facts)
 
         def beside(together: Together, _result: BundleResult) -> None:
@@ -298,6 +301,8 @@ class WindowWriter:
                 state = {"state": "retried", "settled_at": now}
                 for each in settled:
                     together.add(_SETTLE, [{"b_item": each.item_id, **state}])
+            if more is not None:
+                more(together)
             together.add(_update_run(tuple(row)), [row])
 
         bundle = Bundle("", tuple(plan.residents), tuple(plan.records))

@@ -15,7 +15,15 @@ from sqlalchemy import Column, Table
 
 from node.security.sealing import cell_aad
 from node.storage.specs import TABLES
-from node.storage.tables import CHANGELOG, INTAKE, INVITATIONS, PEOPLE, REPLICATED, RESIDENCE, TRANSIT
+from node.storage.tables import (
+    CHANGELOG,
+    INTAKE,
+    INVITATIONS,
+    PEOPLE,
+    REPLICATED,
+    RESIDENCE,
+    TRANSIT,
+)
 
 __all__ = ["PLACES", "PURPOSES", "SealedPlace"]
 

@@ -142,6 +142,7 @@ _REVIEW = replace(
 )
 _CARERS = (Role.DOCTOR, Role.NURSE, Role.REGISTRAR)
 _REGISTERS = "registration treatment public_health"
+_INTAKE = _care(Role.REGISTRAR, Role.ADMINISTRATOR, of=_CARE, purposes=_REGISTERS)
 _READS = "treatment registration public_health"
 
 METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
@@ -247,6 +248,15 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.RegionService/Epochs": _rule(Relation.ANYWHERE, CallerKind.NODE),
         "/fenhe.node.v1.RevocationService/Revoke": _OPERATOR,
         "/fenhe.node.v1.RevocationService/ListRevoked": _OPERATOR,
+        # What a system of the clinic's sends, and what was not admitted of it.
+        "/fenhe.node.v1.IntakeService/Offer": _INTAKE,
+        "/fenhe.node.v1.IntakeService/Send": _INTAKE,
+        "/fenhe.node.v1.IntakeService/Follow": _INTAKE,
+        "/fenhe.node.v1.IntakeService/ListRuns": _INTAKE,
+        "/fenhe.node.v1.IntakeService/Messages": _INTAKE,
+        "/fenhe.node.v1.IntakeService/ListItems": _INTAKE,
+        "/fenhe.node.v1.IntakeService/ShowItem": _INTAKE,
+        "/fenhe.node.v1.IntakeService/RetryItems": _INTAKE,
         "/fenhe.node.v1.KeysService/Status": _OPERATOR,
         "/fenhe.node.v1.KeysService/Rotate": _OPERATOR,
         "/fenhe.node.v1.KeysService/EscrowStatus": _OPERATOR,

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from node.clock import Clock
 from node.consent.room import ConsentRoom
 from node.doctor import CheckupRoom
+from node.ingestion.room import IntakeRoom
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.links import LinkHub
@@ -28,6 +29,7 @@ from node.services.bundles import BundleServicer
 from node.services.care import CareDesk, RecordServicer, ResidentServicer
 from node.services.checkup import CheckupServicer
 from node.services.consent import AccessServicer, ConsentServicer
+from node.services.intake import IntakeServicer
 from node.services.joining import InvitationServicer
 from node.services.keys import KeysServicer
 from node.services.links import LinkServicer
@@ -49,6 +51,7 @@ from protos.fenhe.node.v1 import (
     auditing_pb2_grpc,
     bundles_pb2_grpc,
     doctor_pb2_grpc,
+    intake_pb2_grpc,
     joining_pb2_grpc,
     keys_pb2_grpc,
     maintenance_pb2_grpc,
@@ -79,6 +82,7 @@ SERVICE_NAMES: Final = (
     "fenhe.node.v1.MaintenanceService",
     "fenhe.node.v1.BundleService",
     "fenhe.node.v1.DoctorService",
+    "fenhe.node.v1.IntakeService",
     "fenhe.node.v1.InvitationService",
     "fenhe.node.v1.NodeService",
     "fenhe.node.v1.RecoveryService",
@@ -112,6 +116,7 @@ class Servicers:
     clock: Clock
     utc: Callable[[], datetime]
     checkup: CheckupRoom
+    intake: IntakeRoom
 
 
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
@@ -136,6 +141,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
         MaintenanceServicer(servicers.reconcile, note), server
     )
     auditing_pb2_grpc.add_AuditServiceServicer_to_server(servicers.auditing, server)
+    intake_pb2_grpc.add_IntakeServiceServicer_to_server(IntakeServicer(servicers.intake), server)
     joining_pb2_grpc.add_InvitationServiceServicer_to_server(
         InvitationServicer(servicers.joining.desk), server
     )
