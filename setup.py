@@ -56,6 +56,7 @@ RAY = ["ray>=2.60"]
 REDIS = ["redis[hiredis]>=8.1"]
 CONSUL = ["py-consul>=1.8,<2"]
 OIDC = ["pyjwt>=2.15,<3"]
+INTAKE = ["hl7>=0.4.5", "ijson>=3.4", "jsonschema-rs>=0.61.2", "openpyxl>=3.1.5", "orjson>=3.13"]
 DEV = [
     "bandit>=1.9.4",
     "buf-bin>=1.75",
@@ -73,6 +74,7 @@ DEV = [
     "python-stdnum>=2.2",
     "ruff>=0.17.6,<0.18",
     "types-grpcio>=1.85",
+    "types-openpyxl>=3.1.5",
     "types-protobuf>=7.35.1",
     "types-pymysql>=1.2",
     "types-pyyaml>=6.0.12",
@@ -87,6 +89,7 @@ PACKAGE_DATA = [
     "*.proto",
     "*.pyi",
     "*.txt",
+    "*.zst",
     "py.typed",
 ]
 
@@ -156,9 +159,10 @@ def main() -> None:
             "redis": REDIS,
             "consul": CONSUL,
             "oidc": OIDC,
+            "intake": INTAKE,
             "demo": [*ANALYTICS, *RAY],
-            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC],
-            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *DEV],
+            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *INTAKE],
+            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *INTAKE, *DEV],
         },
         entry_points={"console_scripts": ["fenhe = node.cli.main:main"]},
         cmdclass={"build_protos": BuildProtos},

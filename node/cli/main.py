@@ -14,6 +14,9 @@ from node.cli import (
     consent_cmd,
     demo_cmd,
     hierarchy_cmd,
+    intake_cmd,
+    intake_feed_cmd,
+    intake_quarantine_cmd,
     keys_cmd,
     node_cmd,
     org_cmd,
@@ -53,6 +56,11 @@ app.add_typer(staff_cmd.staff_app, name="staff", help="Who works here.")
 app.add_typer(staff_cmd.role_app, name="role", help="What staff may, from when until when.")
 app.add_typer(account_cmd.app, name="account", help="With what staff sign in at this node.")
 app.add_typer(session_cmd.app, name="session", help="Sign in and out; who has signed in.")
+app.add_typer(intake_cmd.app, name="intake", help="Bring data in: files, folders, tables, HL7.")
+intake_cmd.app.add_typer(
+    intake_quarantine_cmd.app, name="quarantine", help="What was not admitted, and its exits."
+)
+intake_feed_cmd.add_to(intake_cmd.app)
 demo_cmd.add_to(app)
 backup_cmd.add_to(app)
 query_cmd.add_to(app)

@@ -162,12 +162,14 @@ def _identity(value: str) -> IdentityNumber | None:
 
 def _check_record(record: DraftRecord, today: str, troubles: list[Trouble]) -> None:
     values = record.values
-    for name in _REQUIRED[record.table]:
-        if values.get(name) in (None, ""):
-            troubles.append(Trouble("VALUE_REQUIRED", f"{record.table}.{name}"))
+    get = values.get
+    troubles += [
+        Trouble("VALUE_REQUIRED", f"{record.table}.{name}")
+        for name in _REQUIRED[record.table]
+        if get(name) in (None, "")
+    ]
     for name in _DAYS[record.table]:
-        day = values.get(name)
-        if day:
+        if day := get(name):
             _check_day(name, str(day), today, troubles)
     for name, length in _TEXTS.items():
         text = values.get(name)

@@ -185,7 +185,7 @@ class ContentStream(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]
         number, start = divmod(self._at, PIECE_BYTES)
-        if self._at >= self._content.size or not len(view):
+        if self._at >= self._content.size or not view:
             return 0
         data = self._piece(number)[start : start + len(view)]
         view[: len(data)] = data

@@ -1,5 +1,6 @@
-"""Errors of ingestion: what stops a run or a request as a whole. What is wrong with one unit is no
-error but a fault, which quarantines it (rules.py).
+"""Errors of ingestion: what stops a run or a request as a whole.
+
+What is wrong with one unit is a trouble, which quarantines it (rules.py).
 
 IngestionError
 ├── IntakeExtraMissingError    the library of a format is not installed

@@ -1,6 +1,7 @@
-"""Validation of FHIR R4 resources against the official JSON schema, reduced (fhir_schema/README.md).
+"""Validation of FHIR R4 resources against the official JSON schema, reduced for what is taken.
 
-Built once a process, which takes half a second; the library is of the extra `intake`.
+How it was reduced says fhir_schema/README.md. Validators are built once a process, which takes
+half a second; the library is of the extra `intake`.
 """
 
 from __future__ import annotations

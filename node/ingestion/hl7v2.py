@@ -217,9 +217,9 @@ def acknowledgement(text: str, state: str, reason: str = "", *, at: str = "") ->
     sender = [_raw(message, "MSH", field) for field in (3, 4, 5, 6)]
     version = _part(message, "MSH", 12, 1) or "2.5"
     event = _part(message, "MSH", 9, 2)
+    parties = "|".join((sender[2], sender[3], sender[0], sender[1]))
     lines = [
-        f"MSH|^~\\&|{sender[2]}|{sender[3]}|{sender[0]}|{sender[1]}|{at}||ACK^{event}^ACK"
-        f"|{control}|P|{version}",
+        f"MSH|^~\\&|{parties}|{at}||ACK^{event}^ACK|{control}|P|{version}",
         f"MSA|{state}|{control}" + (f"|{reason}" if reason else ""),
     ]
     if reason and state != "AA":

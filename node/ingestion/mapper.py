@@ -1,4 +1,4 @@
-"""Tables: a row of cells becomes a Draft, as a mapping says. Pure; made once for a file's header."""
+"""Tables: a row of cells becomes a Draft, as a mapping says. Pure; made for one file's header."""
 
 from __future__ import annotations
 
@@ -312,6 +312,10 @@ def _plain_reader(
     codes: Mapping[str, str],
     shown: str,
 ) -> Read:
+    if element.name == "observation.code" and codes:
+        return lambda text: codes.get(code_text(text), code_text(text))
+    if element.kind in _WORDS:
+        return _WORDS[element.kind]
     match element.kind:
         case Kind.DATE:
             return partial(_read_day, formats=formats, shown=shown)
@@ -321,20 +325,18 @@ def _plain_reader(
             return partial(_read_sex, shown=shown)
         case Kind.IDENTIFIER:
             return partial(_read_identifier, length=column.length, shown=shown)
-        case Kind.NAME:
-            return name_text
-        case Kind.TEXT:
-            return plain_text
-        case Kind.PHONE:
-            return phone_text
-        case Kind.UNIT:
-            return normal_unit
-        case Kind.ICD10:
-            return icd10_text
-        case Kind.CODE if element.name == "observation.code" and codes:
-            return lambda text: codes.get(code_text(text), code_text(text))
         case _:
             return code_text
+
+
+_WORDS: Final[Mapping[Kind, Read]] = {
+    Kind.NAME: name_text,
+    Kind.TEXT: plain_text,
+    Kind.PHONE: phone_text,
+    Kind.UNIT: normal_unit,
+    Kind.ICD10: icd10_text,
+}
+"""What is read without anything of the mapping's."""
 
 
 def _read_day(text: str, *, formats: tuple[str, ...], shown: str) -> Value | Trouble:

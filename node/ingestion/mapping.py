@@ -215,6 +215,8 @@ def _check_dates(key: str, formats: list[str], report: Report) -> None:
 def _known(key: str, name: str, report: Report) -> Element | None:
     found = element_of(name)
     if found is None:
-        near = [each for each in ELEMENTS if each.split(".")[-1] == name.split(".")[-1]]
+        near = [
+            each for each in ELEMENTS if each.split(".")[-1] == name.rsplit(".", maxsplit=1)[-1]
+        ]
         report(key, name, "an element or DE code" + (f", such as {near[0]}" if near else ""))
     return found

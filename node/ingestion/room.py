@@ -1,5 +1,4 @@
-"""Ingestion as part of a running node: one thread for all runs, windows by turns, at the
-profile's pace and hours."""
+"""Ingestion in a running node: one thread for all runs, at the profile's pace and hours."""
 
 from __future__ import annotations
 
@@ -45,7 +44,6 @@ class Offered:
 
     run: Run
     content: Content
-    last_watermark: str
 
 
 class IntakeRoom:
@@ -103,7 +101,7 @@ class IntakeRoom:
             raise InvalidRequestError("a content of that digest has another size")
         run = self.shop.runs.begin(content.content_id, _named(model, text), caller, watermark[:200])
         run = self._started(run, content)
-        return Offered(run, content, self.shop.runs.last_watermark(model.source))
+        return Offered(run, content)
 
     async def put_piece(self, run_id: str, number: int, data: bytes) -> int:
         """Keep a piece; returns how many are here. Raises ContentIncompleteError, RunStateError."""
@@ -144,6 +142,10 @@ class IntakeRoom:
         return await self._in_thread(
             lambda: self.shop.runs.list(source=source, state=state, limit=limit)
         )
+
+    async def watermark(self, source: str) -> str:
+        """Of the newest run of a source that is done."""
+        return await asyncio.to_thread(self.shop.runs.last_watermark, source)
 
     async def follow(self, run_id: str) -> AsyncIterator[Run]:
         """The run as it goes; the last one has ended."""
@@ -288,11 +290,7 @@ class IntakeRoom:
         except IngestionError as error:
             pipelines.pop(run.run_id, None)
             get_logger("intake").warning("a run failed", run=run.run_id, error=error.code)
-            await self._in_thread(
-                lambda: self.shop.runs.set_state(
-                    run.run_id, RunState.FAILED, code=error.code, message=error.message
-                )
-            )
+            await self._in_thread(self._fail, run.run_id, error)
             return
         except FenheError:
             # Of the store: it passes, and whoever keeps this work going tries again.
@@ -304,6 +302,9 @@ class IntakeRoom:
         pace = self._profile.intake_rows_s
         if pace and read:
             await asyncio.sleep(max(0.0, read / pace - (loop.time() - began)))
+
+    def _fail(self, run_id: str, error: IngestionError) -> None:
+        self.shop.runs.set_state(run_id, RunState.FAILED, code=error.code, message=error.message)
 
     # -------------------------------------------------------------------- small things
 

@@ -253,6 +253,7 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.node.v1.IntakeService/Send": _INTAKE,
         "/fenhe.node.v1.IntakeService/Follow": _INTAKE,
         "/fenhe.node.v1.IntakeService/ListRuns": _INTAKE,
+        "/fenhe.node.v1.IntakeService/Watermark": _INTAKE,
         "/fenhe.node.v1.IntakeService/Messages": _INTAKE,
         "/fenhe.node.v1.IntakeService/ListItems": _INTAKE,
         "/fenhe.node.v1.IntakeService/ShowItem": _INTAKE,

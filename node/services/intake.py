@@ -54,7 +54,6 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
             run=_run_out(offered.run),
             next_piece=content.arrived,
             pieces=content.pieces,
-            last_watermark=offered.last_watermark,
         )
 
     async def Send(
@@ -94,6 +93,12 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
                 out.waiting.update(waiting)
             shown.append(out)
         return pb.ListRunsResponse(runs=shown)
+
+    async def Watermark(
+        self, request: pb.WatermarkRequest, context: Context
+    ) -> pb.WatermarkResponse:
+        """Where the next poll of a source begins."""
+        return pb.WatermarkResponse(watermark=await self._room.watermark(request.source))
 
     async def Messages(
         self, request_iterator: AsyncIterator[pb.MessageIn], context: Context

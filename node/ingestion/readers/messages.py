@@ -30,9 +30,7 @@ class MessageReader:
         return self._source.encoding
 
     def __iter__(self) -> Iterator[Unit]:
-        number = 0
-        for unit in self._messages():
-            number += 1
+        for number, unit in enumerate(self._messages(), start=1):
             unit.number = number
             yield unit
 
@@ -52,9 +50,8 @@ class MessageReader:
                 size += len(segment)
                 if size > MESSAGE_CHARACTERS_MAX:
                     rule = "LINE_TOO_LONG"
-                    segment = segment[:_SHOWN] if not held else ""
-                if segment:
-                    held.append(segment)
+                if not rule or not held:
+                    held.append(segment[:MESSAGE_CHARACTERS_MAX])
         if held:
             yield _unit(began, held, rule)
 

@@ -64,7 +64,7 @@ class NdjsonReader:
 
 
 class RowsReader:
-    """Flat objects, a line each, as rows of a table whose header is every name in the first ones."""
+    """Flat objects, a line each, as rows; the header is every name in the first hundred."""
 
     def __init__(self, stream: BinaryIO, encoding: str = "auto") -> None:
         first = NdjsonReader(stream, encoding)

@@ -65,13 +65,10 @@ class OfferResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     NEXT_PIECE_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
-    LAST_WATERMARK_FIELD_NUMBER: _builtins.int
     next_piece: _builtins.int
     """The first piece that is missing; equal to pieces: all are here."""
     pieces: _builtins.int
     """How many pieces of at most 1 MiB it has."""
-    last_watermark: _builtins.str
-    """Of the newest run of this source that is done; empty: none."""
     @_builtins.property
     def run(self) -> Global___Run:
         """The run, new or known."""
@@ -82,11 +79,10 @@ class OfferResponse(_message.Message):
         run: Global___Run | None = ...,
         next_piece: _builtins.int = ...,
         pieces: _builtins.int = ...,
-        last_watermark: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_watermark", b"last_watermark", "next_piece", b"next_piece", "pieces", b"pieces", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_piece", b"next_piece", "pieces", b"pieces", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +347,50 @@ class ListRunsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRunsResponse: _TypeAlias = ListRunsResponse  # noqa: Y015
+
+@_typing.final
+class WatermarkRequest(_message.Message):
+    """Of which source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Its name. Required."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatermarkRequest: _TypeAlias = WatermarkRequest  # noqa: Y015
+
+@_typing.final
+class WatermarkResponse(_message.Message):
+    """Where its next poll begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATERMARK_FIELD_NUMBER: _builtins.int
+    watermark: _builtins.str
+    """Empty: from the first row."""
+    def __init__(
+        self,
+        *,
+        watermark: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["watermark", b"watermark"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatermarkResponse: _TypeAlias = WatermarkResponse  # noqa: Y015
 
 @_typing.final
 class MessageIn(_message.Message):

@@ -55,6 +55,11 @@ class IntakeServiceStub:
                 request_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.Watermark = channel.unary_unary(
+                '/fenhe.node.v1.IntakeService/Watermark',
+                request_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.WatermarkRequest.SerializeToString,
+                response_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.WatermarkResponse.FromString,
+                _registered_method=True)
         self.Messages = channel.stream_stream(
                 '/fenhe.node.v1.IntakeService/Messages',
                 request_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.MessageIn.SerializeToString,
@@ -111,6 +116,13 @@ class IntakeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watermark(self, request, context):
+        """Up to where the newest run of a source that is done was read, as its poller said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Messages(self, request_iterator, context):
         """HL7 v2 messages of one connection, each answered once it is durable, in order. Messages that
         come together share a transaction.
@@ -162,6 +174,11 @@ def add_IntakeServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.ListRunsRequest.FromString,
                     response_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'Watermark': grpc.unary_unary_rpc_method_handler(
+                    servicer.Watermark,
+                    request_deserializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.WatermarkRequest.FromString,
+                    response_serializer=protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.WatermarkResponse.SerializeToString,
             ),
             'Messages': grpc.stream_stream_rpc_method_handler(
                     servicer.Messages,
@@ -293,6 +310,33 @@ class IntakeService:
             '/fenhe.node.v1.IntakeService/ListRuns',
             protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.ListRunsRequest.SerializeToString,
             protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watermark(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fenhe.node.v1.IntakeService/Watermark',
+            protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.WatermarkRequest.SerializeToString,
+            protos_dot_fenhe_dot_node_dot_v1_dot_intake__pb2.WatermarkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class IntakeServiceStub:
     """How a run goes, again and again until it has ended, which is the last message."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_intake_pb2.ListRunsRequest, _intake_pb2.ListRunsResponse]
     """Runs, newest first."""
+    Watermark: _grpc.UnaryUnaryMultiCallable[_intake_pb2.WatermarkRequest, _intake_pb2.WatermarkResponse]
+    """Up to where the newest run of a source that is done was read, as its poller said."""
     Messages: _grpc.StreamStreamMultiCallable[_intake_pb2.MessageIn, _intake_pb2.MessageOut]
     """HL7 v2 messages of one connection, each answered once it is durable, in order. Messages that
     come together share a transaction.
@@ -73,6 +75,8 @@ class IntakeServiceAsyncStub(IntakeServiceStub):
     """How a run goes, again and again until it has ended, which is the last message."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_intake_pb2.ListRunsRequest, _intake_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Runs, newest first."""
+    Watermark: _aio.UnaryUnaryMultiCallable[_intake_pb2.WatermarkRequest, _intake_pb2.WatermarkResponse]  # type: ignore[assignment]
+    """Up to where the newest run of a source that is done was read, as its poller said."""
     Messages: _aio.StreamStreamMultiCallable[_intake_pb2.MessageIn, _intake_pb2.MessageOut]  # type: ignore[assignment]
     """HL7 v2 messages of one connection, each answered once it is durable, in order. Messages that
     come together share a transaction.
@@ -122,6 +126,14 @@ class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_intake_pb2.ListRunsResponse, _abc.Awaitable[_intake_pb2.ListRunsResponse]]:
         """Runs, newest first."""
+
+    @_abc_1.abstractmethod
+    def Watermark(
+        self,
+        request: _intake_pb2.WatermarkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_intake_pb2.WatermarkResponse, _abc.Awaitable[_intake_pb2.WatermarkResponse]]:
+        """Up to where the newest run of a source that is done was read, as its poller said."""
 
     @_abc_1.abstractmethod
     def Messages(
