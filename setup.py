@@ -56,7 +56,7 @@ RAY = ["ray>=2.60"]
 REDIS = ["redis[hiredis]>=8.1"]
 CONSUL = ["py-consul>=1.8,<2"]
 OIDC = ["pyjwt>=2.15,<3"]
-INTAKE = ["hl7>=0.4.5", "ijson>=3.4", "jsonschema-rs>=0.61.2", "openpyxl>=3.1.5", "orjson>=3.13"]
+INTAKE = ["hl7>=0.4.5", "ijson>=3.6", "jsonschema-rs>=0.61.2", "openpyxl>=3.1.5", "orjson>=3.13"]
 DEV = [
     "bandit>=1.9.4",
     "buf-bin>=1.75",

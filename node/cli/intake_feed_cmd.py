@@ -138,8 +138,9 @@ async def _serve(who: Any, mapping: str, place: tuple[str, int], as_json: bool) 
 async def _converse(
     stub: Any, mapping: str, messages: AsyncIterator[bytes]
 ) -> AsyncIterator[bytes]:
-    """One connection: one stream to the node. If that ends, so does the connection: what was not
-    acknowledged is sent again by whoever sent it.
+    """One connection: one stream to the node; if that ends, so does the connection.
+
+    What was not acknowledged is sent again by whoever sent it.
     """
 
     async def asked() -> AsyncIterator[pb.MessageIn]:

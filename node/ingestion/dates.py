@@ -28,7 +28,7 @@ _PROBE: Final = datetime(2001, 2, 3)  # noqa: DTZ001 - a pattern is tried on it,
 def iso_day(text: str, formats: tuple[str, ...] = DEFAULT_FORMATS) -> str | None:
     """The day of a date or moment, YYYY-MM-DD; None if no format fits or there is no such day.
 
-    A time behind the day is left out; the day is that of the clock on the wall where it was written.
+    A time behind the day is left out; the day is that of the wall clock where it was written.
     """
     text = text.strip()
     if not text or len(text) > 48:

@@ -43,13 +43,13 @@ class Element:
     name: str
     kind: Kind
     words: tuple[str, ...] = ()
-    """How headers call it; what `intake map` recognises it by."""
+    """What headers call it, by which a proposed mapping recognises it."""
     data_elements: tuple[str, ...] = ()
     measures: str = ""
 
     @property
     def subject(self) -> str:
-        """What it is about: person, encounter, …"""
+        """What it is about, such as person or encounter."""
         return self.name.partition(".")[0]
 
     @property

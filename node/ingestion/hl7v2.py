@@ -210,7 +210,8 @@ def acknowledgement(text: str, state: str, reason: str = "", *, at: str = "") ->
     A text without MSH is answered as well: whoever sent it waits for something. `at`: a moment in
     digits, YYYYMMDDHHMMSS.
     """
-    message = parse_message(text)
+    # The first segment alone: the rest is parsed by whoever maps it.
+    message = parse_message(text.lstrip("\x0b\r\n ").split("\r", 1)[0].split("\n", 1)[0])
     if message is None:
         return f"MSH|^~\\&|FENHE||||{at}||ACK|0|P|2.5\rMSA|AR||{reason}\r"
     control = _part(message, "MSH", 10, 1)

@@ -19,6 +19,7 @@ _START: Final = b"\x0b"
 _END: Final = b"\x1c\r"
 _READ: Final = 64 << 10
 _IDLE_S: Final = 3600.0
+_END_S: Final = 5.0
 
 Converse = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 """Takes the messages of one connection, gives the acknowledgements in their order."""
@@ -31,6 +32,7 @@ class MllpServer:
         self._converse = converse
         self._places = asyncio.Semaphore(connections_max)
         self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.address = ""
 
     async def start(self, host: str, port: int) -> None:
@@ -40,15 +42,22 @@ class MllpServer:
         self.address = f"{bound[0]}:{bound[1]}"
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more; connections end with what is under way."""
         if self._server is not None:
             self._server.close()
-            await self._server.wait_closed()
+        for writer in self._open.values():
+            writer.close()
+        if self._open:
+            await asyncio.wait(tuple(self._open), timeout=_END_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._places.locked():
             writer.close()
             return
+        task = asyncio.current_task()
+        if task is not None:
+            self._open[task] = writer
+            task.add_done_callback(self._open.pop)
         async with self._places:
             try:
                 async for answer in self._converse(blocks(reader)):

@@ -79,8 +79,10 @@ def _later(sample: bytes) -> str:
 
 @dataclass
 class LineSource:
-    """The lines of a binary stream, decoded one by one. `encoding` may change once: a file that
-    was ASCII so far turns out to be GB18030 at its first line that is not.
+    """The lines of a binary stream, decoded one by one.
+
+    `encoding` may change once: a file that was ASCII so far turns out to be GB18030 at its first
+    line that is not.
     """
 
     stream: BinaryIO

@@ -12,10 +12,10 @@ from sqlalchemy import func, select
 from node.clock import Ids
 from node.ingestion.content import PIECE_BYTES, Contents
 from node.ingestion.mapping import MappingModel, read_mapping
+from node.ingestion.model import RunState
 from node.ingestion.persons import IdentifierIndex
 from node.ingestion.pipeline import Pipeline, Workshop
 from node.ingestion.runs import Run, Runs
-from node.ingestion.model import RunState
 from node.records.identity import make_identity_number
 from node.security.caller import Caller
 from node.storage import Storage
@@ -138,9 +138,8 @@ def observation_lines(people: int, each: int, *, first: int = 0) -> list[str]:
     """A header, and so many values of so many people."""
     lines = ["patient_id,identity_number,name,sex,birth_date,code,value,unit,observed_on"]
     for person in range(first, first + people):
+        who = f"P{person},{identity(person)},李{person},2,1980-01-01"
         for number in range(each):
-            lines.append(
-                f"P{person},{identity(person)},李{person},2,1980-01-01,8480-6,"
-                f"{100 + (person + number) % 80},mmHg,2026-{1 + number // 28 % 9:02d}-{1 + number % 28:02d}"
-            )
+            day = f"2026-{1 + number // 28 % 9:02d}-{1 + number % 28:02d}"
+            lines += [f"{who},8480-6,{100 + (person + number) % 80},mmHg,{day}"]
     return lines
