@@ -142,6 +142,15 @@ _INTERNAL = PublicStatus(grpc.StatusCode.INTERNAL, 500)
 STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
     {
         "INVALID_REQUEST": _INVALID,
+        "INTAKE_EXTRA_MISSING": _PRECONDITION,
+        "MAPPING_INVALID": _INVALID,
+        "MAPPING_COLUMNS": _INVALID,
+        "CONTENT_UNREADABLE": _INVALID,
+        "CONTENT_DANGEROUS": _INVALID,
+        "CONTENT_INCOMPLETE": _PRECONDITION,
+        "RUN_STATE": _PRECONDITION,
+        "QUARANTINED_UNIT": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
+        "SOURCE_UNREACHABLE": _UNAVAILABLE,
         "NOT_FOUND": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "DENIED": _DENIED,
         "PURPOSE_NOT_ALLOWED": _DENIED,
