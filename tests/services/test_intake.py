@@ -1,0 +1,105 @@
+"""A load that is killed goes on, through the real command at a real node; and HL7 over a socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import hl7
+import pytest
+from hl7.client import MLLPClient
+from typer.testing import CliRunner
+
+from node.cli.main import app
+from tests.contracts.ingestion.place import OBSERVATIONS, observation_lines
+from tests.services.region import Region, nodes
+from tests.services.waiting import until
+
+COUNTY, TOWNSHIP = nodes("141002", "141002100")
+PEOPLE: Final = 300
+EACH: Final = 20
+MESSAGE: Final = (
+    "MSH|^~\\&|LAB|HOSP|FENHE|X|20260301||ORU^R01|{i}|P|2.5\r"
+    "PID|1||Q{i}^^^H^MR||张^三||19900307|M\r"
+    "OBR|1|O{i}|F{i}|P|||20260301\rOBX|1|NM|8480-6^SBP^LN||{value}|mmHg|||||F\r"
+)
+
+
+@pytest.fixture(scope="module")
+def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
+    """A county alone, on SQLite."""
+    with Region(tmp_path_factory.mktemp("intake") / "region", (COUNTY, TOWNSHIP)) as region:
+        region.start(COUNTY)
+        yield region
+
+
+def intake(region: Region, *words: str) -> Any:
+    """What `fenhe intake … --json` says."""
+    folder = str(region.place.credentials_dir(f"operator-{COUNTY}"))
+    done = CliRunner().invoke(app, ["intake", *words, "--as", folder, "--json"])
+    assert done.exit_code in {0, 5}, done.output
+    return json.loads(done.stdout)
+
+
+def test_a_load_that_is_killed_goes_on(region: Region, tmp_path: Path) -> None:
+    """SIGKILL of the node in the middle: nothing lost, nothing twice, counts right."""
+    mapping, file = tmp_path / "m.yaml", tmp_path / "results.csv"
+    mapping.write_text(OBSERVATIONS, encoding="utf-8")
+    lines = [*observation_lines(PEOPLE, EACH), "P1,,,,,8480-6,abc,mmHg,2026-01-01"]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    began = intake(region, "load", str(file), "--mapping", str(mapping), "--no-wait")
+
+    def read() -> int:
+        (run,) = [r for r in intake(region, "status") if r["run_id"] == began["run_id"]]
+        return int(run["read"])
+
+    until("a window is durable", lambda: read() > 0)
+    region.fleet.kill(COUNTY)
+    region.start(COUNTY)
+
+    done = intake(region, "load", str(file), "--mapping", str(mapping))
+    assert done["run_id"] == began["run_id"]
+    assert (done["state"], done["read"]) == ("done", PEOPLE * EACH + 1)
+    assert (done["accepted"], done["quarantined"]) == (PEOPLE * EACH, 1)
+    assert (done["residents"], done["records"]) == (PEOPLE, PEOPLE * EACH)
+    assert region.rows(COUNTY)["observations"] == PEOPLE * EACH
+    assert region.rows(COUNTY)["residents"] == PEOPLE
+
+
+def test_a_client_of_the_library_gets_its_acknowledgements(region: Region) -> None:
+    """AA for a result, AE for one at fault, AR for what is no message."""
+    folder = str(region.place.credentials_dir(f"operator-{COUNTY}"))
+    words = ("--mapping", "hl7-v2", "--listen", "127.0.0.1:0", "--as", folder, "--json")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "node", "intake", "mllp", *words], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        said = ""
+        assert server.stdout is not None
+        while "}" not in said:
+            line = server.stdout.readline()
+            assert line, "the command ended"
+            said += line
+        host, port = json.loads(said)["listening"].split(":")
+        with MLLPClient(host, int(port)) as client:
+            states = [
+                str(hl7.parse(client.send_message(text).strip(b"\x0b\x1c\r").decode())["MSA"][0][1])
+                for text in (
+                    MESSAGE.format(i=1, value=128),
+                    MESSAGE.format(i=2, value="abc"),
+                    "no message",
+                )
+            ]
+        assert states == ["AA", "AE", "AR"]
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(b"noise")
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+    (run,) = [r for r in intake(region, "status") if r["source"] == "hl7"]
+    assert (run["read"], run["accepted"], run["quarantined"]) == (3, 1, 2)
