@@ -30,6 +30,7 @@ NAMES: Final = (
     "node_idle",
     "children_idle",
     "federated_group",
+    "ingest",
     "trust_cost",
     "join",
     "matrix",
