@@ -4,7 +4,7 @@ Observations of made-up people as CSV and as flat JSON lines: read, mapped, clea
 registered, stored with their log, audit, checkpoint and figures, by the one thread that a node has
 for it, into a private MariaDB. Beside: LOAD DATA LOCAL of the same observations, already in the
 columns of the table, into a copy of that table with its indexes, in one durable transaction; no
-people, no log, no checks. The headline is the slower format. Memory is the greatest of this process.
+people, no log, no checks. The headline is the slower format. Memory is this process's greatest.
 """
 
 from __future__ import annotations
