@@ -175,14 +175,7 @@ class Assembly:
                 store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
             ),
             people,
-            IntakeRoom(
-                base,
-                store,
-                thread=self.threads("intake", 1),
-                clock=clock,
-                notify=pump.notify,
-                disk_is_full=partial(_refuses_writes, region, disk),
-            ),
+            self._intake(store, pump, region, disk),
             disk,
             threads,
             started_ms,
@@ -310,6 +303,18 @@ class Assembly:
         )
         pump.subscribe(lambda _head: people.log_advanced(pump.lane_heads.get(Lane.CARE)))
         return people
+
+    def _intake(
+        self, store: OpenStore, pump: LogPump, region: RegionRoom, disk: DiskGuard
+    ) -> IntakeRoom:
+        return IntakeRoom(
+            self._base,
+            store,
+            thread=self.threads("intake", 1),
+            clock=self._clock,
+            notify=pump.notify,
+            disk_is_full=partial(_refuses_writes, region, disk),
+        )
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(

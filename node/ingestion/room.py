@@ -186,14 +186,18 @@ class IntakeRoom:
         return Pipeline(self.shop, self.shop.runs.load(item.run_id)).header
 
     async def retry(
-        self, item_ids: Sequence[int], run_id: str, cells: Mapping[str, str]
+        self, caller: Caller, item_ids: Sequence[int], run_id: str, cells: Mapping[str, str]
     ) -> tuple[int, int]:
-        """Judge units again; how many were stored, and how many still wait."""
+        """Judge units again; how many were stored, and how many still wait.
+
+        They are written as what the run's caller sent; that `caller` asked for it is audited.
+        """
         self._refuse_if_full()
         if cells and len(item_ids) != 1:
             raise InvalidRequestError("cells are replaced in exactly one unit")
         if not item_ids and not run_id:
             raise InvalidRequestError("name units, or a run")
+        await self._in_thread(self._note, caller, Action.RETRY, len(item_ids))
         done = await self._in_thread(self._retry, list(item_ids), run_id, cells)
         self._notify()
         return done

@@ -458,7 +458,7 @@ class ListItemsRequest(_message.Message):
     run_id: _builtins.str
     """Only of this run; empty: of all."""
     state: _builtins.str
-    """"waiting", "retried", "fixed"; empty: waiting."""
+    """"waiting" or "retried"; empty: waiting."""
     after: _builtins.int
     """Only after this number."""
     limit: _builtins.int
@@ -616,7 +616,7 @@ class QuarantinedUnit(_message.Message):
     field: _builtins.str
     """Where."""
     state: _builtins.str
-    """"waiting", "retried", "fixed"."""
+    """"waiting", or "retried": it was stored."""
     created_at: _builtins.str
     """ISO 8601 UTC."""
     raw: _builtins.str
