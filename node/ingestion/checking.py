@@ -63,6 +63,7 @@ class KnownPerson:
     sex: str = ""
     birth_year: int = 0
     deceased_on: str = ""
+    author_node: str = ""
 
 
 def check_draft(draft: Draft, today: str) -> list[Trouble]:

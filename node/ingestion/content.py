@@ -199,6 +199,8 @@ class ContentStream(io.RawIOBase):
         while wanted > 0 and self._at < self._content.size:
             number, start = divmod(self._at, PIECE_BYTES)
             data = self._piece(number)[start : start + wanted]
+            if not data:
+                raise ContentIncompleteError(f"piece {number} is shorter than it was")
             parts.append(data)
             self._at += len(data)
             wanted -= len(data)

@@ -205,6 +205,11 @@ class MessageFeed:
         grown = {"size": size, "pieces": pieces, "arrived": pieces}
         return piece, {"b_content": content_id, **grown}
 
+    def end(self, run_id: str) -> None:
+        """In the intake thread: write no more to that run; the next message begins another."""
+        if self._day is not None and self._day.run.run_id == run_id:
+            self._day = None
+
     def _today(self) -> _Day:
         """The run of today; a new one after midnight, a start or a failure."""
         now = today(self._shop.clock)

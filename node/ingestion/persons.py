@@ -25,7 +25,7 @@ __all__ = ["Answer", "IdentifierIndex", "Persons"]
 _REMEMBERED_MAX: Final = 100_000
 _I = REPLICATED[IDENTIFIERS.name]
 _R = REPLICATED[RESIDENTS.name]
-_FACTS: Final = (_R.c.row_id, _R.c.sex, _R.c.birth_year, _R.c.deceased_on)
+_FACTS: Final = (_R.c.row_id, _R.c.sex, _R.c.birth_year, _R.c.deceased_on, _R.c.author_node)
 _HELD: Final = (_R.c.form == Form.FULL.value, _R.c.deleted.is_(False))
 _BY_IDENTIFIER: Final = (
     select(_I.c.system, _I.c.value_index, *_FACTS)
@@ -151,5 +151,9 @@ class IdentifierIndex:
 
 def _known(row: Any) -> KnownPerson:
     return KnownPerson(
-        row.row_id, row.sex or "", int(row.birth_year or 0), str(row.deceased_on or "")
+        row.row_id,
+        row.sex or "",
+        int(row.birth_year or 0),
+        str(row.deceased_on or ""),
+        row.author_node,
     )

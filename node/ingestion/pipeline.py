@@ -90,8 +90,8 @@ def judge(mapper: Mapper, unit: Unit, today_iso: str, item_id: int = 0) -> Judge
 class Pipeline:
     """Reads one run. `step` until it returns False."""
 
-    def __init__(self, workshop: Workshop, run: Run) -> None:
-        """Opens the content.
+    def __init__(self, workshop: Workshop, run: Run, *, reads: bool = True) -> None:
+        """Opens the content, if it is to be read, or if only it says what the columns are.
 
         Raises:
             ContentUnreadableError, ContentDangerousError: It is not of its format.
@@ -102,12 +102,9 @@ class Pipeline:
         self.run = run
         self.counts, self.figures = run.counts, run.figures
         mapping = read_mapping(run.mapping)
-        content = workshop.contents.load(run.content_id)
-        if content is None or not content.is_whole:
-            raise ContentIncompleteError("the content has not arrived whole")
-        self.size = content.size
-        self.stream = workshop.contents.open(content)
-        self._opened: Opened = open_reader(cast(BinaryIO, self.stream), mapping)
+        self._opened: Opened = _Nothing()
+        if reads or mapping.is_table:
+            self._opened = _open(workshop.contents, run.content_id, mapping)
         self._mapper = mapper_of(mapping, self._opened.header)
         used = mapping.mapped
         self._writer = WindowWriter(
@@ -191,6 +188,24 @@ class Pipeline:
         written = self._writer.write(window, self.counts, self.figures, facts=facts)
         self.counts, self.figures = written.counts, written.figures
         return written
+
+
+class _Nothing:
+    """A content that is not read: units come from the quarantine."""
+
+    header: tuple[str, ...] = ()
+    encoding = "utf-8"
+    truncated = False
+
+    def __iter__(self) -> Iterator[Unit]:
+        return iter(())
+
+
+def _open(contents: Contents, content_id: str, mapping: MappingModel) -> Opened:
+    content = contents.load(content_id)
+    if content is None or not content.is_whole:
+        raise ContentIncompleteError("the content has not arrived whole")
+    return open_reader(cast(BinaryIO, contents.open(content)), mapping)
 
 
 def _size(unit: Unit) -> int:

@@ -94,6 +94,10 @@ class Registry:
             adds = list(answer.adds)
             if judged.draft.former is not None:
                 adds.append(judged.draft.former)
+            if adds and answer.known.author_node != self._storage.context.node_id:
+                # Only who registered him gives him another number; his records are stored.
+                judged.noted.append(Trouble("IDENTIFIER_NOT_KEPT", "person"))
+                adds = []
             if adds or judged.draft.updates:
                 update_of = person if judged.draft.updates else None
                 self._add(i, answer.known.resident_id, adds, update_of)
@@ -122,7 +126,8 @@ class Registry:
         person = judged.draft.person
         places = {self._new[each] for each in person.identifiers if each in self._new}
         if len(places) > 1:
-            judged.refused.append(Trouble("PERSON_AMBIGUOUS", "person"))
+            rule = "PERSONS_TO_MERGE" if judged.draft.former else "PERSON_AMBIGUOUS"
+            judged.refused.append(Trouble(rule, "person"))
             return None
         if places:
             place = places.pop()
@@ -153,8 +158,9 @@ class Registry:
         ):
             judged.refused.append(Trouble("PERSONS_TO_MERGE", "MRG-1"))
             return False
-        if answer.known is None:
-            judged.draft.person.identifiers = (*judged.draft.person.identifiers, former)
+        held_by = judged.draft.person.identifiers
+        if answer.known is None and former not in held_by:
+            judged.draft.person.identifiers = (*held_by, former)
         return True
 
     def _differs(self, judged: Judged, known: KnownPerson) -> None:
@@ -186,8 +192,9 @@ class Registry:
         if held is None or held.name is None or held.birth_date is None:
             window[i].refused.append(Trouble("STORE_REFUSED", "person"))
             return
-        numbers = [each for each in held.identifiers if each.system == "identity_number"]
-        if numbers and any(system == "identity_number" for system, _ in adds):
+        numbers = sum(each.system == "identity_number" for each in held.identifiers)
+        more = sum(system == "identity_number" for system, _ in adds)
+        if more and numbers + more > 1:
             window[i].refused.append(Trouble("PERSON_AMBIGUOUS", "person.identity_number"))
             return
         new = NewResident(

@@ -183,7 +183,8 @@ class IntakeRoom:
     def _header(self, item: Item) -> tuple[str, ...]:
         if item.unit is None or not item.unit.cells:
             return ()
-        return Pipeline(self.shop, self.shop.runs.load(item.run_id)).header
+        run = self.shop.runs.load(item.run_id)
+        return Pipeline(self.shop, run, reads=False).header
 
     async def retry(
         self, caller: Caller, item_ids: Sequence[int], run_id: str, cells: Mapping[str, str]
@@ -225,7 +226,12 @@ class IntakeRoom:
             run = self.shop.runs.load(run_id)
             if run.state is RunState.RUNNING:
                 raise RunStateError("the run is still being read", hint="Wait until it has ended.")
-            pipeline = Pipeline(self.shop, run)
+            if run.state is RunState.FEEDING:
+                for feed in self._feeds.values():
+                    feed.end(run_id)
+                self.shop.runs.set_state(run_id, RunState.DONE)
+                run = self.shop.runs.load(run_id)
+            pipeline = Pipeline(self.shop, run, reads=False)
             written = pipeline.retry([_fixed(each, pipeline.header, cells) for each in some])
             accepted += sum(not troubles for troubles in written.troubles)
         return accepted, len(items) - accepted

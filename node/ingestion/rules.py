@@ -273,6 +273,12 @@ _TABLE: Final = (
         "What is held stays; a file is no reason to change who somebody is.",
     ),
     _warning(
+        "IDENTIFIER_NOT_KEPT",
+        "identify",
+        "a person registered at this node, to whom a further number can be given",
+        "Only the node that registered somebody changes who he is; the record itself is stored.",
+    ),
+    _warning(
         "PERIOD_LONG",
         "validate",
         "a stay of less than two years",

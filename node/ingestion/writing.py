@@ -154,6 +154,7 @@ class WindowWriter:
                 bad.add(units[int(found[2])])
         for i in bad or {*plan.resident_units, *plan.record_units}:
             window[i].refused.append(Trouble("STORE_REFUSED", error.code))
+            self._persons.forget(window[i].draft.person.identifiers)
 
     # -------------------------------------------------------------------- planning
 
