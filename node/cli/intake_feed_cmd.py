@@ -21,7 +21,6 @@ from node.cli.output import command, errors, out, print_json, printable
 from node.errors import SettingsError
 from node.ingestion.mapping import load_mapping
 from node.ingestion.mllp import MllpServer
-from node.ingestion.polling import FolderWatch, TablePoll
 from node.security.tls import GrpcLimits, open_channel
 from protos.fenhe.node.v1 import intake_pb2_grpc
 
@@ -51,6 +50,9 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Load each file that has stopped growing, then move it to done or failed beside it."""
+    # Late: it brings the database library with it.
+    from node.ingestion.polling import FolderWatch
+
     load_mapping(mapping)
     seen = FolderWatch(folder)
     seen.ready()
@@ -78,6 +80,9 @@ def poll(
     as_json: AsJson = False,
 ) -> None:
     """Read a table of another system from where the last poll ended. The node remembers where."""
+    # Late: it brings the database library with it.
+    from node.ingestion.polling import TablePoll
+
     model, _ = load_mapping(mapping)
     if model.format != "rows":
         raise SettingsError(
