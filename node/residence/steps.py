@@ -99,6 +99,9 @@ class MoveSteps:
         """Ship for an old home that is away: the node whose link towards it is down does."""
         grant = self._newest(connection, move)
         owed = None if grant is None else duty(self._here, grant, self._residence.path)
+        if owed is Duty.OLD_HOME:
+            self._without_rows(connection, move)
+            return
         if grant is None or owed not in {Duty.LEAVES, Duty.KEEPS}:
             self._save(connection, replace(move, next_at=None))
             return
@@ -115,6 +118,19 @@ class MoveSteps:
             connection,
             replace(move, state=state, sequence=int(bool(shipped)), next_at=again),
         )
+
+    def _without_rows(self, connection: Connection, move: Move) -> None:
+        """An old home that has nothing of him, as one put back from before he was registered.
+
+        The new home's word came to its former life and does not come again. What comes of him
+        later under the old epoch is sent after him, whatever state the move is in.
+        """
+        waits = self._store.recovery.active
+        if waits or self._residence.rows.is_held(connection, move.resident_id):
+            again_ms = self._store.clock.now_ms() + _LATER_MS if waits else None
+            self._save(connection, replace(move, next_at=again_ms))
+            return
+        self._end(connection, move)
 
     # -- the new home ---------------------------------------------------------------------------
 
