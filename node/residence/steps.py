@@ -123,14 +123,17 @@ class MoveSteps:
         """An old home that has nothing of him, as one put back from before he was registered.
 
         The new home's word came to its former life and does not come again. What comes of him
-        later under the old epoch is sent after him, whatever state the move is in.
+        later under the old epoch is sent after him, whatever state the move is in. A home that he
+        only passed through waits for that word: the home before lets go by it.
         """
-        waits = self._store.recovery.active
-        if waits or self._residence.rows.is_held(connection, move.resident_id):
-            again_ms = self._store.clock.now_ms() + _LATER_MS if waits else None
-            self._save(connection, replace(move, next_at=again_ms))
+        now_ms = self._store.clock.now_ms()
+        if self._store.recovery.active:
+            self._save(connection, replace(move, next_at=now_ms + _LATER_MS))
             return
-        self._end(connection, move)
+        waits = self._residence.moves.never_held(connection, move, self._here)
+        is_held = self._residence.rows.is_held(connection, move.resident_id)
+        state = move.state if waits or is_held else MoveState.SETTLED
+        self._save(connection, replace(move, state=state, changed_at=now_ms, next_at=None))
 
     # -- the new home ---------------------------------------------------------------------------
 

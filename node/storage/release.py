@@ -25,6 +25,7 @@ from node.storage.errors import QuarantineItemError
 from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id
 from node.storage.specs import TABLES
+from node.transit.model import RECEIPT
 from replication.changelog import QuarantinedItem, QuarantineExit, Together
 from replication.core.admission import Held
 from replication.core.config import PeerRole
@@ -35,7 +36,7 @@ __all__ = ["WAITING", "QuarantineDesk", "Released"]
 WAITING: Final = "waiting"
 _OBJECT: Final = "quarantine"
 _ON_ITS_WAY_MS: Final = 24 * 3_600_000
-"""How long a letter to another node waits here for a way; its author asks nobody for that long."""
+"""How long a letter waits here for a way: by then its author has sent it again, several times."""
 _TAKEN: Final = "a later sending of the letter was taken"
 _GOES_AGAIN: Final = "its author sends it again until there is a receipt"
 
@@ -210,14 +211,14 @@ class QuarantineDesk:
         """Why a letter need not wait any longer, "" if it must: its author sends it again.
 
         Each sending is another entry, so what was refused while two hierarchies met stays behind
-        what was taken later.
+        what was taken later. A receipt is answered again as often as its letter comes again.
         """
         examined = work.letter.examined if work.letter else None
         envelope = examined.envelope if examined else None
         if envelope is None:
             return ""
         head = envelope.header
-        if head.to == self._store.node_id:
+        if head.to == self._store.node_id and head.kind != RECEIPT:
             said = self._store.post.inbox.outcome(connection, head.sender, head.letter_id)
             return _TAKEN if said == "" else ""
         return _GOES_AGAIN if now_ms - item.first_at > _ON_ITS_WAY_MS else ""

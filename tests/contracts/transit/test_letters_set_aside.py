@@ -16,7 +16,7 @@ from tests.contracts.transit.region import (
     KeyedNode,
     KeyedRegion,
 )
-from tests.contracts.transit.test_letters import THERE, arrives, causes, post, taking
+from tests.contracts.transit.test_letters import BACK, THERE, arrives, causes, post, taking
 
 DAY_MS = 24 * 3_600_000
 
@@ -60,3 +60,21 @@ def test_a_letter_that_came_the_wrong_way_waits_a_day(region: KeyedRegion) -> No
     region.clock.ms += DAY_MS
     assert _tried_again(county, region.clock.ms) == {QuarantineExit.SUPERSEDED}
     assert causes(county) == {}
+
+
+def test_a_receipt_that_was_not_proven_waits_a_day(region: KeyedRegion) -> None:
+    """No receipt is remembered as taken; the addressee answers every sending of its letter."""
+    village, addressee = region.node(VILLAGE), region.node(OTHER_COUNTY)
+    village.knows(addressee)
+    taking(addressee)
+    post(village)
+    region.travel(*THERE)
+    receipt = region.travel(*BACK[:-1])[-1]
+    flipped = receipt.rows[:-1] + bytes([receipt.rows[-1] ^ 1])
+    unproven = replace(receipt, rows=flipped)
+    assert arrives(village, TOWNSHIP, PeerRole.PARENT, unproven) == {"LETTER_SIGNATURE": 1}
+    region.clock.ms += DAY_MS
+    assert _tried_again(village, region.clock.ms) == {"waiting"}
+    region.clock.ms += DAY_MS
+    assert _tried_again(village, region.clock.ms) == {QuarantineExit.SUPERSEDED}
+    assert causes(village) == {}
