@@ -55,6 +55,12 @@ def alarms(region: Region, node: NodeId) -> set[tuple[str, str]]:
 
 def test_a_healthy_node_is_told_so(region: Region) -> None:
     """Nothing is bad; what is left to do is to plant a canary."""
+    # The end of the audit is deposited at the parent a while after the link is up.
+    until(
+        "it is anchored",
+        lambda: "ANCHORS" in findings(checkup(region, VILLAGE)[1])["good"],
+        120,
+    )
     code, said = checkup(region, VILLAGE, "--whole-audit")
     found = findings(said)
     assert (code, found["bad"]) == (0, set()), said

@@ -35,7 +35,7 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=420,
+        timeout=900,
         check=False,
     )
 

@@ -12,7 +12,7 @@ __all__ = ["CLOCK", "until"]
 CLOCK = SystemClock()
 
 
-def until(what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(what: str, condition: Callable[[], bool], seconds: float = 120.0) -> None:
     """Look again and again until it holds; an AssertionError says what did not come true."""
     deadline = CLOCK.monotonic_ms() + seconds * 1000
     pause = threading.Event()
