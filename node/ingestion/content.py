@@ -192,7 +192,7 @@ class ContentStream(io.RawIOBase):
         self._at += len(data)
         return len(data)
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
         """Up to `size` bytes: fewer only at the end."""
         wanted = self._content.size - self._at if size is None or size < 0 else size
         parts: list[bytes] = []

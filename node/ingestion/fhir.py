@@ -222,7 +222,7 @@ class FhirMapper:
         concept = resource.get("medicationCodeableConcept", {})
         start = resource.get("authoredOn") or resource.get("effectiveDateTime")
         period = resource.get("effectivePeriod", {})
-        dosages = resource.get("dosageInstruction") or resource.get("dosage") or ({},)
+        dosages: Any = resource.get("dosageInstruction") or resource.get("dosage") or ({},)
         values: dict[str, Value] = {
             "code": self._translated(_coding(concept, "")) or None,
             "display": _text(concept)[:200] or None,

@@ -218,7 +218,7 @@ def _read(
             continue
         for name, read in column.reads:
             value = read(text)
-            if type(value) is not Trouble:
+            if not isinstance(value, Trouble):
                 values[name] = value
                 continue
             troubles.append(value)
@@ -265,7 +265,7 @@ def _constants(mapping: MappingModel) -> dict[str, Value]:
         if element is None:
             continue
         value = _reader(element, ColumnModel(to=name), formats, mapping.codes)(text)
-        if type(value) is not Trouble:
+        if not isinstance(value, Trouble):
             made[element.name] = value
     return made
 

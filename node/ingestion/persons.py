@@ -23,6 +23,7 @@ from replication.core.model import Form
 __all__ = ["Answer", "IdentifierIndex", "Persons"]
 
 _REMEMBERED_MAX: Final = 100_000
+_REMEMBERED_MS: Final = 60_000
 _I = REPLICATED[IDENTIFIERS.name]
 _R = REPLICATED[RESIDENTS.name]
 _FACTS: Final = (_R.c.row_id, _R.c.sex, _R.c.birth_year, _R.c.deceased_on, _R.c.author_node)
@@ -68,16 +69,19 @@ class Persons(Protocol):
 class IdentifierIndex:
     """Answers by resident id and identifiers, of residents held here in full.
 
-    Remembers whom it found, up to a bound; whether he is still there is looked at by every write.
+    Remembers whom it found for a minute, up to a bound; whether he is still there is looked at by
+    every write. What belongs to several people is not remembered.
     """
 
     store: StoreContext
     _known: dict[Identifier, KnownPerson] = field(default_factory=dict)
+    _since_ms: int = 0
 
     def resolve(self, people: Sequence[Person]) -> list[Answer]:
         """See Persons."""
         wanted = {each for person in people for each in person.identifiers}
         ids = {person.resident_id for person in people if person.resident_id}
+        self._bound(len(wanted))
         missing = [each for each in wanted if each not in self._known]
         found: dict[str, KnownPerson] = {}
         ambiguous: set[Identifier] = set()
@@ -89,6 +93,14 @@ class IdentifierIndex:
         """See Persons."""
         for each in identifiers:
             self._known.pop(each, None)
+
+    def _bound(self, wanted: int) -> None:
+        """Forget everybody where it would be too many, or was too long ago."""
+        now = self.store.clock.monotonic_ms()
+        is_old = now - self._since_ms > _REMEMBERED_MS
+        if is_old or len(self._known) + wanted > _REMEMBERED_MAX:
+            self._known.clear()
+            self._since_ms = now
 
     def _answer(
         self, person: Person, by_id: Mapping[str, KnownPerson], ambiguous: set[Identifier]
@@ -117,8 +129,6 @@ class IdentifierIndex:
         found: dict[str, KnownPerson],
         ambiguous: set[Identifier],
     ) -> None:
-        if len(self._known) + len(missing) > _REMEMBERED_MAX:
-            self._known.clear()
         index = self.store.blind_index.index
         places = {(system, index(system, value)): (system, value) for system, value in missing}
 
@@ -127,10 +137,11 @@ class IdentifierIndex:
                 for row in connection.execute(_BY_IDENTIFIER, {"indexes": some}):
                     self._note(places, row, ambiguous)
             for some in chunks(sorted(ids)):
-                for row in connection.execute(_BY_ID, {"ids": some}):
-                    found[row.row_id] = _known(row)
+                for named in connection.execute(_BY_ID, {"ids": some}):
+                    found[named.row_id] = _known(named)
 
         self.store.transactions.read(work)
+        self.forget(ambiguous)
 
     def _note(
         self,

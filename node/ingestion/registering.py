@@ -100,6 +100,8 @@ class Registry:
                 adds = []
             if adds or judged.draft.updates:
                 update_of = person if judged.draft.updates else None
+                if update_of is not None:
+                    self._persons.forget(person.identifiers)
                 self._add(i, answer.known.resident_id, adds, update_of)
             return answer.known
         return self._register(i, judged)
@@ -115,9 +117,9 @@ class Registry:
             plan.new += person.identifiers
             plan.registered += 1
             plan.touched.add(i)
-        for resident_id, (i, adds, person) in self._added.items():
+        for resident_id, (i, adds, update_of) in self._added.items():
             if window[i].is_good:
-                self._amend(window, i, resident_id, adds, person)
+                self._amend(window, i, resident_id, adds, update_of)
 
     def _made_here(self, person: Person) -> bool:
         return any(each in self._new for each in person.identifiers)

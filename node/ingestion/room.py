@@ -140,7 +140,7 @@ class IntakeRoom:
         if run_id:
             return [await self._in_thread(self.shop.runs.load, run_id)]
         return await self._in_thread(
-            lambda: self.shop.runs.list(source=source, state=state, limit=limit)
+            lambda: self.shop.runs.newest(source=source, state=state, limit=limit)
         )
 
     async def watermark(self, source: str) -> str:
@@ -265,7 +265,7 @@ class IntakeRoom:
         while True:
             self._work_is_there.clear()
             ready = await self._in_thread(
-                lambda: self.shop.runs.list(state=RunState.RUNNING.value, limit=100)
+                lambda: self.shop.runs.newest(state=RunState.RUNNING.value, limit=100)
             )
             is_now = is_open(self._profile.intake_hours, self._clock) and not self._disk_is_full()
             if ready and is_now:

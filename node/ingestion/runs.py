@@ -103,7 +103,7 @@ class Runs:
             held = connection.execute(query).mappings().first()
             if held is not None:
                 return _run(held)
-            made = {
+            made: dict[str, Any] = {
                 "run_id": self._ids.mint(),
                 "content_id": content_id,
                 "source": source,
@@ -150,7 +150,7 @@ class Runs:
             raise RunStateError("no such run")
         return _run(row)
 
-    def list(self, *, source: str = "", state: str = "", limit: int = 50) -> list[Run]:
+    def newest(self, *, source: str = "", state: str = "", limit: int = 50) -> list[Run]:
         """Runs, newest first."""
         query = select(_R).order_by(_R.c.created_at.desc(), _R.c.run_id.desc()).limit(limit)
         if source:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Update, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, Update, bindparam, insert, select, update
 
 from node.clock import Clock, format_ms, today
 from node.ingestion.checking import check_life
@@ -216,7 +216,7 @@ class WindowWriter:
         plan: WindowPlan,
         i: int,
         new: NewRecord,
-        held: Mapping[str, Any] | None,
+        held: RowMapping | None,
     ) -> None:
         day = new.values.get(_DAY_OF[new.table])
         if isinstance(day, str):
@@ -247,7 +247,7 @@ class WindowWriter:
             record_id = self._ids.by_values(table, resident_id, values, day)
         return NewRecord(record_id, table, resident_id, values)
 
-    def _held(self, records: Sequence[NewRecord]) -> dict[str, Mapping[str, Any]]:
+    def _held(self, records: Sequence[NewRecord]) -> dict[str, RowMapping]:
         """Rows that are here under those ids."""
         by_table: dict[str, list[str]] = {}
         for each in records:
@@ -255,7 +255,7 @@ class WindowWriter:
         if not by_table:
             return {}
 
-        def work(connection: Connection) -> dict[str, Mapping[str, Any]]:
+        def work(connection: Connection) -> dict[str, RowMapping]:
             return {
                 row["row_id"]: row
                 for table, ids in by_table.items()
@@ -265,10 +265,10 @@ class WindowWriter:
 
         return self._store.transactions.read(work)
 
-    def _is_same(self, new: NewRecord, held: Mapping[str, Any]) -> bool:
+    def _is_same(self, new: NewRecord, held: RowMapping) -> bool:
         if held["resident_id"] != new.resident_id:
             return False
-        values = self._store.cells.open(TABLES[new.table], held)  # type: ignore[arg-type]
+        values = self._store.cells.open(TABLES[new.table], held)
         return all(
             _plain(values.get(name)) == _plain(new.values.get(name))
             for name in TABLES[new.table].given

@@ -96,8 +96,8 @@ def test_a_client_of_the_library_gets_its_acknowledgements(region: Region) -> No
                 )
             ]
         assert states == ["AA", "AE", "AR"]
-        with socket.create_connection((host, int(port))) as line:
-            line.sendall(b"noise")
+        with socket.create_connection((host, int(port))) as noise:
+            noise.sendall(b"noise")
     finally:
         server.terminate()
         server.wait(timeout=10)

@@ -97,7 +97,7 @@ class LineSource:
         self.ascii_so_far = self.wanted == "auto" and sample.isascii()
         self.stream.seek(mark)
         if self.encoding.startswith("utf-16"):
-            reader = codecs.getreader(self.encoding)(self.stream, errors="replace")
+            reader = codecs.getreader(self.encoding)(self.stream, "replace")
             self._raw: Iterator[bytes] = _utf16_lines(reader, self.line_bytes_max)
         else:
             bare = sample.count(b"\r") > 2 * sample.count(b"\r\n")
@@ -159,7 +159,7 @@ class _Raw(io.RawIOBase):
         return len(data)
 
 
-def _bytes_lines(stream: io.BufferedReader, limit: int) -> Iterator[bytes]:
+def _bytes_lines(stream: io.BufferedIOBase, limit: int) -> Iterator[bytes]:
     """Lines by LF; of one that is too long its begin, one byte over the limit."""
     while raw := stream.readline(limit + 1):
         if len(raw) <= limit:

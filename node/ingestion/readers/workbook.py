@@ -7,7 +7,9 @@ leading zeros comes short, which the mapping's `length` finds.
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from typing import Any, BinaryIO, Final
@@ -23,13 +25,30 @@ from node.ingestion.readers.table_text import COLUMNS_MAX, header_of
 __all__ = ["WorkbookReader", "judge_archive"]
 
 PARTS_MAX: Final = 2000
-PART_BYTES_MAX: Final = 1 << 30
-STRINGS_BYTES_MAX: Final = 64 << 20
+# Sheets are read row by row; every other part (texts, styles, theme) is held as a whole.
+SHEET_BYTES_MAX: Final = 1 << 30
+PART_BYTES_MAX: Final = 64 << 20
 TOTAL_BYTES_MAX: Final = 2 << 30
 RATIO_MAX: Final = 200
 _RATIO_FROM: Final = 1 << 20
-_STRINGS: Final = "xl/sharedStrings.xml"
+_SHEETS: Final = "xl/worksheets/"
+_PACKINGS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _SHOWN: Final = 400
+# What openpyxl, zipfile and the XML parser raise on a file that was cut or changed.
+_BROKEN: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def judge_archive(stream: BinaryIO) -> None:
@@ -42,20 +61,22 @@ def judge_archive(stream: BinaryIO) -> None:
     try:
         with zipfile.ZipFile(stream) as archive:
             parts = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+    except _BROKEN as error:
         raise ContentUnreadableError("no whole .xlsx file: it may have been cut") from error
     if len(parts) > PARTS_MAX:
         raise ContentDangerousError(f"a workbook of {len(parts)} parts, at most {PARTS_MAX}")
     total = 0
     for part in parts:
         total += part.file_size
-        limit = STRINGS_BYTES_MAX if part.filename == _STRINGS else PART_BYTES_MAX
+        limit = SHEET_BYTES_MAX if part.filename.startswith(_SHEETS) else PART_BYTES_MAX
         packed = max(part.compress_size, 1)
         is_dense = part.file_size > _RATIO_FROM and part.file_size / packed > RATIO_MAX
         if part.file_size > limit or is_dense or total > TOTAL_BYTES_MAX:
             raise ContentDangerousError("a workbook that unpacks to far more than it is")
         if part.flag_bits & 0x1:
             raise ContentUnreadableError("the workbook is encrypted")
+        if part.compress_type not in _PACKINGS:
+            raise ContentUnreadableError("the workbook is packed in a way that Excel does not use")
 
 
 class WorkbookReader:
@@ -109,8 +130,7 @@ def _open(stream: BinaryIO) -> Any:
         raise IntakeExtraMissingError("workbooks are read by openpyxl") from error
     try:
         return openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
-    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, SyntaxError) as error:
-        # SyntaxError: xml.etree's ParseError is one.
+    except _BROKEN as error:
         raise ContentUnreadableError("no workbook that can be read") from error
 
 
@@ -119,15 +139,7 @@ def _guarded(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...] | Unit
     while True:
         try:
             row = next(rows, None)
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            IndexError,
-            SyntaxError,
-            zipfile.BadZipFile,
-            EOFError,
-        ):
+        except _BROKEN:
             yield Unit(0, troubles=(Trouble("LINE_BROKEN", ""),))
             return
         if row is None:

@@ -126,6 +126,7 @@ class NodeStore:
     storage: Storage = field(init=False)
     log: ChangeLog = field(init=False)
     keys: DataKeys = field(init=False)
+    _starts: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         migrated(self.engine)
@@ -135,7 +136,9 @@ class NodeStore:
 
     def open_storage_again(self) -> Storage:
         """What a restarted process would open: nothing that was in memory is left."""
-        return self._opened(random.Random(self.seed + 1))
+        self._starts += 1
+        # No start gives out the ids of another again.
+        return self._opened(random.Random(f"{self.seed} {self._starts}"))
 
     def _opened(self, source: random.Random) -> Storage:
         """Log and storage as `node.opening.open_store` makes them."""

@@ -17,7 +17,7 @@ from node.ingestion.readers import open_reader
 
 def units(data: bytes, form: str = "csv", **more: str) -> list[Unit]:
     """Everything that a reader gives."""
-    mapping = MappingModel(name="x", source="x", format=Format(form), **more)  # type: ignore[arg-type]
+    mapping = MappingModel(name="x", source="x", format=Format(form), **more)
     return list(open_reader(io.BytesIO(data), mapping))
 
 
@@ -131,7 +131,7 @@ def test_messages_are_parted_at_msh() -> None:
         assert [unit.raw for unit in units(text.encode(), "hl7")] == [one, two]
 
 
-def workbook(*rows: tuple[object, ...]) -> bytes:
+def workbook(*rows: tuple[str | float | datetime | None, ...]) -> bytes:
     """An .xlsx file."""
     book = openpyxl.Workbook()
     sheet = book.active
