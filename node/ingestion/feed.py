@@ -159,10 +159,16 @@ class MessageFeed:
 
     def _failed(self, batch: Sequence[_Waiting], error: BaseException) -> list[Acknowledged]:
         """Nothing was stored: whoever sent them sends them again."""
-        if not isinstance(error, FenheError | SQLAlchemyError | OSError):
-            raise error
-        code = error.code if isinstance(error, FenheError) else "STORAGE_BUSY"
-        get_logger("intake").warning("messages were not stored", count=len(batch), error=code)
+        match error:
+            case FenheError():
+                code = error.code
+            case SQLAlchemyError() | OSError():
+                code = "STORAGE_BUSY"
+            case _:
+                code = "INTERNAL"
+        get_logger("intake").warning(
+            "messages were not stored", count=len(batch), error=code, kind=type(error).__name__
+        )
         # What the run has in memory may be ahead of what is durable.
         self._day = None
         return [self._answer(each.text, "AE", code) for each in batch]
@@ -206,8 +212,11 @@ class MessageFeed:
         return piece, {"b_content": content_id, **grown}
 
     def end(self, run_id: str) -> None:
-        """In the intake thread: write no more to that run; the next message begins another."""
-        if self._day is not None and self._day.run.run_id == run_id:
+        """In the intake thread: write no more to that run; the next message begins another.
+
+        "": to whichever it is.
+        """
+        if self._day is not None and run_id in {"", self._day.run.run_id}:
             self._day = None
 
     def _today(self) -> _Day:

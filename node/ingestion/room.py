@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from hardware_profiles import HardwareProfile
 from hierarchy_config.errors import FenheError
@@ -33,6 +35,7 @@ __all__ = ["IntakeRoom", "Offered"]
 _REST_S: Final = 2.0
 _FOLLOW_S: Final = 0.3
 _RETRY_UNITS: Final = 500
+_FEEDS_KEPT: Final = 32
 _OBJECT: Final = "intake"
 
 T = TypeVar("T")
@@ -75,7 +78,9 @@ class IntakeRoom:
             clock,
         )
         self._work_is_there = asyncio.Event()
-        self._feeds: dict[tuple[str, str], MessageFeed] = {}
+        # Every feed that somebody still uses, and the last few: senders connect again and again.
+        self._feeds: WeakValueDictionary[tuple[Caller, str], MessageFeed] = WeakValueDictionary()
+        self._recent: deque[MessageFeed] = deque(maxlen=_FEEDS_KEPT)
 
     # -------------------------------------------------------------------- contents and runs
 
@@ -227,8 +232,7 @@ class IntakeRoom:
             if run.state is RunState.RUNNING:
                 raise RunStateError("the run is still being read", hint="Wait until it has ended.")
             if run.state is RunState.FEEDING:
-                for feed in self._feeds.values():
-                    feed.end(run_id)
+                self._end_feeds(run_id)
                 self.shop.runs.set_state(run_id, RunState.DONE)
                 run = self.shop.runs.load(run_id)
             pipeline = Pipeline(self.shop, run, reads=False)
@@ -243,9 +247,10 @@ class IntakeRoom:
         model = read_mapping(mapping)
         if model.format is not Format.HL7:
             raise InvalidRequestError("messages are read under a mapping of format hl7")
-        key = (caller.principal, hashlib.sha256(mapping.encode()).hexdigest())
-        if key not in self._feeds:
-            self._feeds[key] = MessageFeed(
+        key = (caller, hashlib.sha256(mapping.encode()).hexdigest())
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._feeds[key] = MessageFeed(
                 self.shop,
                 model,
                 mapping,
@@ -254,12 +259,19 @@ class IntakeRoom:
                 notify=self._notify,
                 disk_is_full=self._disk_is_full,
             )
-        return self._feeds[key]
+        if feed not in self._recent:
+            self._recent.append(feed)
+        return feed
+
+    def _end_feeds(self, run_id: str = "") -> None:
+        for feed in list(self._feeds.values()):
+            feed.end(run_id)
 
     # -------------------------------------------------------------------- work
 
     async def run(self) -> None:
         """Work on runs, a window a turn, until cancelled. Goes on where an earlier life stopped."""
+        await self._in_thread(self._end_feeds)
         await self._in_thread(self.shop.runs.end_feeds)
         pipelines: dict[str, Pipeline] = {}
         while True:

@@ -187,6 +187,7 @@ class Runs:
             frozenset(map(Role, said["roles"])),
             said["organization_id"],
             said["staff_id"],
+            default_purpose=said["default_purpose"],
         )
 
     def last_watermark(self, source: str) -> str:
@@ -347,5 +348,6 @@ def _caller_text(caller: Caller) -> str:
             "roles": sorted(caller.roles),
             "organization_id": caller.organization_id,
             "staff_id": caller.staff_id,
+            "default_purpose": caller.default_purpose,
         }
     )

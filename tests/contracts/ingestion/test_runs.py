@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
 
 from node.ingestion import pipeline as steps
 from node.ingestion.errors import MappingColumnsError, RunStateError
-from node.ingestion.model import Counts, RunState
+from node.ingestion.model import Counts, Person, RunState
 from node.ingestion.pipeline import Pipeline
-from node.records.model import Bundle
+from node.records.model import Bundle, NewIdentifier
 from node.storage.tables import INTAKE
 from tests.contracts.ingestion.place import OBSERVATIONS, Intake, identity, observation_lines
 from tests.contracts.storage.region import observation, person
@@ -197,6 +198,39 @@ def test_identifiers_of_two_people_are_quarantined(intake: Intake) -> None:
     assert intake.rules(run) == {"PERSON_AMBIGUOUS": 1}
 
 
+def test_an_identifier_of_two_people_names_nobody_however_often_it_is_asked(
+    intake: Intake,
+) -> None:
+    """What was found ambiguous once is not remembered as the first one's."""
+    shared = NewIdentifier("local", "lab:P1")
+    pair = [person(identity(number)) for number in (1, 2)]
+    pair = [replace(each, identifiers=(*each.identifiers, shared)) for each in pair]
+    intake.node.storage.put_bundle(intake.caller, Bundle("register-1", tuple(pair)))
+    persons = intake.workshop.persons
+
+    for _ in range(3):
+        (answer,) = persons.resolve([Person(identifiers=(("local", "lab:P1"),))])
+        assert (answer.known, answer.rule) == (None, "PERSON_AMBIGUOUS")
+
+
+def test_who_somebody_is_is_asked_again_after_a_minute(intake: Intake) -> None:
+    """He may have died, or have become two, at another place."""
+    number = identity(1)
+    asked = Person(identifiers=(("identity_number", number),))
+    put = intake.node.storage.put_bundle
+    (resident_id,) = put(intake.caller, Bundle("register-1", (person(number),))).resident_ids
+    (before,) = intake.workshop.persons.resolve([asked])
+    died = person(number, resident_id=resident_id, deceased_on="2026-03-01")
+    put(intake.caller, Bundle("register-2", (died,)))
+
+    intake.node.clock.ms += 61_000
+
+    (after,) = intake.workshop.persons.resolve([asked])
+    assert before.known is not None
+    assert after.known is not None
+    assert (before.known.deceased_on, after.known.deceased_on) == ("", "2026-03-01")
+
+
 def test_quarantined_units_are_sealed_and_fixed(intake: Intake) -> None:
     """A corrected cell gets the unit in; the counts follow."""
     lines = [*observation_lines(1, 1), "P0,,,,,8480-6,一百二,mmHg,2026-01-01"]
@@ -214,6 +248,7 @@ def test_quarantined_units_are_sealed_and_fixed(intake: Intake) -> None:
     opened.unit.cells = tuple("120" if cell == "一百二" else cell for cell in opened.unit.cells)
     Pipeline(intake.workshop, runs.load(run.run_id)).retry([opened])
 
+    assert runs.items(run_id=run.run_id) == []
     counts = runs.load(run.run_id).counts
     assert (counts.read, counts.accepted, counts.quarantined) == (2, 2, 0)
     assert intake.rules(run) == {}

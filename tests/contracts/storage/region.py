@@ -127,6 +127,7 @@ class NodeStore:
     log: ChangeLog = field(init=False)
     keys: DataKeys = field(init=False)
     _starts: int = field(default=0, init=False)
+    _index: BlindIndex | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         migrated(self.engine)
@@ -156,6 +157,8 @@ class NodeStore:
 
     def open_storage(self, source: random.Random, cache: Cache | None) -> Storage:
         """The node's storage, with a cache of answers or none."""
+        # Its key is the node's, and outlives every start.
+        self._index = self._index or BlindIndex(source.randbytes(32))
         level = self.tree.nodes[self.node_id].level
         regional = level in {CareLevel.CITY, CareLevel.COUNTY}
         county = level is CareLevel.COUNTY
@@ -164,7 +167,7 @@ class NodeStore:
             node_id=self.node_id,
             hierarchy=self.tree,
             sealer=self.keys,
-            blind_index=BlindIndex(source.randbytes(32)),
+            blind_index=self._index,
             changelog=self.log,
             clock=self.clock,
             ids=Ids(self.clock, source.randbytes),

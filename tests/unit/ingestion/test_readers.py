@@ -163,3 +163,21 @@ def test_a_cut_workbook_is_refused() -> None:
     """Its directory stands at its end."""
     with pytest.raises(ContentUnreadableError):
         units(workbook(("a",), (1,))[:-40], "xlsx")
+
+
+def test_a_packing_that_excel_does_not_use_is_refused() -> None:
+    """Its ratio is not bounded by that of deflate, and no workbook has it."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("xl/workbook.xml", b"<workbook/>")
+    with pytest.raises(ContentUnreadableError):
+        units(stream.getvalue(), "xlsx")
+
+
+def test_a_part_that_is_held_as_a_whole_is_bounded() -> None:
+    """Sheets are read row by row, and may be larger."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("xl/theme/theme1.xml", b"0" * ((64 << 20) + 1))
+    with pytest.raises(ContentDangerousError):
+        units(stream.getvalue(), "xlsx")

@@ -703,11 +703,8 @@ class RetryItemsRequest(_message.Message):
     ITEM_IDS_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     CELLS_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Required if no unit is named."""
-    request_id: _builtins.str
-    """8 to 64 characters. Units that were settled are not judged again."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """These; empty: all that wait of the run."""
@@ -722,11 +719,10 @@ class RetryItemsRequest(_message.Message):
         item_ids: _abc.Iterable[_builtins.int] | None = ...,
         run_id: _builtins.str = ...,
         cells: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "item_ids", b"item_ids", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "item_ids", b"item_ids", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -147,6 +147,7 @@ class IntakeServiceServicer:
 
     def RetryItems(self, request, context):
         """Judges units again, with cells replaced if there are any; those that are sound now are stored.
+        May be repeated: units that were settled are not judged again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,9 @@ class IntakeServiceStub:
     ShowItem: _grpc.UnaryUnaryMultiCallable[_intake_pb2.ShowItemRequest, _intake_pb2.QuarantinedUnit]
     """One unit with what it says, which is audited as a read. NOT_FOUND: there is none."""
     RetryItems: _grpc.UnaryUnaryMultiCallable[_intake_pb2.RetryItemsRequest, _intake_pb2.RetryItemsResponse]
-    """Judges units again, with cells replaced if there are any; those that are sound now are stored."""
+    """Judges units again, with cells replaced if there are any; those that are sound now are stored.
+    May be repeated: units that were settled are not judged again.
+    """
 
 @_typing.type_check_only
 class IntakeServiceAsyncStub(IntakeServiceStub):
@@ -86,7 +88,9 @@ class IntakeServiceAsyncStub(IntakeServiceStub):
     ShowItem: _aio.UnaryUnaryMultiCallable[_intake_pb2.ShowItemRequest, _intake_pb2.QuarantinedUnit]  # type: ignore[assignment]
     """One unit with what it says, which is audited as a read. NOT_FOUND: there is none."""
     RetryItems: _aio.UnaryUnaryMultiCallable[_intake_pb2.RetryItemsRequest, _intake_pb2.RetryItemsResponse]  # type: ignore[assignment]
-    """Judges units again, with cells replaced if there are any; those that are sound now are stored."""
+    """Judges units again, with cells replaced if there are any; those that are sound now are stored.
+    May be repeated: units that were settled are not judged again.
+    """
 
 class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes files and messages of a source, and tells what became of them."""
@@ -167,6 +171,8 @@ class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _intake_pb2.RetryItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_intake_pb2.RetryItemsResponse, _abc.Awaitable[_intake_pb2.RetryItemsResponse]]:
-        """Judges units again, with cells replaced if there are any; those that are sound now are stored."""
+        """Judges units again, with cells replaced if there are any; those that are sound now are stored.
+        May be repeated: units that were settled are not judged again.
+        """
 
 def add_IntakeServiceServicer_to_server(servicer: IntakeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
