@@ -233,7 +233,14 @@ def propose_mapping(
             raise SettingsError(f"{to} is there already", hint="Name another file.")
         to.write_text(made.text, encoding="utf-8")
         taken = sum(each.is_sure for each in made.columns)
-        out.print(f"Wrote {to}: {taken} of {len(made.columns)} columns are mapped.", markup=False)
+        out.print(
+            f"Wrote {to}: {taken} of {len(made.columns)} columns are mapped. Read it before it is "
+            "used.",
+            markup=False,
+            soft_wrap=True,
+        )
+        for note in made.notes:
+            out.print(printable(note), markup=False, soft_wrap=True)
     else:
         out.print(printable(made.text), markup=False, soft_wrap=True)
 
@@ -254,7 +261,7 @@ def status(
         print_json([as_dict(run) for run in runs])
         return
     print_table(
-        ("run", "source", "state", "since", "read", "accepted", "quarantined", "unchanged"),
+        ("run", "source", "state", "since", "read", "accepted", "quarantined"),
         [
             (
                 run.run_id,
@@ -264,7 +271,6 @@ def status(
                 run.read,
                 run.accepted,
                 run.quarantined,
-                run.unchanged,
             )
             for run in runs
         ],

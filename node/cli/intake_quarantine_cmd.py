@@ -87,7 +87,7 @@ def show(item_id: ItemId, credentials: CredentialsOption = None, as_json: AsJson
         [(each.rule, each.field, each.value, each.asks) for each in item.broken],
     )
     if item.cells:
-        print_table(("column", "cell"), list(item.cells.items()))
+        print_table(("column", "cell"), [(each.column, each.text) for each in item.cells])
     elif item.raw:
         out.print(printable(item.raw.replace("\r", "\n")), markup=False, soft_wrap=True)
 
@@ -157,12 +157,13 @@ def _all(stub: intake_pb2_grpc.IntakeServiceStub, run: str) -> Iterator[pb.Quara
 
 
 def _write(file: TextIO, items: list[pb.QuarantinedUnit]) -> None:
-    columns = list(dict.fromkeys(name for item in items for name in item.cells))
+    columns = list(dict.fromkeys(each.column for item in items for each in item.cells))
     writer = csv.writer(file)
     writer.writerow(["unit", "line", "rules", *map(safe_cell, columns), "raw"])
     for item in items:
         rules = "; ".join(f"{each.rule} {each.field}".strip() for each in item.broken)
-        cells = [item.cells.get(name, "") for name in columns]
+        held = {each.column: each.text for each in item.cells}
+        cells = [held.get(name, "") for name in columns]
         row = [str(item.item_id), str(item.line), rules, *cells, item.raw]
         writer.writerow(map(safe_cell, row))
 

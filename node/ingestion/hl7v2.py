@@ -65,7 +65,15 @@ def parse_message(text: str) -> Any:
         return None
     try:
         return hl7.parse(text)
-    except (hl7.HL7Exception, ValueError, IndexError, KeyError, AttributeError, TypeError):
+    except (
+        # The library asserts where a header has fewer fields than a message needs.
+        AssertionError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        hl7.HL7Exception,
+    ):
         return None
 
 

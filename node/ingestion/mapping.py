@@ -18,7 +18,7 @@ The models know nothing of a file's content; mapper.py meets the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -44,6 +44,16 @@ SHIPPED: Final = Path(__file__).parent / "mappings"
 _COLUMNS_MAX: Final = 1000
 _CODES_MAX: Final = 20_000
 _TEXT_MAX: Final = 2 << 20
+_DAYS: Final = ("observation.observed_on", "encounter.started_on")
+_NEEDS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("encounter.started_on", ("encounter.class",)),
+    ("observation.code", ("observation.value",)),
+    ("observation.value", ("observation.code",)),
+    ("observation.value", _DAYS),
+    ("procedure.code", ("procedure.performed_on", "encounter.started_on")),
+    ("immunization.code", ("immunization.given_on", "encounter.started_on")),
+)
+"""What is fed, and what no record of it can be without: one of those."""
 
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 Short = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
@@ -197,6 +207,7 @@ def _check(made: MappingModel, report: Report) -> None:
         if subject not in SUBJECTS:
             report(f"keys.{subject}", subject, "one of " + ", ".join(SUBJECTS))
     _check_person(made, fed, report)
+    _check_needs(made, fed, report)
 
 
 def _check_person(made: MappingModel, fed: Mapping[str, str], report: Report) -> None:
@@ -205,6 +216,21 @@ def _check_person(made: MappingModel, fed: Mapping[str, str], report: Report) ->
     named = {*fed, *(each.name for each in map(element_of, made.constants) if each)}
     if made.is_table and not any(f"person.{each}" in named for each in by):
         report("columns", "(no person)", "a column of " + ", ".join(f"person.{e}" for e in by))
+
+
+def _check_needs(made: MappingModel, fed: Mapping[str, str], report: Report) -> None:
+    """What every record of a table would lack is said before the first row."""
+    named = {*fed, *(each.name for each in map(element_of, made.constants) if each)}
+    measured = {name for name in fed if ELEMENTS[name].measures}
+    for subject, needs in _NEEDS:
+        if subject in fed and named.isdisjoint(needs):
+            report("columns", f"(no {needs[0]})", _wanted(subject, needs))
+    if measured and named.isdisjoint(_DAYS):
+        report("columns", f"(no {_DAYS[0]})", _wanted(min(measured), _DAYS))
+
+
+def _wanted(subject: str, needs: Sequence[str]) -> str:
+    return f"a column or constant of {' or '.join(needs)}, for {subject}"
 
 
 def _check_dates(key: str, formats: list[str], report: Report) -> None:

@@ -141,6 +141,12 @@ def _notes(columns: Sequence[ColumnProposal]) -> tuple[str, ...]:
         for each in ("identity_number", "health_card", "health_record", "local_id", "resident_id")
     ):
         notes.append("No column says whom a row is about: name one, such as person.local_id.")
+    if "encounter.started_on" in named and "encounter.class" not in named:
+        kind = "inpatient" if "encounter.ended_on" in named else "ambulatory"
+        notes.append(
+            f"No column says what kind of visit it is. If all are {kind}, add the line "
+            f"constants: {{encounter.class: {kind}}}"
+        )
     subjects = {each.partition(".")[0] for each in named}
     if subjects == {"person"}:
         notes.append("Only people, no records.")

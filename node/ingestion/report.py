@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from rich.cells import cell_len, set_cell_size
+
 __all__ = ["html_report", "text_report"]
 
 Report = Mapping[str, Any]
@@ -39,10 +41,12 @@ def text_report(reports: Sequence[Report]) -> str:
         _delays(newest["timeliness"]),
     ]
     if newest["columns"]:
-        width = max(len(each["column"]) for each in newest["columns"])
-        lines += ["", f"{'column':<{width}}  complete  valid    distinct"]
+        # As wide as a terminal shows it: a Chinese character takes two places.
+        width = min(40, max(cell_len(each["column"]) for each in newest["columns"]))
+        width = max(width, len("column"))
+        lines += ["", f"{'column':<{width}}  complete   valid  distinct"]
         lines += [
-            f"{each['column']:<{width}}  {_percent(each['completeness']):>8}"
+            f"{set_cell_size(each['column'], width)}  {_percent(each['completeness']):>8}"
             f"  {_percent(each['validity']):>6}  {each['distinct']:>8}"
             for each in newest["columns"]
         ]

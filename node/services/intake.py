@@ -146,7 +146,8 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         """One unit with what it says."""
         item, cells = await self._room.item(current_call().caller, request.item_id)
         out = _item_out(item)
-        out.cells.update(cells)
+        for column, text in cells.items():
+            out.cells.add(column=column, text=text)
         out.raw = "" if item.unit is None else item.unit.raw or str(item.unit.whole or "")
         for each in item.troubles:
             asks = RULES[each.rule].asks if each.rule in RULES else ""

@@ -71,35 +71,33 @@ def test_a_load_that_is_killed_goes_on(region: Region, tmp_path: Path) -> None:
     assert region.rows(COUNTY)["residents"] == PEOPLE
 
 
+def state_of(answer: bytes) -> str:
+    """MSA-1 of an acknowledgement."""
+    return str(hl7.parse(answer.strip(b"\x0b\x1c\r").decode())["MSA"][0][1])
+
+
 def test_a_client_of_the_library_gets_its_acknowledgements(region: Region) -> None:
     """AA for a result, AE for one at fault, AR for what is no message."""
     folder = str(region.place.credentials_dir(f"operator-{COUNTY}"))
     words = ("--mapping", "hl7-v2", "--listen", "127.0.0.1:0", "--as", folder, "--json")
-    server = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "node", "intake", "mllp", *words], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        said = ""
-        assert server.stdout is not None
-        while "}" not in said:
-            line = server.stdout.readline()
-            assert line, "the command ended"
-            said += line
-        host, port = json.loads(said)["listening"].split(":")
-        with MLLPClient(host, int(port)) as client:
-            states = [
-                str(hl7.parse(client.send_message(text).strip(b"\x0b\x1c\r").decode())["MSA"][0][1])
-                for text in (
-                    MESSAGE.format(i=1, value=128),
-                    MESSAGE.format(i=2, value="abc"),
-                    "no message",
-                )
-            ]
-        assert states == ["AA", "AE", "AR"]
-        with socket.create_connection((host, int(port))) as noise:
-            noise.sendall(b"noise")
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
+    ) as server:
+        try:
+            said = ""
+            assert server.stdout is not None
+            while "}" not in said:
+                line = server.stdout.readline()
+                assert line, "the command ended"
+                said += line
+            host, port = json.loads(said)["listening"].split(":")
+            texts = (MESSAGE.format(i=1, value=128), MESSAGE.format(i=2, value="abc"), "no message")
+            with MLLPClient(host, int(port)) as client:
+                states = [state_of(client.send_message(text)) for text in texts]
+            assert states == ["AA", "AE", "AR"]
+            with socket.create_connection((host, int(port))) as noise:
+                noise.sendall(b"noise")
+        finally:
+            server.terminate()
     (run,) = [r for r in intake(region, "status") if r["source"] == "hl7"]
     assert (run["read"], run["accepted"], run["quarantined"]) == (3, 1, 2)

@@ -567,30 +567,36 @@ class BrokenRule(_message.Message):
 Global___BrokenRule: _TypeAlias = BrokenRule  # noqa: Y015
 
 @_typing.final
+class Cell(_message.Message):
+    """A cell of a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    column: _builtins.str
+    """Its column."""
+    text: _builtins.str
+    """What stands in it."""
+    def __init__(
+        self,
+        *,
+        column: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cell: _TypeAlias = Cell  # noqa: Y015
+
+@_typing.final
 class QuarantinedUnit(_message.Message):
     """A unit in the quarantine."""
 
     DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class CellsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ITEM_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -626,8 +632,8 @@ class QuarantinedUnit(_message.Message):
         """All rules; only in ShowItem."""
 
     @_builtins.property
-    def cells(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The cells of a table's row by column; only in ShowItem."""
+    def cells(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cell]:
+        """The cells of a table's row, in its order; only in ShowItem."""
 
     def __init__(
         self,
@@ -641,7 +647,7 @@ class QuarantinedUnit(_message.Message):
         state: _builtins.str = ...,
         created_at: _builtins.str = ...,
         broken: _abc.Iterable[Global___BrokenRule] | None = ...,
-        cells: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        cells: _abc.Iterable[Global___Cell] | None = ...,
         raw: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
