@@ -33,6 +33,10 @@ AUDITED: Final[Mapping[str, Action]] = MappingProxyType(
         "/fenhe.node.v1.AuditService/VerifyAudit": Action.VERIFY,
         "/fenhe.node.v1.AuditService/ExportAudit": Action.EXPORT,
         "/fenhe.node.v1.AuditService/AcceptAudit": Action.RECOGNISE,
+        "/fenhe.node.v1.IntakeService/Offer": Action.IMPORT,
+        "/fenhe.node.v1.IntakeService/Messages": Action.PUT,
+        "/fenhe.node.v1.IntakeService/ShowItem": Action.READ,
+        "/fenhe.node.v1.IntakeService/RetryItems": Action.RETRY,
         "/fenhe.node.v1.MaintenanceService/Verify": Action.VERIFY,
         "/fenhe.node.v1.ReplicationService/ListQuarantine": Action.READ,
         "/fenhe.node.v1.ReplicationService/ShowQuarantine": Action.READ,
@@ -94,6 +98,7 @@ AUDITED: Final[Mapping[str, Action]] = MappingProxyType(
 )
 
 _FIGURES: Final = "figures of the node; no resident and no record is in them"
+_COUNTS: Final = "counts and shares of what a source sent; no value is in them"
 _TECHNICAL: Final = "whether the server lives and what it is called; no data"
 
 NOT_AUDITED: Final[Mapping[str, str]] = MappingProxyType(
@@ -108,6 +113,13 @@ NOT_AUDITED: Final[Mapping[str, str]] = MappingProxyType(
         "/fenhe.node.v1.DoorService/Renew": "a certificate of the same key; the child notes it",
         "/fenhe.node.v1.DoctorService/Examine": _FIGURES,
         "/fenhe.node.v1.DoctorService/FindCanaries": "residents of no person, by place alone",
+        "/fenhe.node.v1.IntakeService/Send": (
+            "the pieces of a file whose offer is audited; its rows are, as they are stored"
+        ),
+        "/fenhe.node.v1.IntakeService/Follow": _COUNTS,
+        "/fenhe.node.v1.IntakeService/ListRuns": _COUNTS,
+        "/fenhe.node.v1.IntakeService/Watermark": "up to where a table was read; no row of it",
+        "/fenhe.node.v1.IntakeService/ListItems": "places in a file and rules; no value is opened",
         "/fenhe.node.v1.KeysService/Status": _FIGURES,
         "/fenhe.node.v1.KeysService/EscrowStatus": _FIGURES,
         "/fenhe.node.v1.RevocationService/ListRevoked": "signed by nodes above, and no secret",

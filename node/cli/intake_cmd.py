@@ -287,7 +287,7 @@ def report(
     html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Quality by column and over runs, for people, programs, or as a page with plots."""
+    """Quality by column and over runs: text, JSON, or a page with plots."""
     request = pb.ListRunsRequest(run_id=run, source=source, limit=limit, quality=True)
     with connected(find_credentials(credentials)) as channel:
         stub = intake_pb2_grpc.IntakeServiceStub(channel)

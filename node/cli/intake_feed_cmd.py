@@ -18,6 +18,7 @@ import protos.fenhe.node.v1.intake_pb2 as pb
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.intake_cmd import AsJson, MappingOption, as_dict, load_file, run_line
 from node.cli.output import command, errors, out, print_json, printable
+from node.cli.secrets import database_of
 from node.errors import SettingsError
 from node.ingestion.mapping import load_mapping
 from node.ingestion.mllp import MllpServer
@@ -49,7 +50,10 @@ def watch(
     once: Once = False,
     as_json: AsJson = False,
 ) -> None:
-    """Load each file that has stopped growing, then move it to done or failed beside it."""
+    """Load files as they appear in a folder.
+
+    Each that has stopped growing is loaded, then moved to done or failed beside it.
+    """
     # Late: it brings the database library with it.
     from node.ingestion.polling import FolderWatch
 
@@ -88,7 +92,7 @@ def poll(
         raise SettingsError(
             "a table is read under a mapping of format rows", hint="Set format: rows in it."
         )
-    source = TablePoll(_url(url), table, watermark)
+    source = TablePoll(database_of(url), table, watermark)
 
     def look() -> None:
         with connected(find_credentials(credentials)) as channel:
@@ -111,8 +115,9 @@ def mllp(
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 chooses one.")] = "127.0.0.1:2575",
     as_json: AsJson = False,
 ) -> None:
-    """Listen for HL7 v2 over MLLP; each message is acknowledged once the node has it durably.
+    """Listen for HL7 v2 over MLLP.
 
+    A message is acknowledged once the node has it durably.
     MLLP itself has neither encryption nor callers: listen on the loopback or a line of your own.
     """
     _, text = load_mapping(mapping)
@@ -183,13 +188,3 @@ def _tell(run: pb.Run, as_json: bool, what: str) -> None:
         print_json(as_dict(run))
     else:
         out.print(f"{printable(what)}: {run_line(run)}", markup=False, soft_wrap=True)
-
-
-def _url(text: str) -> str:
-    """The URL, or what stands in the file that is named: a password is no argument."""
-    if not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"the file of the URL cannot be read: {error.strerror}") from error

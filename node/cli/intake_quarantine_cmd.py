@@ -45,7 +45,7 @@ def list_items(
     limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Units in the quarantine, oldest first: where they stand and which rule they broke."""
+    """Units, oldest first: where they stand and which rule they broke."""
     request = pb.ListItemsRequest(run_id=run, rule=rule, state=state, after=after, limit=limit)
     with connected(find_credentials(credentials)) as channel:
         page = intake_pb2_grpc.IntakeServiceStub(channel).ListItems(request, timeout=CALL_S)
@@ -117,7 +117,7 @@ def retry(
     run: RunOption = "",
     as_json: AsJson = False,
 ) -> None:
-    """Judge units again, as when a missing person has been registered meanwhile."""
+    """Judge units again, as when a person was registered meanwhile."""
     _retry(credentials, pb.RetryItemsRequest(item_ids=item_ids or [], run_id=run), as_json)
 
 
@@ -129,7 +129,7 @@ def export(
     run: RunOption = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write what waits, with its cells and rules, as a table for whoever owns the source."""
+    """Write what waits, with its rules, as a table for the source's owner."""
     if to.exists():
         raise SettingsError(f"{to} is there already", hint="Name another file.")
     with connected(find_credentials(credentials)) as channel:

@@ -13,9 +13,11 @@ MARK stands in every sealed cell of a canary: found in clear anywhere, something
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import ColumnElement, Table, and_, or_
+if TYPE_CHECKING:
+    # Whoever only tells ids apart, such as a command, does not wait for the database's library.
+    from sqlalchemy import ColumnElement, Table
 
 __all__ = [
     "BEYOND",
@@ -62,10 +64,10 @@ def canary_home(resident_id: str) -> str | None:
 def are_canaries(table: Table) -> ColumnElement[bool]:
     """The condition on rows of canaries; by the index of resident_id."""
     column = table.c.resident_id
-    return and_(column >= START, column < BEYOND)
+    return (column >= START) & (column < BEYOND)
 
 
 def are_people(table: Table) -> ColumnElement[bool]:
     """The condition on rows of everybody else."""
     column = table.c.resident_id
-    return or_(column < START, column >= BEYOND)
+    return (column < START) | (column >= BEYOND)

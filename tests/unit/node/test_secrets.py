@@ -24,6 +24,7 @@ JUDGED = {
     "--code": "of one use, for one machine, for a day; - asks for it",
     "--new-password": "a flag; the password is asked for",
     "--oidc-token": "the path of a file, or - for standard input",
+    "--mapping": "the name of a mapping that comes with the program, or the path of a file",
     "--database": "refused with a password in it; @FILE holds that",
 }
 SUSPECTS = ("key", "code", "secret", "password", "passphrase", "token", "database", "url", "pin")
