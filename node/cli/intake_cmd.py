@@ -188,6 +188,8 @@ def _followed(
 
 def run_line(run: pb.Run) -> str:
     """A run in one sentence."""
+    if run.state == "failed" and not run.read:
+        return f"Run {run.run_id} failed before its first unit"
     said = (
         f"Run {run.run_id} is {run.state}: read {run.read} = accepted {run.accepted} + "
         f"quarantined {run.quarantined}; {run.residents} registered, {run.records} records, "

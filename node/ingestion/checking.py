@@ -7,12 +7,13 @@ Pure. Works on values in normal form; adds a Trouble for each rule that is broke
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from typing import Final
 
+from node.ingestion.elements import SUBJECTS
 from node.ingestion.model import Draft, DraftRecord, Person, Trouble
 from node.ingestion.units import convert, normal_unit
 from node.ingestion.usual import usual_range
@@ -51,6 +52,8 @@ _REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "procedures": ("code", "performed_on"),
     "immunizations": ("code", "given_on"),
 }
+_SUBJECT_OF: Final = {table: subject for subject, table in SUBJECTS.items()}
+_MEASURED: Final = frozenset({"code", "value", "unit"})
 _TEXTS: Final = {"department": 100, "display": 200, "dosage": 200}
 _DOSES_MAX: Final = 99
 
@@ -74,9 +77,12 @@ def check_draft(draft: Draft, today: str) -> list[Trouble]:
         _check_person(person, today, person.troubles)
     troubles = person.troubles.copy()
     for record in draft.records:
-        _check_record(record, today, troubles)
+        found: list[Trouble] = []
+        _check_record(record, today, found)
         if draft.person.birth_date or draft.person.deceased_on:
-            _check_span(record, draft.person, troubles)
+            _check_span(record, draft.person, found)
+        if found:
+            troubles += _named(record, found)
     return troubles
 
 
@@ -95,7 +101,16 @@ def check_life(record: DraftRecord, known: KnownPerson) -> list[Trouble]:
         _check_usual(record.values, known, troubles)
     elif record.table == "conditions":
         _check_sex(record.values, known.sex, troubles)
-    return troubles
+    return _named(record, troubles)
+
+
+def _named(record: DraftRecord, found: Sequence[Trouble]) -> list[Trouble]:
+    """The same with elements for fields; of a value in a wide column that column's element."""
+    subject, wide = _SUBJECT_OF[record.table], record.element
+    return [
+        each._replace(field=wide if wide and each.field in _MEASURED else f"{subject}.{each.field}")
+        for each in found
+    ]
 
 
 # ------------------------------------------------------------------------ the person
@@ -135,7 +150,7 @@ def _check_phone(phone: str, troubles: list[Trouble]) -> None:
 
 
 def _check_identifier(system: str, value: str, person: Person, troubles: list[Trouble]) -> None:
-    field = f"person.{system}"
+    field = "person.local_id" if system == "local" else f"person.{system}"
     if system != "identity_number":
         if not _is_plain(value, 64):
             troubles.append(Trouble("IDENTIFIER_INVALID", field, value))
@@ -165,7 +180,7 @@ def _check_record(record: DraftRecord, today: str, troubles: list[Trouble]) -> N
     values = record.values
     get = values.get
     troubles += [
-        Trouble("VALUE_REQUIRED", f"{record.table}.{name}")
+        Trouble("VALUE_REQUIRED", name)
         for name in _REQUIRED[record.table]
         if get(name) in (None, "")
     ]

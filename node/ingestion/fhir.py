@@ -7,6 +7,7 @@ they become its local identifiers and keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from node.ingestion.dates import iso_day
@@ -67,6 +68,8 @@ Made = tuple[Draft | None, list[Trouble]]
 
 class FhirMapper:
     """Maps the resources of one source."""
+
+    fields: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, mapping: MappingModel) -> None:
         self._source = mapping.source

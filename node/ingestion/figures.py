@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
@@ -96,17 +96,16 @@ class Figures:
         """Count a window's cells of one column."""
         self.columns.setdefault(name, ColumnFigures()).add(cells, key)
 
-    def add_troubles(self, troubles: Iterable[Trouble], errors: frozenset[str]) -> None:
+    def add_troubles(self, troubles: Sequence[Trouble], errors: frozenset[str]) -> None:
         """Count what one unit broke."""
-        contradicts = False
-        for trouble in troubles:
-            if trouble.rule in self.rules or len(self.rules) < _RULES_MAX:
-                self.rules[trouble.rule] = self.rules.get(trouble.rule, 0) + 1
-            contradicts = contradicts or trouble.rule in CONTRADICTIONS
-            column = self.columns.get(trouble.field)
-            if column is not None and trouble.rule in errors:
-                column.invalid += 1
-        self.inconsistent += contradicts
+        rules = dict.fromkeys(each.rule for each in troubles)
+        for rule in rules:
+            if rule in self.rules or len(self.rules) < _RULES_MAX:
+                self.rules[rule] = self.rules.get(rule, 0) + 1
+        for name in {each.field for each in troubles if each.rule in errors}:
+            if name in self.columns:
+                self.columns[name].invalid += 1
+        self.inconsistent += not CONTRADICTIONS.isdisjoint(rules)
 
     def add_days(self, days: Mapping[str, int], today: date) -> None:
         """Count days of care (ISO → how many records) by how long ago they are."""

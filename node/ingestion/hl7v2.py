@@ -5,7 +5,8 @@ Of ADT A01, A03, A04, A08, A40 the PID and PV1 segments are read, of ORU R01 the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from node.ingestion.dates import iso_day
@@ -79,6 +80,8 @@ def parse_message(text: str) -> Any:
 
 class Hl7Mapper:
     """Maps the messages of one source."""
+
+    fields: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, mapping: MappingModel) -> None:
         self._source = mapping.source

@@ -101,6 +101,7 @@ class TableMapper:
         }
         self._unit = next((c.unit for c in used.values() if c.unit and _is_value(c)), "")
         fed = {name for column in columns for name in column.names}
+        self.fields = _fields(columns, self.header)
         subjects = {name.partition(".")[0] for name in fed}
         self._subjects = tuple(each for each in SUBJECTS if each in subjects)
         self._measures = tuple(
@@ -185,7 +186,7 @@ class TableMapper:
             unit = self._units[code] or _canonical(code)
             own: dict[str, Value] = {"code": code, "value": value, "unit": unit, "observed_on": day}
             named = f"{key}#{code}" if key else ""
-            draft.records.append(DraftRecord("observations", own, named, encounter))
+            draft.records.append(DraftRecord("observations", own, named, encounter, name))
 
     def _key(self, subject: str, values: Mapping[str, Value], cells: Sequence[str]) -> str:
         columns = self._keys.get(subject)
@@ -203,6 +204,15 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "procedure": ("code", "display", "performed_on"),
     "immunization": ("code", "display", "given_on", "dose_number"),
 }
+
+
+def _fields(columns: Sequence[_Column], header: Sequence[str]) -> dict[str, str]:
+    """The column of each element; a record without a day of its own has that of the visit."""
+    fields = {name: header[each.index] for each in columns for name in each.names}
+    if visit := fields.get("encounter.started_on"):
+        for subject, day in _DAY.items():
+            fields.setdefault(f"{subject}.{day}", visit)
+    return fields
 
 
 def _read(

@@ -125,8 +125,8 @@ class MappingModel(_Model):
         return {name: each for name, each in self.columns.items() if each is not None}
 
 
-def read_mapping(text: str, file: str = "mapping") -> MappingModel:
-    """The mapping of a text.
+def read_mapping(text: str, file: str = "mapping", *, is_kept: bool = False) -> MappingModel:
+    """The mapping of a text. `is_kept`: that of a run, which an earlier program took as it is.
 
     Raises:
         MappingInvalidError: With every fault.
@@ -138,7 +138,7 @@ def read_mapping(text: str, file: str = "mapping") -> MappingModel:
     document = read_yaml(text, faults.report)
     made = None if document is None else _made(document, faults.report)
     if made is not None:
-        _check(made, faults.report)
+        _check(made, faults.report, is_kept=is_kept)
     if made is None or faults.all():
         raise MappingInvalidError(faults.all())
     return made
@@ -186,11 +186,24 @@ def _made(document: Mapping[str, Any], report: Report) -> MappingModel | None:
         return None
 
 
-def _check(made: MappingModel, report: Report) -> None:
+def _check(made: MappingModel, report: Report, *, is_kept: bool) -> None:
     if made.is_table and not made.mapped:
         report("columns", "(none)", "at least one column that is an element")
     if not made.is_table and made.columns:
         report("columns", "columns", f"none: {made.format} says itself what it holds")
+    fed = _fed(made, report)
+    for name in made.constants:
+        _known(f"constants.{name}", name, report)
+    for subject in made.keys:
+        if subject not in SUBJECTS:
+            report(f"keys.{subject}", subject, "one of " + ", ".join(SUBJECTS))
+    _check_person(made, fed, report)
+    if not is_kept:
+        _check_needs(made, fed, report)
+
+
+def _fed(made: MappingModel, report: Report) -> dict[str, str]:
+    """Columns by the element that they feed."""
     _check_dates("dates", made.dates, report)
     fed: dict[str, str] = {}
     for column, each in made.mapped.items():
@@ -201,13 +214,7 @@ def _check(made: MappingModel, report: Report) -> None:
                 report(f"columns.{column}.to", name, f"one column: {fed[found.name]} feeds it too")
             if found:
                 fed[found.name] = column
-    for name in made.constants:
-        _known(f"constants.{name}", name, report)
-    for subject in made.keys:
-        if subject not in SUBJECTS:
-            report(f"keys.{subject}", subject, "one of " + ", ".join(SUBJECTS))
-    _check_person(made, fed, report)
-    _check_needs(made, fed, report)
+    return fed
 
 
 def _check_person(made: MappingModel, fed: Mapping[str, str], report: Report) -> None:

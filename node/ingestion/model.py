@@ -59,6 +59,15 @@ class Trouble(NamedTuple):
     value: str = ""
 
 
+def placed(troubles: Sequence[Trouble], fields: Mapping[str, str]) -> list[Trouble]:
+    """The same, each once, with columns where their elements are named."""
+    if not troubles:
+        return []
+    return list(
+        dict.fromkeys(each._replace(field=fields.get(each.field, each.field)) for each in troubles)
+    )
+
+
 @dataclass(slots=True)
 class Unit:
     """What a reader gives: one row, resource or message.
@@ -102,13 +111,15 @@ class Person:
 class DraftRecord:
     """A record before it has an id. `key` "": its values are its key.
 
-    `encounter` is the key of the encounter that it belongs to.
+    `encounter` is the key of the encounter that it belongs to; `element` is that of the wide column
+    whose cell it is, "" if it is none.
     """
 
     table: str
     values: dict[str, Value]
     key: str = ""
     encounter: str = ""
+    element: str = ""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ a step leaves behind is in the database: a Pipeline can be thrown away at any mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Protocol, cast
 
@@ -18,7 +18,7 @@ from node.ingestion.fhir import FhirMapper
 from node.ingestion.hl7v2 import Hl7Mapper
 from node.ingestion.mapper import TableMapper
 from node.ingestion.mapping import MappingModel, read_mapping
-from node.ingestion.model import Draft, Format, Person, RunState, Trouble, Unit
+from node.ingestion.model import Draft, Format, Person, RunState, Trouble, Unit, placed
 from node.ingestion.persons import Persons
 from node.ingestion.readers import Opened, open_reader
 from node.ingestion.registering import Judged
@@ -46,6 +46,10 @@ _AGAIN_UNITS: Final = 500
 
 class Mapper(Protocol):
     """What turns units into drafts."""
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Columns by the element that they feed."""
 
     def draft(self, unit: Unit) -> tuple[Draft, list[Trouble]]:
         """What a unit says, and what is wrong with it."""
@@ -79,7 +83,7 @@ def judge(mapper: Mapper, unit: Unit, today_iso: str, item_id: int = 0) -> Judge
         return Judged(unit, Draft(Person()), list(unit.troubles), item_id=item_id)
     try:
         draft, troubles = mapper.draft(unit)
-        troubles += check_draft(draft, today_iso)
+        troubles = placed([*troubles, *check_draft(draft, today_iso)], mapper.fields)
     except _UNFORESEEN as error:
         # Of values that came from outside, valid by every schema and of a shape nobody thought of.
         trouble = Trouble("UNIT_UNREADABLE", type(error).__name__)
@@ -101,7 +105,7 @@ class Pipeline:
         self._shop = workshop
         self.run = run
         self.counts, self.figures = run.counts, run.figures
-        mapping = read_mapping(run.mapping)
+        mapping = read_mapping(run.mapping, is_kept=True)
         self._opened: Opened = _Nothing()
         if reads or mapping.is_table:
             self._opened = _open(workshop.contents, run.content_id, mapping)
@@ -114,6 +118,7 @@ class Pipeline:
             workshop.runs.caller_of(run),
             workshop.clock,
             columns=[(n, i) for i, n in enumerate(self._opened.header) if n in used],
+            fields=self._mapper.fields,
             in_sequence=mapping.format is Format.HL7,
         )
         self._units: Iterator[Unit] = iter(self._opened)

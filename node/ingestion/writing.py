@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, Update, bindparam, insert, select, update
@@ -20,7 +21,7 @@ from node.clock import Clock, format_ms, today
 from node.ingestion.checking import check_life
 from node.ingestion.figures import Figures
 from node.ingestion.ids import RecordIds
-from node.ingestion.model import Counts, DraftRecord, Person, Trouble
+from node.ingestion.model import Counts, DraftRecord, Person, Trouble, placed
 from node.ingestion.persons import Persons
 from node.ingestion.registering import ERRORS, Judged, Registry, WindowPlan
 from node.ingestion.runs import Run, sealed_unit
@@ -80,16 +81,18 @@ class WindowWriter:
         clock: Clock,
         *,
         columns: Sequence[tuple[str, int]] = (),
+        fields: Mapping[str, str] = MappingProxyType({}),
         in_sequence: bool = False,
     ) -> None:
         """The writer of a run.
 
-        `columns`: those of a table that are measured, by name, with their places. `in_sequence`:
-        units are messages, of which a later one replaces what an earlier one said; else two units
-        with one key contradict each other.
+        `columns`: those of a table that are measured, by name, with their places. `fields`: columns
+        by the element that they feed. `in_sequence`: units are messages, of which a later one
+        replaces what an earlier one said; else two units with one key contradict each other.
         """
         self._in_sequence = in_sequence
         self._columns = columns[:_COLUMNS_MEASURED]
+        self._fields = fields
         self._storage = storage
         self._store = storage.context
         self._persons = persons
@@ -181,7 +184,7 @@ class WindowWriter:
             if known is None:
                 continue
             for record in judged.draft.records:
-                for trouble in check_life(record, known):
+                for trouble in placed(check_life(record, known), self._fields):
                     (judged.refused if trouble.rule in ERRORS else judged.noted).append(trouble)
                 drafted.append((i, record, known.resident_id))
         registry.finish(window)

@@ -10,15 +10,31 @@ import pytest
 from sqlalchemy import select
 
 from node.ingestion import pipeline as steps
-from node.ingestion.errors import MappingColumnsError, RunStateError
+from node.ingestion.errors import MappingColumnsError, MappingInvalidError, RunStateError
+from node.ingestion.mapping import read_mapping
 from node.ingestion.model import Counts, Person, RunState
 from node.ingestion.pipeline import Pipeline
+from node.ingestion.quality import quality_of
 from node.records.model import Bundle, NewIdentifier
 from node.storage.tables import INTAKE
 from tests.contracts.ingestion.place import OBSERVATIONS, Intake, identity, observation_lines
 from tests.contracts.storage.region import observation, person
 
 KEYED = OBSERVATIONS.replace("name: results", "name: keyed") + "keys: {observation: [number]}\n"
+WIDE = """\
+name: wide
+source: wide
+columns:
+  号: person.local_id
+  姓名: person.name
+  性别: person.sex
+  生日: person.birth_date
+  日期: encounter.started_on
+  收缩压: observation.8480-6
+  舒张压: observation.8462-4
+  诊断: condition.code
+constants: {encounter.class: ambulatory}
+"""
 HL7 = "name: feed\nsource: his\nformat: hl7\n"
 FHIR = "name: fhir\nsource: fhir\nformat: ndjson\n"
 SUBJECT = {"reference": "Patient/p1"}
@@ -329,3 +345,35 @@ def test_a_content_arrives_in_pieces_and_goes_on(intake: Intake) -> None:
     assert stream.read() == b"xxy"
     with pytest.raises(RunStateError):
         shop.runs.load("no such run")
+
+
+def test_every_rule_names_its_column_and_is_counted_once_a_unit(intake: Intake) -> None:
+    """The day of a row that stands for three records; a wide column; a rule of a known life."""
+    lines = (
+        "号,姓名,性别,生日,日期,收缩压,舒张压,诊断",
+        "P1,张三,男,1990-03-07,2999-01-01,128,82,I10",
+        "P2,李四,男,1990-03-07,2026-03-01,128,9999,O80",
+    )
+    run = intake.load("\n".join(lines), WIDE)
+
+    items = intake.workshop.runs.items(run_id=run.run_id)
+    assert [(each.rule, each.field) for each in items] == [
+        ("DATE_IN_FUTURE", "日期"),
+        ("VALUE_IMPLAUSIBLE", "舒张压"),
+    ]
+    quality = quality_of(run)
+    assert {each["rule"]: each["units"] for each in quality["rules"]} == {
+        "DATE_IN_FUTURE": 1,
+        "VALUE_IMPLAUSIBLE": 1,
+    }
+    invalid = {each["column"] for each in quality["columns"] if each["validity"] == 0.5}
+    assert invalid == {"日期", "舒张压"}
+
+
+def test_a_mapping_whose_records_would_lack_something_is_refused(intake: Intake) -> None:
+    """At once, and not row by row; that of a run which was taken is read as it is."""
+    bare = WIDE.replace("constants: {encounter.class: ambulatory}\n", "")
+    with pytest.raises(MappingInvalidError) as refused:
+        intake.offer(b"x", bare)
+    assert "encounter.class" in refused.value.message
+    assert read_mapping(bare, is_kept=True).source == "wide"
