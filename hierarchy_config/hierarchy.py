@@ -7,6 +7,7 @@ and never changes: another epoch is another value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -50,6 +51,9 @@ DEFAULT_RULES: Final[tuple[CopyRule, ...]] = (
 )
 
 
+_CODE: Final = re.compile(r"[0-9]{1,12}")
+
+
 class NodeUnknownError(HierarchyError):
     """A node was asked about that this epoch does not have."""
 
@@ -58,7 +62,9 @@ class NodeUnknownError(HierarchyError):
     default_hint = "See `fenhe hierarchy tree` for the nodes of this region."
 
     def __init__(self, node_id: str) -> None:
-        super().__init__(f"node {node_id} is not in this hierarchy")
+        # What is no code at all may be anything, a name too, and is not repeated.
+        shown = f"node {node_id}" if _CODE.fullmatch(node_id) else "what was named as a node"
+        super().__init__(f"{shown} is not in this hierarchy")
 
 
 class NodeNotBelowError(HierarchyError):

@@ -169,6 +169,13 @@ def test_names_in_certificates_follow_the_path() -> None:
     assert LINFEN.spiffe_id(TOWNSHIP) == "spiffe://linfen/141002001"
 
 
+def test_only_a_code_is_repeated_of_a_node_that_is_unknown() -> None:
+    """What was named instead may be somebody's name."""
+    assert "141099" in NodeUnknownError("141099").message
+    assert "张三" not in NodeUnknownError("张三").message
+    assert "\x1b" not in NodeUnknownError("1410\x1b[31m").message
+
+
 def test_unknown_nodes_are_refused_and_in_no_subtree() -> None:
     """A home of another epoch is below nobody; asking about it is an error."""
     stranger = NodeId("141099")
