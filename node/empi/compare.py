@@ -48,7 +48,7 @@ LEVELS: Final = MappingProxyType({
         "missing", "different", "part", "two_digits", "one_digit", "year_off", "swapped", "exact",
     ),
     FieldKind.IDENTIFIER: (
-        "missing", "different", "part", "two_off", "one_off", "area", "exact",
+        "missing", "different", "conflict", "part", "two_off", "one_off", "area", "exact",
     ),
     FieldKind.PHONE: _EDIT,
     FieldKind.POSTCODE: _EDIT,
@@ -62,7 +62,8 @@ letters); near (one edit); close (two edits, or Jaro–Winkler ≥ 0.92); simila
 other's initial). Addresses: core (the same without province, city and county, or the same words in
 another order), street (the same without numbers). Dates: swapped day and month; the year off by
 one; one digit, or two neighbours exchanged; two digits; two of three parts. Identifiers: area (an
-identity number whose area is another of Linfen's), part (one half of it). Of several that hold, the
+identity number whose area is another of Linfen's), part (one half of it), conflict (two identity
+numbers, each with a sound check character). Of several that hold, the
 rightmost is taken.
 """
 
@@ -265,8 +266,9 @@ def _dates(pairs: _Pairs) -> dict[str, Flags]:
 
 def _identifiers(pairs: _Pairs) -> dict[str, Flags]:
     # A slip breaks the check character: two sound numbers are near by birth, not by a slip.
-    slip = ~pairs.both(_OWN + 2)
-    rules = {name: flags & slip for name, flags in _edited(pairs).items()}
+    sound = pairs.both(_OWN + 2)
+    rules = {name: flags & ~sound for name, flags in _edited(pairs).items()}
+    rules["conflict"] = sound
     rules["area"] = pairs.both(_OWN + 4) & pairs.same(_OWN + 3)
     return rules
 

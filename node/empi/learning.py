@@ -2,8 +2,14 @@
 
 The space of all pairs is sampled in two strata: every candidate pair, and a random sample of the
 others weighted to their number, so that what blocking selected biases nothing. Pairs with the same
-levels are one pattern with a weight. Winkler (1988) gives the steps; fields are taken as independent
-within a class. The prior of a few typical pairs keeps m in its place where few pairs match.
+levels are one pattern with a weight. Winkler (1988) gives the steps.
+
+Pairs of two people are of four classes: strangers, households (who share address, telephone and
+surname), neighbours (who share the parts of an address) and twins. Within a class fields are taken as
+independent. Without the last three, whole families would be learnt as one person, because what they share
+depends on each other. What is a person's own (given name, birth date but for twins, number) is as among strangers
+in every class but that of one person, so that no class of matches can be mistaken for relatives. The
+prior of a few typical pairs keeps m in its place where few pairs match.
 """
 
 from __future__ import annotations
@@ -18,12 +24,27 @@ from numpy.typing import NDArray
 from node.empi.compare import DIFFERENT, LEVELS
 from node.empi.kinds import FieldKind
 
-__all__ = ["Learnt", "learn_weights", "patterns_of"]
+__all__ = ["PERSONAL", "RELATED", "Learnt", "learn_weights", "patterns_of"]
 
 _ROUNDS_MAX: Final = 300
 _CLOSE_ENOUGH: Final = 1e-6
 _PRIOR_PAIRS: Final = 5.0
 _PRIOR_OTHERS: Final = 0.5
+PERSONAL: Final = frozenset({
+    FieldKind.GIVEN_NAME,
+    FieldKind.FULL_NAME,
+    FieldKind.DATE,
+    FieldKind.IDENTIFIER,
+})
+"""Kinds that tell the members of a household apart."""
+_NEIGHBOURS: Final = frozenset({FieldKind.ADDRESS, FieldKind.POSTCODE, FieldKind.CATEGORY})
+_HOUSEHOLD: Final = _NEIGHBOURS | {FieldKind.SURNAME, FieldKind.PHONE, FieldKind.NUMBER}
+RELATED: Final = (_HOUSEHOLD, _NEIGHBOURS, _HOUSEHOLD | {FieldKind.DATE})
+"""Classes of two people who share something, each by the kinds that they may share; the last are
+twins."""
+
+_TWINS: Final = 2
+_TWINS_SHARE: Final = 0.01
 
 Levels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -35,13 +56,17 @@ class Learnt:
 
     Attributes:
         m: By field, probability of each level among pairs of one person; "missing" is 0.
-        u: The same among pairs of two.
+        u: The same among strangers.
+        related: The same by class of RELATED, then by field.
+        related_odds: By class of RELATED, how many pairs are of it for one pair of strangers.
         matches: How many pairs of the whole space are of one person.
         rounds: How many rounds it took.
     """
 
     m: tuple[Floats, ...]
     u: tuple[Floats, ...]
+    related: tuple[tuple[Floats, ...], ...]
+    related_odds: tuple[float, ...]
     matches: float
     rounds: int
 
@@ -54,7 +79,11 @@ def patterns_of(levels: Levels, weights: Floats) -> tuple[Levels, Floats]:
 
 
 def learn_weights(
-    kinds: Sequence[FieldKind], patterns: Levels, weights: Floats, matches_max: float, unit: float = 1.0
+    kinds: Sequence[FieldKind],
+    patterns: Levels,
+    weights: Floats,
+    matches_max: float,
+    unit: float = 1.0,
 ) -> Learnt:
     """Learn m and u from weighted patterns.
 
@@ -66,21 +95,40 @@ def learn_weights(
         unit: How many pairs one of the sample stands for.
     """
     total = float(weights.sum())
-    m = [_typical(kind) for kind in kinds]
-    prior = [_typical(kind) * _PRIOR_PAIRS for kind in kinds]
+    typical = [_typical(kind) for kind in kinds]
     # What a sample did not show may still be as frequent as half a pair of it.
-    others = [np.full(len(each), _PRIOR_OTHERS * unit) for each in m]
+    others = [np.full(len(each), _PRIOR_OTHERS * unit) for each in typical]
     u = _tables(kinds, patterns, weights, others)
-    share, rounds = 0.5 * matches_max / total, 0
+    classes = [typical, u, *_related(kinds, u)]
+    shares = np.full(len(classes), 0.5 * matches_max / total)
+    shares[2 + _TWINS :] *= _TWINS_SHARE
+    rounds = 0
     for rounds in range(1, _ROUNDS_MAX + 1):
-        together = _expected(patterns, m, u, share)
-        before = m
-        m = _tables(kinds, patterns, weights * together, prior)
-        u = _tables(kinds, patterns, weights * (1 - together), others)
-        share = min(float((weights * together).sum()), matches_max) / total
-        if max(float(np.abs(a - b).max()) for a, b in zip(m, before, strict=True)) < _CLOSE_ENOUGH:
+        shares[1] = 1 - shares[0] - shares[2:].sum()
+        parts = _memberships(patterns, classes, shares) * weights
+        before = classes[0]
+        u = _tables(kinds, patterns, parts[1], others)
+        prior = [table * _PRIOR_PAIRS for table in typical]
+        classes = [_tables(kinds, patterns, parts[0], prior), u]
+        for number, (shared, begun) in enumerate(zip(RELATED, _related(kinds, u), strict=False)):
+            lean = [table * _PRIOR_PAIRS for table in begun]
+            learnt = _tables(kinds, patterns, parts[2 + number], lean)
+            classes.append(
+                [learnt[f] if kind in shared else u[f] for f, kind in enumerate(kinds)]
+            )
+        shares = parts.sum(axis=1) / total
+        shares[0] = min(shares[0], matches_max / total)
+        moved = zip(classes[0], before, strict=True)
+        if max(float(np.abs(a - b).max()) for a, b in moved) < _CLOSE_ENOUGH:
             break
-    return Learnt(tuple(m), tuple(u), share * total, rounds)
+    return Learnt(
+        tuple(classes[0]),
+        tuple(u),
+        tuple(tuple(each) for each in classes[2:]),
+        tuple(float(share / shares[1]) for share in shares[2:]),
+        float(shares[0]) * total,
+        rounds,
+    )
 
 
 def _typical(kind: FieldKind) -> Floats:
@@ -89,6 +137,21 @@ def _typical(kind: FieldKind) -> Floats:
     table = np.full(levels, 0.10 / max(1, levels - 3))
     table[0], table[DIFFERENT], table[-1] = 0.0, 0.05, 0.85
     return table / table.sum()
+
+
+def _related(kinds: Sequence[FieldKind], u: Sequence[Floats]) -> list[list[Floats]]:
+    """Where the classes of relatives begin; none, where no field is a person's own."""
+    if not any(kind in PERSONAL for kind in kinds):
+        return []
+    begun = []
+    for shared in RELATED:
+        tables = [table.copy() for table in u]
+        for number, kind in enumerate(kinds):
+            if kind in shared:
+                tables[number] *= 0.3
+                tables[number][-1] += 0.7
+        begun.append(tables)
+    return begun
 
 
 def _tables(
@@ -102,13 +165,16 @@ def _tables(
     return tables
 
 
-def _expected(
-    patterns: Levels, m: Sequence[Floats], u: Sequence[Floats], share: float
+def _memberships(
+    patterns: Levels, classes: Sequence[Sequence[Floats]], shares: Floats
 ) -> Floats:
-    """The probability of each pattern to be of one person."""
-    bits = np.full(len(patterns), np.log(share) - np.log1p(-share))
-    for number, (own, other) in enumerate(zip(m, u, strict=True)):
-        table = np.zeros(len(own))
-        table[1:] = np.log(own[1:]) - np.log(other[1:])
-        bits += table[patterns[:, number]]
-    return np.asarray(1 / (1 + np.exp(-np.clip(bits, -500, 500))))
+    """The probability of each class for each pattern, shape (classes, patterns)."""
+    logs = np.repeat(np.log(np.maximum(shares, 1e-300))[:, np.newaxis], len(patterns), axis=1)
+    for place, tables in enumerate(classes):
+        for number, table in enumerate(tables):
+            known = np.zeros(len(table))
+            known[1:] = np.log(table[1:])
+            logs[place] += known[patterns[:, number]]
+    logs -= logs.max(axis=0)
+    found = np.exp(logs)
+    return np.asarray(found / found.sum(axis=0))

@@ -16,7 +16,7 @@ from node.empi.errors import LinkInputError
 from node.empi.kinds import FieldKind, recognise_kind
 from node.empi.learning import Learnt, learn_weights, patterns_of
 from node.empi.model import COMMON, PUBLIC_KINDS, FieldModel, MatchModel
-from node.empi.scoring import Scorer, levels_of_pairs, swaps_of
+from node.empi.scoring import Scorer, frequency_bits, levels_of_pairs, swaps_of
 
 __all__ = ["Linkage", "link"]
 
@@ -90,10 +90,20 @@ class _Encoded:
             for a, b, vocabulary in zip(self.left, self.right, self.vocabularies, strict=True)
         ]
 
+    def extra(self, model: MatchModel, left: Rows) -> list[Floats]:
+        """By field, what the frequency of each pair's left value would add to agreement."""
+        added = []
+        for number, counts in enumerate(self.counts()):
+            field, vocabulary = model.fields[number], self.vocabularies[number]
+            bits = frequency_bits(field, vocabulary.texts, counts, sum(self.sizes))
+            ids = self.left[number][left]
+            added.append(np.where(ids >= 0, bits[ids], 0.0) if len(bits) else np.zeros(len(left)))
+        return added
+
     def levels(self, left: Rows, right: Rows, swaps: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
         """Levels of pairs of rows."""
         return levels_of_pairs(
-            self.vocabularies,
+            (self.vocabularies, self.vocabularies),
             [ids[left] for ids in self.left],
             [ids[right] for ids in self.right],
             swaps,
@@ -124,14 +134,15 @@ def link(
     codes = encoded.codes(encoded.left), encoded.codes(encoded.right)
     passes = model.passes if model else choose_passes(*codes, slots, _PASSES_MAX, _PAIRS_A_ROW)
     field_of = [names[field] for field, _ in slots]
-    at, oversized = _candidates(encoded, codes, passes, field_of)
+    at, oversized = _candidates(
+        encoded, codes, passes, field_of, every_pair=model is None
+    )
     swaps = model.swaps if model else swaps_of(encoded.kinds, names)
     levels = encoded.levels(*at, swaps)
     if model is None:
         learnt = _learn(encoded, at, levels, swaps, seed)
         model = _model(encoded, learnt, swaps, passes)
-    scorer = Scorer.of(model, encoded.vocabularies, encoded.counts(), sum(encoded.sizes))
-    weights = scorer.weights(levels, [ids[at[0]] for ids in encoded.left])
+    weights = Scorer(model).weights(levels, encoded.extra(model, at[0]))
     if exclusive is None:
         alone = decide(at, weights, encoded.sizes, model.prevalence, Exclusive())
         exclusive = exclusive_sides(*at, alone)
@@ -178,10 +189,12 @@ def _candidates(
     codes: tuple[NDArray[np.uint32], NDArray[np.uint32]],
     passes: Sequence[tuple[int, ...]],
     field_of: Sequence[str],
+    *,
+    every_pair: bool,
 ) -> tuple[tuple[Rows, Rows], list[OversizedBlock]]:
-    """The pairs to compare: all of them while they are few."""
+    """The pairs to compare: all while they are few, where a model is learnt from them."""
     rows_l, rows_r = encoded.sizes
-    if rows_l * rows_r <= _ALL_PAIRS_MAX:
+    if every_pair and rows_l * rows_r <= _ALL_PAIRS_MAX:
         everything = np.arange(rows_l * rows_r)
         return (everything // max(1, rows_r), everything % max(1, rows_r)), []
     left, right, oversized = candidate_pairs(*codes, passes, field_of)
@@ -229,9 +242,10 @@ def _model(
                 kind=kind,
                 m=tuple(learnt.m[number].tolist()),
                 u=tuple(learnt.u[number].tolist()),
+                related=tuple(tuple(each[number].tolist()) for each in learnt.related),
                 frequencies={vocabulary.texts[i]: int(counts[i]) for i in common},
                 rows=int(counts.sum()),
             )
         )
     prevalence = min(max(learnt.matches / encoded.sizes[0], 1e-6), 1.0)
-    return MatchModel(tuple(fields), swaps, passes, prevalence)
+    return MatchModel(tuple(fields), swaps, passes, learnt.related_odds, prevalence)

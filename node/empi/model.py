@@ -8,7 +8,7 @@ than a common one: u of that value takes the place of the average u.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log2
 from typing import Any, Final
@@ -39,7 +39,8 @@ _BITS_MAX: Final = 8.0
 class FieldModel:
     """One field. `m` and `u` are probabilities by level; those of "missing" are not used.
 
-    `frequencies`: of the values in `rows` values of the learnt data that were seen at least
+    `u` is that of strangers; `related` has the same for each class of two people who share
+    something. `frequencies`: of the values in `rows` values of the learnt data that were seen at least
     COMMON times, how often.
     """
 
@@ -47,12 +48,17 @@ class FieldModel:
     kind: FieldKind
     m: tuple[float, ...]
     u: tuple[float, ...]
+    related: tuple[tuple[float, ...], ...] = ()
     frequencies: Mapping[str, int] = field(default_factory=dict)
     rows: int = 0
 
     def bits(self) -> tuple[float, ...]:
-        """Weight by level, before the frequency of a value."""
-        return (0.0, *(log2(m / u) for m, u in zip(self.m[1:], self.u[1:], strict=True)))
+        """Weight by level against strangers, before the frequency of a value."""
+        return _log_ratio(self.m, self.u)
+
+    def related_bits(self, number: int) -> tuple[float, ...]:
+        """How much likelier each level is in a class of related people than among strangers."""
+        return _log_ratio(self.related[number], self.u)
 
     def frequency_bits(self, count: int, rows: int) -> float:
         """What agreement in a value of this frequency adds to the weight of "exact".
@@ -67,6 +73,10 @@ class FieldModel:
         prior = min(1 / u, float(max(rows, 1)))
         own = (max(count - 2, 0) + prior * u) / (rows + prior)
         return min(log2(u / own), _BITS_MAX)
+
+
+def _log_ratio(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
+    return (0.0, *(log2(a / b) for a, b in zip(one[1:], other[1:], strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,7 @@ class MatchModel:
         fields: In the order of the records' values.
         swaps: Pairs of fields whose values may stand in each other's column.
         passes: The blocking passes: places of codes, counted over all fields.
+        related_odds: By class of related people, pairs of it for one pair of strangers.
         prevalence: The share of left records that have a partner on the right.
         note: Where it was learnt, such as "synthetic".
     """
@@ -101,6 +112,7 @@ class MatchModel:
     fields: tuple[FieldModel, ...]
     swaps: tuple[tuple[int, int], ...]
     passes: tuple[tuple[int, ...], ...]
+    related_odds: tuple[float, ...]
     prevalence: float
     thresholds: Thresholds = Thresholds()
     note: str = ""
@@ -115,6 +127,7 @@ class MatchModel:
             {
                 "version": MODEL_VERSION,
                 "note": self.note,
+                "related_odds": self.related_odds,
                 "prevalence": self.prevalence,
                 "thresholds": {"link": self.thresholds.link, "review": self.thresholds.review},
                 "swaps": self.swaps,
@@ -136,10 +149,15 @@ class MatchModel:
             data = json.loads(text)
             if data["version"] != MODEL_VERSION:
                 raise MatchModelError(f"the model is not of version {MODEL_VERSION}")
+            fields = tuple(_field(each) for each in data["fields"])
+            odds = tuple(_probability(each) for each in data["related_odds"])
+            if any(len(each.related) != len(odds) for each in fields):
+                raise MatchModelError("related and related_odds of the model differ in length")
             return cls(
-                fields=tuple(_field(each) for each in data["fields"]),
+                fields=fields,
                 swaps=tuple((int(a), int(b)) for a, b in data["swaps"]),
                 passes=tuple(tuple(int(slot) for slot in each) for each in data["passes"]),
+                related_odds=odds,
                 prevalence=_probability(data["prevalence"]),
                 thresholds=Thresholds(
                     _probability(data["thresholds"]["link"]),
@@ -160,6 +178,7 @@ def _field_json(each: FieldModel) -> dict[str, Any]:
         "levels": LEVELS[each.kind],
         "m": each.m,
         "u": each.u,
+        "related": each.related,
         "rows": each.rows,
         "frequencies": dict(sorted(each.frequencies.items())),
     }
@@ -169,11 +188,17 @@ def _field(data: Mapping[str, Any]) -> FieldModel:
     kind = FieldKind(data["kind"])
     if tuple(data["levels"]) != LEVELS[kind]:
         raise MatchModelError(f"the levels of {kind} are those of another release")
-    m, u = (tuple(_probability(value) for value in data[each]) for each in ("m", "u"))
-    if not len(m) == len(u) == len(LEVELS[kind]) or min(m[1:]) <= 0 or min(u[1:]) <= 0:
-        raise MatchModelError(f"m and u of a field of kind {kind} do not fit its levels")
+    m, u = _table(data["m"], kind), _table(data["u"], kind)
+    related = tuple(_table(row, kind) for row in data["related"])
     counts = {str(value): int(count) for value, count in data["frequencies"].items()}
-    return FieldModel(str(data["name"]), kind, m, u, counts, int(data["rows"]))
+    return FieldModel(str(data["name"]), kind, m, u, related, counts, int(data["rows"]))
+
+
+def _table(data: Sequence[object], kind: FieldKind) -> tuple[float, ...]:
+    table = tuple(_probability(value) for value in data)
+    if len(table) != len(LEVELS[kind]) or min(table[1:]) <= 0:
+        raise MatchModelError(f"m and u of a field of kind {kind} do not fit its levels")
+    return table
 
 
 def _probability(value: object) -> float:

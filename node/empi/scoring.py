@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from node.empi.compare import DIFFERENT, LEVELS, MISSING, FormTable, compare_for
 from node.empi.kinds import FieldKind
 from node.empi.model import PUBLIC_KINDS, FieldModel, FieldWeight, MatchModel
 
-__all__ = ["Scorer", "levels_of_pairs", "probabilities"]
+__all__ = ["Scorer", "frequency_bits", "levels_of_pairs", "probabilities", "swaps_of"]
 
 Ids = NDArray[np.int32]
 Levels = NDArray[np.uint8]
@@ -25,7 +24,7 @@ _TABLE_MAX: Final = 8_000_000
 
 
 def levels_of_pairs(
-    vocabularies: Sequence[Vocabulary],
+    vocabularies: tuple[Sequence[Vocabulary], Sequence[Vocabulary]],
     left: Sequence[Ids],
     right: Sequence[Ids],
     swaps: Sequence[tuple[int, int]],
@@ -33,14 +32,14 @@ def levels_of_pairs(
     """Levels of pairs, shape (pairs, fields).
 
     Args:
-        vocabularies: By field.
+        vocabularies: By field, of the left values and of the right ones.
         left: By field, the ids of the left values, one a pair.
         right: The same of the right values.
         swaps: Pairs of fields that are also compared across.
     """
     fields = [
-        _levels(vocabulary, vocabulary, left[number], right[number])
-        for number, vocabulary in enumerate(vocabularies)
+        _levels(one, other, left[number], right[number])
+        for number, (one, other) in enumerate(zip(*vocabularies, strict=True))
     ]
     for one, other in swaps:
         _mark_swapped(vocabularies, (left, right), fields, (one, other))
@@ -67,7 +66,7 @@ def _compared(one: Vocabulary, other: Vocabulary, left: Ids, right: Ids) -> Leve
     pairs = left.astype(np.int64) * len(other) + right
     space = len(one) * len(other)
     inverse = None
-    if space <= _TABLE_MAX:
+    if space <= min(_TABLE_MAX, 8 * len(pairs)):
         seen = np.zeros(space, dtype=np.int32)
         seen[pairs] = 1
         pairs, inverse = np.flatnonzero(seen), pairs
@@ -94,14 +93,14 @@ def _local(vocabulary: Vocabulary, ids: NDArray[np.int64]) -> tuple[NDArray[np.i
 
 
 def _mark_swapped(
-    vocabularies: Sequence[Vocabulary],
+    vocabularies: tuple[Sequence[Vocabulary], Sequence[Vocabulary]],
     sides: tuple[Sequence[Ids], Sequence[Ids]],
     fields: list[Levels],
     columns: tuple[int, int],
 ) -> None:
     """Raise both fields to "swapped" where each agrees well with the other and not with itself."""
     (left, right), (one, other) = sides, columns
-    kind = vocabularies[one].kind
+    kind = vocabularies[0][one].kind
     poor = level_of(kind, "similar")
     at = np.flatnonzero(
         (fields[one] >= DIFFERENT) & (fields[one] <= poor)
@@ -109,7 +108,7 @@ def _mark_swapped(
     )  # fmt: skip
     near = level_of(kind, "near")
     for a, b in ((one, other), (other, one)):
-        across = _levels(vocabularies[a], vocabularies[b], left[a][at], right[b][at])
+        across = _levels(vocabularies[0][a], vocabularies[1][b], left[a][at], right[b][at])
         at = at[across >= near]
     fields[one][at] = fields[other][at] = level_of(kind, "swapped")
 
@@ -129,73 +128,79 @@ def swaps_of(kinds: Sequence[FieldKind], names: Sequence[str]) -> tuple[tuple[in
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
 class Scorer:
-    """Turns levels into weights under one model.
+    """Turns levels into weights under one model."""
 
-    Attributes:
-        model: What was learnt.
-        extra: By field and id of the vocabulary, what agreement in that value adds, in bits.
-    """
-
-    model: MatchModel
-    extra: tuple[Floats, ...]
-
-    @classmethod
-    def of(
-        cls, model: MatchModel, vocabularies: Sequence[Vocabulary], counts: Sequence[Ids], rows: int
-    ) -> Scorer:
-        """A scorer of the values that occur.
-
-        Args:
-            model: What was learnt.
-            vocabularies: By field.
-            counts: By field and id, how often the value occurs where matching happens.
-            rows: Of how many records.
-        """
-        return cls(
-            model,
-            tuple(
-                _extra(field, vocabulary, count, rows)
-                for field, vocabulary, count in zip(
-                    model.fields, vocabularies, counts, strict=True
-                )
-            ),
+    def __init__(self, model: MatchModel) -> None:
+        self.model = model
+        self.bits = tuple(np.asarray(field.bits()) for field in model.fields)
+        self.related = tuple(
+            tuple(np.asarray(field.related_bits(number)) for field in model.fields)
+            for number in range(len(model.related_odds))
         )
 
-    def weights(self, levels: Levels, ids: Sequence[Ids]) -> Floats:
+    def weights(self, levels: Levels, extra: Sequence[Floats]) -> Floats:
         """Match weights in bits.
 
         Args:
             levels: Shape (pairs, fields).
-            ids: By field, the ids of the left values, one a pair.
+            extra: By field, what agreement in the pair's value adds, one a pair.
         """
-        total = np.zeros(len(levels))
+        added = np.zeros(len(levels))
         for number, field in enumerate(self.model.fields):
-            total += np.asarray(field.bits())[levels[:, number]]
             exact = levels[:, number] == len(LEVELS[field.kind]) - 1
-            total[exact] += self.extra[number][ids[number][exact]]
-        return total
+            added += np.where(exact, extra[number], 0.0)
+        return added + _summed(self.bits, levels) + self._shared(levels, added)
 
-    def explain(self, levels: Sequence[int], ids: Sequence[int]) -> tuple[FieldWeight, ...]:
-        """One pair's weight, field by field; the sum is its match weight."""
-        parts = []
+    def explain(self, levels: Levels, extra: Sequence[float]) -> tuple[FieldWeight, ...]:
+        """One pair's weight, field by field; the sum is its match weight.
+
+        The last part, named "related", is not above 0: what the pair shares, relatives share too.
+        """
+        parts, added = [], 0.0
         for number, field in enumerate(self.model.fields):
-            level = levels[number]
-            bits = field.bits()[level]
+            level = int(levels[number])
+            bits = float(self.bits[number][level])
             if level == len(LEVELS[field.kind]) - 1:
-                bits += float(self.extra[number][ids[number]])
+                bits += extra[number]
+                added += extra[number]
             if level != MISSING:
                 parts.append(FieldWeight(field.name, LEVELS[field.kind][level], bits))
-        return tuple(parts)
+        shared = self._shared(levels[np.newaxis], np.array([added]))
+        return (*parts, FieldWeight("related", "shared", float(shared[0])))
+
+    def _shared(self, levels: Levels, added: Floats) -> Floats:
+        """What is taken away because the pair may be two people of a household."""
+        odds = self.model.related_odds
+        total = np.zeros(len(levels))
+        for share, tables in zip(odds, self.related, strict=True):
+            bits = _summed(tables, levels) + added + np.log2(max(share, 1e-300))
+            total = np.logaddexp2(total, bits)
+        return np.asarray(np.log2(1 + sum(odds)) - total)
 
 
-def _extra(field: FieldModel, vocabulary: Vocabulary, counts: Ids, rows: int) -> Floats:
+def _summed(tables: Sequence[Floats], levels: Levels) -> Floats:
+    total = np.zeros(len(levels))
+    for number, table in enumerate(tables):
+        total += table[levels[:, number]]
+    return total
+
+
+def frequency_bits(
+    field: FieldModel, texts: Sequence[str], counts: NDArray[Any], rows: int
+) -> Floats:
+    """What agreement in each of some values adds to the weight of the field, in bits.
+
+    Args:
+        field: Of the model.
+        texts: The values.
+        counts: How often each occurs where matching happens; used where the model does not say.
+        rows: Of how many records there.
+    """
     if field.kind in PUBLIC_KINDS:
         known = field.frequencies
-        return np.array(
-            [field.frequency_bits(known.get(text, 0), field.rows) for text in vocabulary.texts]
-        )
+        counts = np.array([known.get(text, 0) for text in texts], dtype=np.int64)
+        rows = field.rows
     distinct, inverse = np.unique(counts, return_inverse=True)
     bits = np.array([field.frequency_bits(int(count), rows) for count in distinct])
     return bits[inverse.ravel()] if len(bits) else np.zeros(0)
