@@ -56,6 +56,8 @@ RAY = ["ray>=2.60"]
 REDIS = ["redis[hiredis]>=8.1"]
 CONSUL = ["py-consul>=1.8,<2"]
 OIDC = ["pyjwt>=2.15,<3"]
+# Matching: the comparisons, and how Chinese names sound.
+EMPI = ["numpy>=2.4", "pypinyin>=0.55", "rapidfuzz>=3.14"]
 DEV = [
     "bandit>=1.9.4",
     "buf-bin>=1.75",
@@ -65,7 +67,8 @@ DEV = [
     "import-linter>=2.16",
     "mypy>=2.4",
     "mypy-protobuf==5.1.0",
-    "pypinyin>=0.55",
+    # Frames are one of the two kinds of table that are linked; nothing here imports pandas.
+    "pandas>=3.1",
     "pytest>=9.2",
     "pytest-asyncio>=1.5",
     "pytest-xdist>=3.8",
@@ -82,6 +85,7 @@ PACKAGE_DATA = [
     "*.yaml",
     "*.csv",
     "*.ini",
+    "*.json",
     "*.mako",
     "*.md",
     "*.proto",
@@ -156,9 +160,10 @@ def main() -> None:
             "redis": REDIS,
             "consul": CONSUL,
             "oidc": OIDC,
+            "empi": EMPI,
             "demo": [*ANALYTICS, *RAY],
-            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC],
-            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *DEV],
+            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *EMPI],
+            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *EMPI, *DEV],
         },
         entry_points={"console_scripts": ["fenhe = node.cli.main:main"]},
         cmdclass={"build_protos": BuildProtos},

@@ -2,9 +2,9 @@
 
 Owns matching: how values are compared, what each comparison is worth, which pairs are compared at
 all, and the index that answers one query against all residents of a node. Promises that a pair has
-one weight whichever side it is read from, that each weight can be explained field by field, and that
-nothing is left out of comparison in silence. Never stores anything, reads a clock, or calls another
-node. Needs the extra `empi` (NumPy, RapidFuzz, pypinyin), which is imported on first use.
+one weight whichever side it is read from, that each weight can be explained field by field, and
+that nothing is left out of comparison in silence. Never stores anything, reads a clock or calls
+another node. Needs the extra `empi` (NumPy, RapidFuzz, pypinyin), which is imported on first use.
 """
 
 from __future__ import annotations

@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from node.empi.columns import code_count
 from node.empi.kinds import FieldKind
 
-__all__ = ["BLOCK_ROWS_MAX", "OversizedBlock", "candidate_pairs", "choose_passes", "pass_keys"]
-__all__ += ["slots_of"]
+__all__ = [
+    "BLOCK_ROWS_MAX",
+    "SPLITS_MAX",
+    "OversizedBlock",
+    "candidate_pairs",
+    "choose_passes",
+    "pass_keys",
+    "slots_of",
+]
 
 BLOCK_ROWS_MAX: Final = 2_000
-_SPLITS_MAX: Final = 3
+SPLITS_MAX: Final = 3
 
 Codes = NDArray[np.uint32]
 Keys = NDArray[np.uint64]
@@ -32,8 +39,10 @@ Pass = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class OversizedBlock:
-    """A block that no further code makes small: pairs in it that agree in nothing else were not
-    compared. A steward looks at it: the value is mostly no value, such as a default date."""
+    """A large block, of which pairs that agree in nothing else were not compared.
+
+    A steward looks at it: what they agree in is mostly no value, such as a default date.
+    """
 
     fields: tuple[str, ...]
     left_rows: int
@@ -51,7 +60,9 @@ class _Sides:
 
 def slots_of(kinds: Sequence[FieldKind]) -> list[tuple[int, int]]:
     """Field and place within the field of each code, in the order of all codes."""
-    return [(number, place) for number, kind in enumerate(kinds) for place in range(code_count(kind))]
+    return [
+        (number, place) for number, kind in enumerate(kinds) for place in range(code_count(kind))
+    ]
 
 
 def _mixed(codes: NDArray[np.uint64]) -> Keys:
@@ -59,7 +70,7 @@ def _mixed(codes: NDArray[np.uint64]) -> Keys:
     mixed = codes * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
 
 def pass_keys(codes: Codes, slots: Pass) -> Keys:
@@ -184,7 +195,7 @@ def _split(
     oversized.append(report)
     # Whatever has a code before the last one is found by the block of that code.
     first = slots[-1] + 1 if deep else 0
-    if deep >= _SPLITS_MAX:
+    if deep >= SPLITS_MAX:
         return
     for slot in range(first, sides.left.shape[1]):
         if sides.names[slot] not in report.fields:

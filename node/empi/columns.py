@@ -111,10 +111,9 @@ class Vocabulary:
         form = form_of(self.kind, value)
         return MISSING_ID if form is None else self._add(form)
 
-    def find(self, value: str | None) -> tuple[int, Form | None]:
-        """The id of a value and its form, nothing added; (-1, form) if it is not known."""
-        form = None if value is None else form_of(self.kind, value)
-        return (MISSING_ID if form is None else self._ids.get(form.text, MISSING_ID)), form
+    def number_of(self, text: str) -> int | None:
+        """The id of a form's text; None if it is not known."""
+        return self._ids.get(text)
 
     def codes_of(self, form: Form) -> Codes:
         """The codes of a form, known or not."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -91,7 +92,7 @@ class FormTable:
     def of(cls, kind: FieldKind, texts: Sequence[str], seconds: Sequence[str]) -> FormTable:
         """The table of some forms of a kind."""
         made = [_features(kind, *form) for form in zip(texts, seconds, strict=True)]
-        width = len(_features(kind, "", ""))
+        width = _WIDTHS[kind]
         return cls(
             np.array([*texts, ""], dtype=object)[:-1],
             np.array([*seconds, ""], dtype=object)[:-1],
@@ -102,6 +103,7 @@ class FormTable:
 _DIGITS: Final = str.maketrans("", "", "0123456789")
 
 
+@lru_cache(maxsize=65_536)
 def _features(kind: FieldKind, text: str, second: str) -> tuple[int, ...]:
     """Equality of text, equality of second, an order, the two lengths; then those of the kind."""
     first = (hash(text), hash(second), zlib.crc32(second.encode()), len(text), len(second))
@@ -127,6 +129,9 @@ def _halves(text: str) -> tuple[int, int]:
     if len(text) < 4:
         return hash(text), hash(text)
     return hash(text[:middle]), hash(text[-middle:])
+
+
+_WIDTHS: Final = {kind: len(_features(kind, "", "")) for kind in FieldKind}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 Where no record of one side has two partners, partners compete: the probability of a pair is that of
 its place in a matching of all records, not of the pair alone. Whether a side is so is read from the
-pairs that are certain anyway, never assumed. The marginals are those of belief
-propagation on the graph of candidate pairs (Bayati, Shah and Sharma 2008, for the sum instead of the
-maximum): exact where the graph has no cycles, which is nearly everywhere.
+pairs that are certain anyway, never assumed. The marginals are those of belief propagation on the
+graph of candidate pairs (Bayati, Shah and Sharma 2008, for the sum instead of the maximum): exact
+where the graph has no cycles, which is nearly everywhere.
 """
 
 from __future__ import annotations

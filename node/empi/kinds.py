@@ -8,7 +8,7 @@ tells a surname from a given name.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -47,14 +47,19 @@ _HINTS: Final[tuple[tuple[FieldKind, str], ...]] = (
     ),
     (FieldKind.SURNAME, r"surname|last_?name|family_?name|^lname|_lname|^姓$|姓氏"),
     (FieldKind.GIVEN_NAME, r"given|first_?name|fore_?name|middle_?name|^fname|_fname|^名$|名字"),
-    (FieldKind.ADDRESS, r"addr|street|road|suburb|town|village|city|place|local|地址|住址|住所|户籍"),
+    (
+        FieldKind.ADDRESS,
+        r"addr|street|road|suburb|town|village|city|place|local|地址|住址|住所|户籍",
+    ),
     (FieldKind.FULL_NAME, r"name|姓名|名称"),
     (FieldKind.CATEGORY, r"sex|gender|state|province|性别|民族|省"),
 )
 _TEXT: Final = frozenset(
     {FieldKind.GIVEN_NAME, FieldKind.SURNAME, FieldKind.FULL_NAME, FieldKind.ADDRESS}
 )
-_ADDRESS_WORDS: Final = re.compile(r"[省市县区镇乡村路街号]|\b(street|st|road|rd|avenue|ave|lane)\b")
+_ADDRESS_WORDS: Final = re.compile(
+    r"[省市县区镇乡村路街号]|\b(street|st|road|rd|avenue|ave|lane)\b"
+)
 
 
 def recognise_kind(name: str, values: Sequence[str]) -> FieldKind:
@@ -90,9 +95,8 @@ def _agrees(kind: FieldKind, sample: Sequence[str]) -> bool:
             return True
 
 
-def _share(sample: Sequence[str], holds: object) -> float:
-    assert callable(holds)
-    return sum(bool(holds(text)) for text in sample) / max(1, len(sample))
+def _share(sample: Sequence[str], holds: Callable[[str], bool]) -> float:
+    return sum(holds(text) for text in sample) / max(1, len(sample))
 
 
 def _from_values(sample: Sequence[str]) -> FieldKind:

@@ -5,11 +5,12 @@ others weighted to their number, so that what blocking selected biases nothing. 
 levels are one pattern with a weight. Winkler (1988) gives the steps.
 
 Pairs of two people are of four classes: strangers, households (who share address, telephone and
-surname), neighbours (who share the parts of an address) and twins. Within a class fields are taken as
-independent. Without the last three, whole families would be learnt as one person, because what they share
-depends on each other. What is a person's own (given name, birth date but for twins, number) is as among strangers
-in every class but that of one person, so that no class of matches can be mistaken for relatives. The
-prior of a few typical pairs keeps m in its place where few pairs match.
+surname), neighbours (who share the parts of an address) and twins. Within a class fields are taken
+as independent. Without the last three, whole families would be learnt as one person, because what
+they share depends on each other. What is a person's own (given name, number, birth date but for
+twins) is as among strangers in every class but that of one person, so that no class of matches can
+be mistaken for relatives. The prior of a few typical pairs keeps m in its place where few pairs
+match.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ _ROUNDS_MAX: Final = 300
 _CLOSE_ENOUGH: Final = 1e-6
 _PRIOR_PAIRS: Final = 5.0
 _PRIOR_OTHERS: Final = 0.5
-PERSONAL: Final = frozenset({
-    FieldKind.GIVEN_NAME,
-    FieldKind.FULL_NAME,
-    FieldKind.DATE,
-    FieldKind.IDENTIFIER,
-})
+PERSONAL: Final = frozenset(
+    {
+        FieldKind.GIVEN_NAME,
+        FieldKind.FULL_NAME,
+        FieldKind.DATE,
+        FieldKind.IDENTIFIER,
+    }
+)
 """Kinds that tell the members of a household apart."""
 _NEIGHBOURS: Final = frozenset({FieldKind.ADDRESS, FieldKind.POSTCODE, FieldKind.CATEGORY})
 _HOUSEHOLD: Final = _NEIGHBOURS | {FieldKind.SURNAME, FieldKind.PHONE, FieldKind.NUMBER}
@@ -75,7 +78,7 @@ def patterns_of(levels: Levels, weights: Floats) -> tuple[Levels, Floats]:
     """Distinct rows of levels and the sum of the weights of each."""
     packed = np.ascontiguousarray(levels).view([("", np.uint8)] * levels.shape[1]).ravel()
     _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
-    return levels[first], np.bincount(inverse.ravel(), weights, len(first))
+    return levels[first], np.bincount(inverse.ravel(), weights, len(first)).astype(np.float64)
 
 
 def learn_weights(
@@ -103,7 +106,8 @@ def learn_weights(
     shares = np.full(len(classes), 0.5 * matches_max / total)
     shares[2 + _TWINS :] *= _TWINS_SHARE
     rounds = 0
-    for rounds in range(1, _ROUNDS_MAX + 1):
+    while rounds < _ROUNDS_MAX:
+        rounds += 1
         shares[1] = 1 - shares[0] - shares[2:].sum()
         parts = _memberships(patterns, classes, shares) * weights
         before = classes[0]
@@ -113,9 +117,7 @@ def learn_weights(
         for number, (shared, begun) in enumerate(zip(RELATED, _related(kinds, u), strict=False)):
             lean = [table * _PRIOR_PAIRS for table in begun]
             learnt = _tables(kinds, patterns, parts[2 + number], lean)
-            classes.append(
-                [learnt[f] if kind in shared else u[f] for f, kind in enumerate(kinds)]
-            )
+            classes.append([learnt[f] if kind in shared else u[f] for f, kind in enumerate(kinds)])
         shares = parts.sum(axis=1) / total
         shares[0] = min(shares[0], matches_max / total)
         moved = zip(classes[0], before, strict=True)
@@ -136,7 +138,7 @@ def _typical(kind: FieldKind) -> Floats:
     levels = len(LEVELS[kind])
     table = np.full(levels, 0.10 / max(1, levels - 3))
     table[0], table[DIFFERENT], table[-1] = 0.0, 0.05, 0.85
-    return table / table.sum()
+    return np.asarray(table / table.sum())
 
 
 def _related(kinds: Sequence[FieldKind], u: Sequence[Floats]) -> list[list[Floats]]:
@@ -165,9 +167,7 @@ def _tables(
     return tables
 
 
-def _memberships(
-    patterns: Levels, classes: Sequence[Sequence[Floats]], shares: Floats
-) -> Floats:
+def _memberships(patterns: Levels, classes: Sequence[Sequence[Floats]], shares: Floats) -> Floats:
     """The probability of each class for each pattern, shape (classes, patterns)."""
     logs = np.repeat(np.log(np.maximum(shares, 1e-300))[:, np.newaxis], len(patterns), axis=1)
     for place, tables in enumerate(classes):

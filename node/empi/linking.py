@@ -84,13 +84,13 @@ class _Encoded:
     def counts(self) -> list[Ids]:
         """By field and id, how often a value occurs on both sides together."""
         return [
-            np.bincount(
-                np.concatenate([a[a >= 0], b[b >= 0]]), minlength=len(vocabulary)
-            ).astype(np.int32)
+            np.bincount(np.concatenate([a[a >= 0], b[b >= 0]]), minlength=len(vocabulary)).astype(
+                np.int32
+            )
             for a, b, vocabulary in zip(self.left, self.right, self.vocabularies, strict=True)
         ]
 
-    def extra(self, model: MatchModel, left: Rows) -> list[Floats]:
+    def frequency_bits(self, model: MatchModel, left: Rows) -> list[Floats]:
         """By field, what the frequency of each pair's left value would add to agreement."""
         added = []
         for number, counts in enumerate(self.counts()):
@@ -100,7 +100,9 @@ class _Encoded:
             added.append(np.where(ids >= 0, bits[ids], 0.0) if len(bits) else np.zeros(len(left)))
         return added
 
-    def levels(self, left: Rows, right: Rows, swaps: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+    def levels(
+        self, left: Rows, right: Rows, swaps: Sequence[tuple[int, int]]
+    ) -> NDArray[np.uint8]:
         """Levels of pairs of rows."""
         return levels_of_pairs(
             (self.vocabularies, self.vocabularies),
@@ -134,15 +136,13 @@ def link(
     codes = encoded.codes(encoded.left), encoded.codes(encoded.right)
     passes = model.passes if model else choose_passes(*codes, slots, _PASSES_MAX, _PAIRS_A_ROW)
     field_of = [names[field] for field, _ in slots]
-    at, oversized = _candidates(
-        encoded, codes, passes, field_of, every_pair=model is None
-    )
+    at, oversized = _candidates(encoded, codes, passes, field_of, every_pair=model is None)
     swaps = model.swaps if model else swaps_of(encoded.kinds, names)
     levels = encoded.levels(*at, swaps)
     if model is None:
         learnt = _learn(encoded, at, levels, swaps, seed)
         model = _model(encoded, learnt, swaps, passes)
-    weights = Scorer(model).weights(levels, encoded.extra(model, at[0]))
+    weights = Scorer(model).weights(levels, encoded.frequency_bits(model, at[0]))
     if exclusive is None:
         alone = decide(at, weights, encoded.sizes, model.prevalence, Exclusive())
         exclusive = exclusive_sides(*at, alone)
@@ -235,7 +235,8 @@ def _model(
     fields = []
     for number, counts in enumerate(encoded.counts()):
         vocabulary, kind = encoded.vocabularies[number], encoded.kinds[number]
-        common = np.flatnonzero(counts >= COMMON) if kind in PUBLIC_KINDS else []
+        least = COMMON if kind in PUBLIC_KINDS else len(counts) + int(counts.sum()) + 1
+        common = np.flatnonzero(counts >= least).tolist()
         fields.append(
             FieldModel(
                 name=encoded.names[number],

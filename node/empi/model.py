@@ -17,21 +17,32 @@ from node.empi.compare import LEVELS
 from node.empi.errors import MatchModelError
 from node.empi.kinds import FieldKind
 
-__all__ = ["MODEL_VERSION", "FieldModel", "FieldWeight", "MatchModel", "Thresholds"]
+__all__ = [
+    "BITS_MAX",
+    "COMMON",
+    "MODEL_VERSION",
+    "PUBLIC_KINDS",
+    "FieldModel",
+    "FieldWeight",
+    "MatchModel",
+    "Thresholds",
+]
 
 MODEL_VERSION: Final = 1
-PUBLIC_KINDS: Final = frozenset({
-    FieldKind.GIVEN_NAME,
-    FieldKind.SURNAME,
-    FieldKind.FULL_NAME,
-    FieldKind.POSTCODE,
-    FieldKind.CATEGORY,
-})
+PUBLIC_KINDS: Final = frozenset(
+    {
+        FieldKind.GIVEN_NAME,
+        FieldKind.SURNAME,
+        FieldKind.FULL_NAME,
+        FieldKind.POSTCODE,
+        FieldKind.CATEGORY,
+    }
+)
 """Kinds whose frequencies are part of the model. Those of the others (a telephone of many, an
 address of many) are counted where matching happens and are never written down."""
 COMMON: Final = 5
 """Values seen less often are no part of a model: what is rare could name somebody."""
-_BITS_MAX: Final = 8.0
+BITS_MAX: Final = 8.0
 """How much a value's own frequency may add. What it takes away has no limit."""
 
 
@@ -40,8 +51,8 @@ class FieldModel:
     """One field. `m` and `u` are probabilities by level; those of "missing" are not used.
 
     `u` is that of strangers; `related` has the same for each class of two people who share
-    something. `frequencies`: of the values in `rows` values of the learnt data that were seen at least
-    COMMON times, how often.
+    something. `frequencies`: of the values in `rows` values of the learnt data that were seen at
+    least COMMON times, how often.
     """
 
     name: str
@@ -72,7 +83,7 @@ class FieldModel:
         u = self.u[-1]
         prior = min(1 / u, float(max(rows, 1)))
         own = (max(count - 2, 0) + prior * u) / (rows + prior)
-        return min(log2(u / own), _BITS_MAX)
+        return min(log2(u / own), BITS_MAX)
 
 
 def _log_ratio(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:

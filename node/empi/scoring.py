@@ -65,13 +65,13 @@ def _compared(one: Vocabulary, other: Vocabulary, left: Ids, right: Ids) -> Leve
     """Levels of pairs that have both values; where values repeat, each pair of them once."""
     pairs = left.astype(np.int64) * len(other) + right
     space = len(one) * len(other)
-    inverse = None
+    inverse: NDArray[Any] | None = None
     if space <= min(_TABLE_MAX, 8 * len(pairs)):
         seen = np.zeros(space, dtype=np.int32)
         seen[pairs] = 1
-        pairs, inverse = np.flatnonzero(seen), pairs
-        seen[pairs] = np.arange(len(pairs))
-        inverse = seen[inverse]
+        distinct = np.flatnonzero(seen)
+        seen[distinct] = np.arange(len(distinct))
+        pairs, inverse = distinct, seen[pairs]
     a, table_a = _local(one, pairs // len(other))
     b, table_b = _local(other, pairs % len(other))
     found = compare_forms(one.kind, table_a, table_b, a, b)
@@ -82,14 +82,13 @@ def _local(vocabulary: Vocabulary, ids: NDArray[np.int64]) -> tuple[NDArray[np.i
     """The forms that occur, and the place of each id among them."""
     if len(ids) * 4 >= len(vocabulary):
         return ids, vocabulary.table()
-    forms, places = np.unique(ids, return_inverse=True)
-    numbers = forms.tolist()
+    numbers = ids.tolist()
     table = FormTable.of(
         vocabulary.kind,
         [vocabulary.texts[i] for i in numbers],
         [vocabulary.seconds[i] for i in numbers],
     )
-    return places.ravel(), table
+    return np.arange(len(numbers)), table
 
 
 def _mark_swapped(
@@ -114,8 +113,10 @@ def _mark_swapped(
 
 
 def swaps_of(kinds: Sequence[FieldKind], names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Pairs of fields whose values get into each other's column: given name and surname, and
-    columns of text whose names differ in a number only."""
+    """Pairs of fields whose values get into each other's column.
+
+    Given name and surname, and columns of text whose names differ in a number only.
+    """
     found = []
     for one, kind in enumerate(kinds):
         for other in range(one + 1, len(kinds)):

@@ -11,7 +11,7 @@ The error model, each independent, on the second sight (the first has a third of
 | name | another character of the same sound / another character / in pinyin | 1.5 / 0.7 / 0.3 % |
 | sex | wrong | 0.3 % |
 | birth date | missing / one digit / day and month swapped / year off by one | 1 / 1 / 0.5 / 1 % |
-| identity number | missing / one digit / neighbours exchanged / new for old area | 15 / 1.5 / 0.5 / 0.3 % |
+| number | missing / one digit / neighbours exchanged / new for old area | 15 / 1.5 / 0.5 / 0.3 % |
 | telephone | missing / another number / the household's / one digit | 15 / 15 / 10 / 1 % |
 | address | missing / moved / another house number / without province and city | 5 / 8 / 3 / 30 % |
 
@@ -42,10 +42,10 @@ _SURNAMES: Final = (
     "申樊景解亢畅苏袁闫程邓丁关潘石尉靳范周朱何林罗谢唐于萧傅单曾仇查盖乐宁齐安毛靖晋邢雷兰原荀廉"
 )
 _GIVEN: Final = {
-    "m": "伟强军勇杰涛明超刚平辉健志国建文华斌鹏波峰磊洋龙海东晓永红俊飞鑫浩宇轩博子泽天成林生福贵德"
-    "忠义庆祥云山河江民宏洪卫振新春根保全喜旺富荣锁栓虎小康亮凯亚世嘉家佳毅义益一",
-    "f": "芳娜敏静丽艳娟霞秀英玉兰梅琴云莉红玲桂珍燕婷雪萍荣花翠巧爱凤彩香月莲淑惠慧晶晓丹倩颖欣怡梦"
-    "雨涵梓萱琪佳家嘉文雅洁青清蓉瑞芬素春改变果仙娥俊小媛圆苗妙琳林",
+    "m": "伟强军勇杰涛明超刚平辉健志国建文华斌鹏波峰磊洋龙海东晓永红俊飞鑫浩宇轩博子泽天成林生福贵"
+    "德忠义庆祥云山河江民宏洪卫振新春根保全喜旺富荣锁栓虎小康亮凯亚世嘉家佳毅义益一",
+    "f": "芳娜敏静丽艳娟霞秀英玉兰梅琴云莉红玲桂珍燕婷雪萍荣花翠巧爱凤彩香月莲淑惠慧晶晓丹倩颖欣怡"
+    "梦雨涵梓萱琪佳家嘉文雅洁青清蓉瑞芬素春改变果仙娥俊小媛圆苗妙琳林",
 }
 
 
@@ -113,17 +113,21 @@ def linfen_people(count: int, seed: int) -> list[Person]:
     while len(people) < count:
         area, village = chance.choice(_villages())
         house, surname, shared = chance.randint(1, 400), _skewed(chance, _SURNAMES), _phone(chance)
+        called: set[str] = set()
         for _ in range(chance.choice((1, 2, 2, 3, 3, 4, 5))):
             own = surname if chance.random() < 0.65 else _skewed(chance, _SURNAMES)
             born = date(1935, 1, 1) + timedelta(days=chance.randrange(32_000))
             for _ in range(2 if chance.random() < 1 / 90 else 1):
-                people.append(_person(chance, taken, (own, born, area, village, house, shared)))
+                person = _person(chance, taken, (own, born, area, village, house, shared))
+                # Nobody calls two of one house the same.
+                while person.given in called:
+                    person = replace(person, given=_given(chance, person.sex))
+                called.add(person.given)
+                people.append(person)
     return people[:count]
 
 
-def _person(
-    chance: Random, taken: set[str], home: tuple[str, date, str, str, int, str]
-) -> Person:
+def _person(chance: Random, taken: set[str], home: tuple[str, date, str, str, int, str]) -> Person:
     surname, born, area, village, house, shared = home
     sex = chance.choice("mf")
     old = f"1426{chance.choice(('01', '02', '22', '23', '25', '27', '28', '30', '33'))}"
@@ -181,9 +185,13 @@ def _seen(chance: Random, person: Person, scale: float) -> dict[str, str | None]
         moved = replace(person, village=chance.choice(_villages())[1], house=chance.randint(1, 400))
     return {
         "name": _name(chance, person, drawn(0.015, 0.007, 0.003)),
-        "sex": {"m": "男", "f": "女"}["fm"["mf".index(person.sex)] if drawn(0.003) == 0 else person.sex],
+        "sex": {"m": "男", "f": "女"}[
+            "fm"["mf".index(person.sex)] if drawn(0.003) == 0 else person.sex
+        ],
         "birth_date": _birth(chance, person.born, drawn(0.01, 0.01, 0.005, 0.01)),
-        "identity_number": _number(chance, person.identity_number, drawn(0.15, 0.015, 0.005, 0.003)),
+        "identity_number": _number(
+            chance, person.identity_number, drawn(0.15, 0.015, 0.005, 0.003)
+        ),
         "phone": _telephone(chance, person, drawn(0.15, 0.15, 0.10, 0.01)),
         "address": _address(chance, moved, drawn(0.05, 0.03, 0.30)),
     }
