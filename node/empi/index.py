@@ -243,7 +243,7 @@ class MemoryIndex:
         extra = self._extra(asked)
         weights = self._scorer.weights(levels, [np.full(len(rows), bits) for bits in extra])
         chances = probabilities(weights, self._prior())
-        kept = np.flatnonzero(chances >= self.model.thresholds.review)
+        kept = np.flatnonzero((chances >= self.model.thresholds.review) & (weights > 0))
         kept = kept[np.lexsort((rows[kept], -weights[kept]))]
         candidates = tuple(
             Candidate(
@@ -303,7 +303,7 @@ class MemoryIndex:
         Field by field: a row is given up once even the best of the fields to come could not lift
         it. Nobody is lost by that. Two columns that may be swapped are judged last, together.
         """
-        review = self.model.thresholds.review
+        review = max(self.model.thresholds.review, 1e-12)
         prior = self._prior()
         least = np.log2(review / (1 - review)) - np.log2(prior / (1 - prior)) - _SLACK_BITS
         tops = self._tops(asked, rows)

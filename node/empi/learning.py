@@ -46,6 +46,9 @@ RELATED: Final = (_HOUSEHOLD, _NEIGHBOURS, _HOUSEHOLD | {FieldKind.DATE})
 """Classes of two people who share something, each by the kinds that they may share; the last are
 twins."""
 
+_SHARE_MAX: Final = 0.1
+_STRANGERS_MIN: Final = 0.01
+"""Of few pairs, no class begins with more; of any, not all are related."""
 _TWINS: Final = 2
 _TWINS_SHARE: Final = 0.01
 
@@ -103,12 +106,12 @@ def learn_weights(
     others = [np.full(len(each), _PRIOR_OTHERS * unit) for each in typical]
     u = _tables(kinds, patterns, weights, others)
     classes = [typical, u, *_related(kinds, u)]
-    shares = np.full(len(classes), 0.5 * matches_max / total)
+    shares = np.full(len(classes), min(0.5 * matches_max / total, _SHARE_MAX))
     shares[2 + _TWINS :] *= _TWINS_SHARE
     rounds = 0
     while rounds < _ROUNDS_MAX:
         rounds += 1
-        shares[1] = 1 - shares[0] - shares[2:].sum()
+        shares[1] = max(1 - shares[0] - shares[2:].sum(), _STRANGERS_MIN)
         parts = _memberships(patterns, classes, shares) * weights
         before = classes[0]
         u = _tables(kinds, patterns, parts[1], others)
@@ -127,7 +130,7 @@ def learn_weights(
         tuple(classes[0]),
         tuple(u),
         tuple(tuple(each) for each in classes[2:]),
-        tuple(float(share / shares[1]) for share in shares[2:]),
+        tuple(min(float(share / max(shares[1], _STRANGERS_MIN)), 1.0) for share in shares[2:]),
         float(shares[0]) * total,
         rounds,
     )

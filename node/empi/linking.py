@@ -147,7 +147,8 @@ def link(
         alone = decide(at, weights, encoded.sizes, model.prevalence, Exclusive())
         exclusive = exclusive_sides(*at, alone)
     chances = decide(at, weights, encoded.sizes, model.prevalence, exclusive)
-    kept = np.flatnonzero(chances >= model.thresholds.review)
+    # What speaks against, or says nothing, is never reported, however likely a partner is.
+    kept = np.flatnonzero((chances >= model.thresholds.review) & (weights > 0))
     return Linkage(
         left=at[0][kept],
         right=at[1][kept],

@@ -48,7 +48,7 @@ def _ids(side: str, table: Any) -> list[Any]:
         ids = table.iloc[:, 0].tolist() if len(table.columns) else []
     else:
         ids = table.index.tolist()
-    if any(each is None or each != each for each in ids):  # noqa: PLR0124 – NaN is not itself
+    if any(_text(each) is None for each in ids):
         raise LinkInputError(f"a record of the {side} table has no id")
     if len(set(ids)) != len(ids):
         raise LinkInputError(f"a record id stands twice in the {side} table")
@@ -69,7 +69,7 @@ def _column(side: str, table: Any, name: str) -> list[str | None]:
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value
-    # None, NaN, NaT and pandas' NA: a missing value is not equal to itself, or will not say.
+    # None, NaN, NaT and pandas' NA, none of which is worth importing pandas for.
     if value is None or str(value) in {"nan", "NaT", "<NA>"}:
         return None
     if isinstance(value, float) and value.is_integer():
