@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rapidfuzz import process
 from rapidfuzz.distance import OSA, JaroWinkler
 
-from node.empi.forms import is_identity_number, shared_area_part
+from node.empi.forms import is_identity_number, name_words, shared_area_part
 from node.empi.kinds import FieldKind
 from node.empi.pinyin import is_chinese
 
@@ -59,7 +59,7 @@ LEVELS: Final = MappingProxyType({
 """By kind, the names of the levels.
 
 Names: exact; swapped (each stands in the other's column); sound (the same pinyin, or the same
-letters); near (one edit); close (two edits, or Jaro–Winkler ≥ 0.92); similar (≥ 0.84, or one is the
+letters, or the same words in another order); near (one edit); close (two edits, or Jaro–Winkler ≥ 0.92); similar (≥ 0.84, or one is the
 other's initial). Addresses: core (the same without province, city and county, or the same words in
 another order), street (the same without numbers). Dates: swapped day and month; the year off by
 one; one digit, or two neighbours exchanged; two digits; two of three parts. Identifiers: area (an
@@ -109,7 +109,8 @@ def _features(kind: FieldKind, text: str, second: str) -> tuple[int, ...]:
     first = (hash(text), hash(second), zlib.crc32(second.encode()), len(text), len(second))
     match kind:
         case FieldKind.GIVEN_NAME | FieldKind.SURNAME | FieldKind.FULL_NAME:
-            return (*first, is_chinese(text), ord(second[0]) if second else 0)
+            initial = ord(second[0]) if second else 0
+            return (*first, is_chinese(text), initial, hash(name_words(text)))
         case FieldKind.ADDRESS | FieldKind.FREE:
             bare = second.translate(_DIGITS)
             return (*first, hash(bare) if len(bare) >= 3 else hash(text), bare != second)
@@ -237,7 +238,7 @@ def _names(pairs: _Pairs) -> dict[str, Flags]:
         "close": (like >= 0.92) | ((edits == 2) & (long >= 6)),
         "near": ((edits <= 1) & (long >= 4))
         | ((characters <= 1) & (pairs.shorter(_TEXT_LENGTH) >= enough)),
-        "sound": pairs.same(_SECOND_EQUAL),
+        "sound": pairs.same(_SECOND_EQUAL) | pairs.same(_OWN + 2),
     }
 
 

@@ -1,7 +1,7 @@
 """The forms in which a value is compared: its normal text, and a second that forgives more.
 
 `text` decides whether two values are the same. `second` is, for a name, how it sounds (pinyin of a
-Chinese name, the sorted letters-only words of another), so that 单雄 and Shan Xiong meet; for an
+Chinese name, the letters of another), so that 单雄 and Shan Xiong meet; for an
 address, what is left without province, city and county; for anything else it is the text.
 """
 
@@ -14,10 +14,18 @@ from functools import lru_cache
 from operator import mul
 from typing import Final, NamedTuple
 
-from node.empi.pinyin import is_chinese, name_pinyin
+from node.empi.pinyin import is_chinese, name_parts, name_pinyin
 from node.records.identity import check_character
 
-__all__ = ["Form", "fold", "form_of", "is_identity_number", "parse_date", "shared_area_part"]
+__all__ = [
+    "Form",
+    "fold",
+    "form_of",
+    "is_identity_number",
+    "name_words",
+    "parse_date",
+    "shared_area_part",
+]
 __all__ += ["skeleton"]
 
 _NOTHING: Final = frozenset(
@@ -90,8 +98,7 @@ def _name(kind: str, text: str) -> Form:
         return Form(plain, name_pinyin(plain, with_surname=kind != "given_name"))
     words = re.findall(r"[^\W_]+", text)
     plain = " ".join(words) or text
-    joined = "".join(sorted(words)) if kind == "full_name" else "".join(words)
-    return Form(plain, joined or text)
+    return Form(plain, "".join(words) or text)
 
 
 def _address(text: str) -> Form:
@@ -186,6 +193,14 @@ def parse_date(text: str) -> str | None:
 
 
 _CONSONANT_CLASSES: Final = str.maketrans("bfpvcgjkqsxzdtlmnr", "111122222222334556", "aeiouyhw '-")
+
+
+def name_words(text: str) -> str:
+    """The words of a name in one order: Zhang Wei, Wei Zhang and 张伟 are the same."""
+    if is_chinese(text):
+        surname, given = name_parts(text)
+        return " ".join(sorted((name_pinyin(surname), name_pinyin(given, with_surname=False))))
+    return " ".join(sorted(text.split()))
 
 
 @lru_cache(maxsize=65_536)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,11 @@ from node.empi.linking import link
 from node.empi.model import Thresholds
 from node.empi.synthetic import FIELDS, linfen_registers
 
-ALL = shipped_model().with_thresholds(Thresholds(link=0.9, review=0.0))
+# Every code is a pass of its own, so that pairs are compared that agree in little.
+ALL = replace(
+    shipped_model().with_thresholds(Thresholds(link=0.9, review=0.0)),
+    passes=tuple((slot,) for slot in range(13)),
+)
 NONE = Exclusive()
 POOL = linfen_registers(300, 0.7, 31)
 
@@ -79,17 +84,9 @@ def test_a_missing_value_gives_no_weight(row: int, field: int, nothing: str | No
 @given(st.integers(40, 120))
 def test_unrelated_records_change_nothing_material(more: int) -> None:
     """Others in the tables move a weight by less than a bit and add no link between the first."""
-    few = link(
-        _picked("left", list(range(40))),
-        _picked("right", list(range(40))),
-        FIELDS,
-        model=ALL,
-        exclusive=NONE,
-    )
     rows = list(range(40 + more))
-    many = link(_picked("left", rows), _picked("right", rows), FIELDS, model=ALL, exclusive=NONE)
-    first = (many.left < 40) & (many.right < 40)
-    pairs = [set(zip(each.left[keep].tolist(), each.right[keep].tolist(), strict=True))
-             for each, keep in ((few, few.linked), (many, many.linked & first))]  # fmt: skip
-    assert pairs[0] == pairs[1]
-    assert np.abs(np.sort(few.weights) - np.sort(many.weights[first])).max() < 1.0
+    few = _weights(_picked("left", rows[:40]), _picked("right", rows[:40]))
+    many = _weights(_picked("left", rows), _picked("right", rows))
+    strong = {pair: weight for pair, weight in few.items() if weight > 1}
+    assert all(abs(many[pair] - weight) < 1 for pair, weight in strong.items())
+    assert {pair for pair, weight in many.items() if weight > 20 and max(pair) < 40} <= set(few)

@@ -38,6 +38,8 @@ def level(kind: FieldKind, one: str, other: str) -> str:
         ("given_name", "anna", "peter", "different"),
         ("full_name", "王小明", "王晓明", "sound"),
         ("full_name", "单雄", "Shanxiong", "sound"),
+        ("full_name", "张伟", "Wei Zhang", "sound"),
+        ("full_name", "John Smith", "SMITH, John", "sound"),
         ("full_name", "王小明", "王小刚", "near"),
         ("full_name", "王伟", "李强", "different"),
         ("date", "1987-03-05", "1987-05-03", "swapped"),

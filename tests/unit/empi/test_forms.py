@@ -44,8 +44,8 @@ def test_missing_values_have_no_form(kind: FieldKind, value: str) -> None:
     assert form_of(kind, value) is None
 
 
-def test_a_chinese_name_sounds_like_its_pinyin_in_either_order() -> None:
-    """A full name in characters and in letters share a sound only in the order of the language."""
+def test_a_chinese_name_sounds_like_its_pinyin() -> None:
+    """Characters and letters meet in the sound; blanks between characters say nothing."""
     chinese, latin = form_of("full_name", "王 伟"), form_of("surname", "Wang")
     assert chinese is not None
     assert latin is not None
