@@ -60,7 +60,7 @@ LEVELS: Final = MappingProxyType({
 
 Names: exact; swapped (each stands in the other's column); sound (the same pinyin, the same letters,
 or the same words in another order); near (one edit); close (two edits, or Jaro–Winkler ≥ 0.92);
-similar (≥ 0.84, or one is the other's initial). Addresses: core (the same without province, city and
+similar (≥ 0.84, or an initial of the other). Addresses: core (the same without province, city and
 county, or the same words in another order), street (the same without numbers). Dates: swapped day
 and month; the year off by one; one digit, or two neighbours exchanged; two digits; two of three
 parts. Identifiers: area (an identity number whose area is another of Linfen's), part (one half of
