@@ -104,12 +104,9 @@ class Vocabulary:
             dtype=np.int32,
         )
 
-    def encode_once(self, value: str | None) -> int:
-        """The id of one value, without keeping how it was written."""
-        if value is None:
-            return MISSING_ID
-        form = form_of(self.kind, value)
-        return MISSING_ID if form is None else self._add(form)
+    def form(self, number: int) -> Form:
+        """The form of an id."""
+        return Form(self.texts[number], self.seconds[number])
 
     def number_of(self, text: str) -> int | None:
         """The id of a form's text; None if it is not known."""
@@ -126,11 +123,13 @@ class Vocabulary:
         )
 
     def _learn(self, value: str) -> int:
-        number = self.encode_once(value)
+        form = form_of(self.kind, value)
+        number = MISSING_ID if form is None else self.add(form)
         self._raw[value] = number
         return number
 
-    def _add(self, form: Form) -> int:
+    def add(self, form: Form) -> int:
+        """The id of a form, which is added if it is new."""
         number = self._ids.get(form.text)
         if number is None:
             number = self._ids[form.text] = len(self.texts)

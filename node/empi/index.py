@@ -22,9 +22,10 @@ from node.empi.blocking import (
     pass_keys,
     slots_of,
 )
-from node.empi.columns import Vocabulary, spaces_of
+from node.empi.columns import MISSING_ID, Vocabulary, spaces_of
 from node.empi.compare import LEVELS
 from node.empi.errors import IndexRowError
+from node.empi.forms import Form, form_of
 from node.empi.kinds import FieldKind
 from node.empi.model import PUBLIC_KINDS, FieldWeight, MatchModel
 from node.empi.postings import Postings
@@ -154,20 +155,21 @@ class MemoryIndex:
         first = len(self._resident_ids)
         try:
             for resident_id, values in residents:
-                self._put(resident_id, values)
+                self._put(resident_id, self._forms(values))
         finally:
             self._post(np.arange(first, len(self._resident_ids)))
 
     def add(self, resident_id: str, values: Values) -> None:
         """As ResidentIndex says."""
-        self._put(resident_id, values)
+        self._put(resident_id, self._forms(values))
         self._post(np.array([len(self._resident_ids) - 1]))
 
     def amend(self, resident_id: str, values: Values) -> None:
         """As ResidentIndex says."""
-        self._check(values)
+        forms = self._forms(values)
         self.remove(resident_id)
-        self.add(resident_id, values)
+        self._put(resident_id, forms)
+        self._post(np.array([len(self._resident_ids) - 1]))
 
     def remove(self, resident_id: str) -> None:
         """As ResidentIndex says."""
@@ -181,30 +183,36 @@ class MemoryIndex:
 
     def rebuild(self) -> None:
         """Build everything anew from the residents in it, and forget what is no more."""
-        kept = [(each, self._texts(row)) for each, row in self._row_of.items()]
+        before, values, rows = self._vocabularies, self._values, self._row_of
         self._clear()
-        self.extend(kept)
+        for resident_id, row in rows.items():
+            numbers = values[row].tolist()
+            self._put(
+                resident_id,
+                [
+                    None if number < 0 else old.form(number)
+                    for old, number in zip(before, numbers, strict=True)
+                ],
+            )
+        self._post(np.arange(len(self._resident_ids)))
 
-    def _texts(self, row: int) -> list[str | None]:
-        return [
-            None if number < 0 else self._vocabularies[field].texts[number]
-            for field, number in enumerate(self._values[row].tolist())
-        ]
-
-    def _check(self, values: Values) -> None:
+    def _forms(self, values: Values) -> list[Form | None]:
         if len(values) != len(self._kinds):
             raise IndexRowError(f"expected {len(self._kinds)} values, one a field of the model")
+        return [
+            None if value is None else form_of(kind, value)
+            for kind, value in zip(self._kinds, values, strict=True)
+        ]
 
-    def _put(self, resident_id: str, values: Values) -> None:
-        self._check(values)
+    def _put(self, resident_id: str, forms: Sequence[Form | None]) -> None:
         if resident_id in self._row_of:
             raise IndexRowError("a resident to be added is in the index already")
         row = len(self._resident_ids)
         if row == len(self._values):
             self._values = np.concatenate([self._values, np.full_like(self._values, -1)])
             self._alive = np.concatenate([self._alive, np.zeros_like(self._alive)])
-        for field, (vocabulary, value) in enumerate(zip(self._vocabularies, values, strict=True)):
-            number = vocabulary.encode_once(value)
+        for field, (vocabulary, form) in enumerate(zip(self._vocabularies, forms, strict=True)):
+            number = MISSING_ID if form is None else vocabulary.add(form)
             self._values[row, field] = number
             if number >= len(self._counts[field]):
                 grown = np.zeros_like(self._counts[field])
@@ -234,10 +242,10 @@ class MemoryIndex:
 
     def query(self, values: Values) -> Answer:
         """As ResidentIndex says."""
-        self._check(values)
         asked = self._new_vocabularies()
-        for vocabulary, value in zip(asked, values, strict=True):
-            vocabulary.encode_once(value)
+        for vocabulary, form in zip(asked, self._forms(values), strict=True):
+            if form is not None:
+                vocabulary.add(form)
         rows, oversized = self._blocked(asked)
         rows, levels = self._plausible(asked, rows)
         extra = self._extra(asked)
