@@ -28,8 +28,9 @@ def link_tables(
 
     Args:
         left: A pandas frame or an Arrow table. The record ids are the index of a frame (its first
-            column, if it has no index but the number of the row), or the first column of an Arrow
-            table; each stands once. Values are text; None, NaN, "" and blanks are no evidence.
+            column, if its index only counts rows and that column is no field), or the first column
+            of an Arrow table; each stands once. Values are text; None, NaN, "" and blanks are no
+            evidence.
         right: The same kind of table.
         fields: The columns to compare, which both tables have. What each holds is recognised.
         model: Weights to use; None: they are learnt from the two tables.

@@ -79,7 +79,7 @@ def pass_keys(codes: Codes, slots: Pass) -> Keys:
     Adding makes the order of the codes nothing, so that swapped columns have the same key.
     """
     chosen = codes[:, list(slots)].astype(np.uint64)
-    keys = _mixed(chosen).sum(axis=1, dtype=np.uint64)
+    keys: Keys = _mixed(chosen).sum(axis=1, dtype=np.uint64)
     keys[(chosen == 0).any(axis=1)] = 0
     return keys
 

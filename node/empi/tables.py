@@ -21,7 +21,7 @@ def link_frames(left: Any, right: Any, fields: Sequence[str], model: MatchModel 
         raise LinkInputError("fields: expected at least one column's name, each once")
     if _is_frame(left) != _is_frame(right):
         raise LinkInputError("the two tables are of different kinds")
-    ids = _ids("left", left), _ids("right", right)
+    ids = _ids("left", left, names), _ids("right", right, names)
     columns = [[_column(side, table, name) for name in names]
                for side, table in (("left", left), ("right", right))]  # fmt: skip
     if not ids[0] or not ids[1]:
@@ -38,14 +38,18 @@ def _is_frame(table: Any) -> bool:
     raise LinkInputError(f"a table is neither a pandas frame nor an Arrow table: {type(table)}")
 
 
-def _ids(side: str, table: Any) -> list[Any]:
-    """The record ids: the index of a frame (its first column, if the index only counts rows)."""
+def _ids(side: str, table: Any, fields: Sequence[str]) -> list[Any]:
+    """The record ids: the index of a frame, or the first column.
+
+    A frame whose index only counts its rows has its ids in the first column, unless that is one of
+    the fields; then the number of the row is the id.
+    """
     if not _is_frame(table):
         if not table.column_names:
             raise LinkInputError(f"the {side} table has no columns")
         ids = table.column(0).to_pylist()
-    elif type(table.index).__name__ == "RangeIndex" and table.index.name is None:
-        ids = table.iloc[:, 0].tolist() if len(table.columns) else []
+    elif _counts_rows(table.index) and len(table.columns) and table.columns[0] not in fields:
+        ids = table.iloc[:, 0].tolist()
     else:
         ids = table.index.tolist()
     if any(_text(each) is None for each in ids):
@@ -53,6 +57,12 @@ def _ids(side: str, table: Any) -> list[Any]:
     if len(set(ids)) != len(ids):
         raise LinkInputError(f"a record id stands twice in the {side} table")
     return list(ids)
+
+
+def _counts_rows(index: Any) -> bool:
+    """Whether an index is what pandas gives a frame that was given none."""
+    plain = type(index).__name__ == "RangeIndex" and index.name is None
+    return plain and (index.start, index.step) == (0, 1)
 
 
 def _column(side: str, table: Any, name: str) -> list[str | None]:

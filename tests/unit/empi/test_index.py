@@ -32,7 +32,7 @@ def index() -> MemoryIndex:
 def test_decides_as_two_tables_do(index: MemoryIndex) -> None:
     """The same pairs, weights, probabilities and outcomes, one by one."""
     left = [REGISTERS.left[name] for name in FIELDS]
-    for row in _rows(REGISTERS, "right")[:60]:
+    for row in _rows(REGISTERS, "right")[:20]:
         batch = link(
             [[value] for value in row], left, FIELDS, model=index.model, exclusive=Exclusive()
         )
@@ -109,15 +109,16 @@ def test_a_rebuilt_index_answers_the_same() -> None:
 def test_refuses_what_would_make_the_index_wrong(index: MemoryIndex) -> None:
     """A resident twice, one who is not there, a row of another width; nothing is changed."""
     row, before = _rows(REGISTERS, "left")[0], len(index)
-    for bad in (
-        lambda: index.add("0", row),
-        lambda: index.amend("nobody", row),
-        lambda: index.remove("nobody"),
-        lambda: index.add("new", row[:2]),
-        lambda: index.amend("0", row[:2]),
-    ):
-        with pytest.raises(IndexRowError):
-            bad()
+    with pytest.raises(IndexRowError):
+        index.add("0", row)
+    with pytest.raises(IndexRowError):
+        index.amend("nobody", row)
+    with pytest.raises(IndexRowError):
+        index.remove("nobody")
+    with pytest.raises(IndexRowError):
+        index.add("new", row[:2])
+    with pytest.raises(IndexRowError):
+        index.amend("0", row[:2])
     assert len(index) == before
     assert index.query(row).candidates[0].resident_id == "0"
 
