@@ -50,7 +50,8 @@ _SHARE_MAX: Final = 0.1
 _STRANGERS_MIN: Final = 0.01
 """Of few pairs, no class begins with more; of any, not all are related."""
 _TWINS: Final = 2
-_TWINS_SHARE: Final = 0.01
+_TWINS_SHARE: Final = 0.02
+"""Of a hundred people, two have a twin; more are not believed."""
 
 Levels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -107,7 +108,8 @@ def learn_weights(
     u = _tables(kinds, patterns, weights, others)
     classes = [typical, u, *_related(kinds, u)]
     shares = np.full(len(classes), min(0.5 * matches_max / total, _SHARE_MAX))
-    shares[2 + _TWINS :] *= _TWINS_SHARE
+    twins_max = _TWINS_SHARE * matches_max / total
+    shares[2 + _TWINS :] = min(twins_max, _SHARE_MAX)
     rounds = 0
     while rounds < _ROUNDS_MAX:
         rounds += 1
@@ -117,12 +119,10 @@ def learn_weights(
         u = _tables(kinds, patterns, parts[1], others)
         prior = [table * _PRIOR_PAIRS for table in typical]
         classes = [_tables(kinds, patterns, parts[0], prior), u]
-        for number, (shared, begun) in enumerate(zip(RELATED, _related(kinds, u), strict=False)):
-            lean = [table * _PRIOR_PAIRS for table in begun]
-            learnt = _tables(kinds, patterns, parts[2 + number], lean)
-            classes.append([learnt[f] if kind in shared else u[f] for f, kind in enumerate(kinds)])
+        classes += _learnt_related(kinds, patterns, parts[2:], u)
         shares = parts.sum(axis=1) / total
         shares[0] = min(shares[0], matches_max / total)
+        shares[2 + _TWINS :] = np.minimum(shares[2 + _TWINS :], twins_max)
         moved = zip(classes[0], before, strict=True)
         if max(float(np.abs(a - b).max()) for a, b in moved) < _CLOSE_ENOUGH:
             break
@@ -157,6 +157,24 @@ def _related(kinds: Sequence[FieldKind], u: Sequence[Floats]) -> list[list[Float
                 tables[number][-1] += 0.7
         begun.append(tables)
     return begun
+
+
+def _learnt_related(
+    kinds: Sequence[FieldKind], patterns: Levels, parts: Floats, u: Sequence[Floats]
+) -> list[list[Floats]]:
+    """The tables of the classes of relatives, given how much of each pattern is of each."""
+    classes: list[list[Floats]] = []
+    for number, (shared, begun) in enumerate(zip(RELATED, _related(kinds, u), strict=False)):
+        if number == _TWINS:
+            # All that a twin's pair has of its own is the date: learnt freely, this class would
+            # take the matches of which the given name is missing.
+            date = FieldKind.DATE
+            classes.append([begun[f] if kinds[f] is date else t for f, t in enumerate(classes[0])])
+            continue
+        lean = [table * _PRIOR_PAIRS for table in begun]
+        learnt = _tables(kinds, patterns, parts[number], lean)
+        classes.append([learnt[f] if kind in shared else u[f] for f, kind in enumerate(kinds)])
+    return classes
 
 
 def _tables(
