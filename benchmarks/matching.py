@@ -14,7 +14,6 @@ import gc
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -83,23 +82,23 @@ def _asked(scale: Scale) -> tuple[list[float], Mapping[str, float]]:
     residents = scale.pick(1_000_000, 50_000)
     registers = linfen_registers(residents, scale.pick(5_000, 2_000) / residents, _INDEX_SEED)
     partner = {right: str(left) for left, right in registers.truth}
-    before = _resident_mib()
     index = MemoryIndex(shipped_model())
     started = time.perf_counter()
     index.extend(
         (str(row), values)
         for row, values in enumerate(zip(*(registers.left[f] for f in FIELDS), strict=True))
     )
-    loaded, held = time.perf_counter() - started, _resident_mib() - before
+    loaded = time.perf_counter() - started
     asked = [*partner, *Random(1).sample(range(residents), len(partner) // 4)]
     rows = [[registers.right[field][row] for field in FIELDS] for row in asked]
     # A node does the same once it has started: what lives for ever is not searched for garbage.
     gc.collect()
     gc.freeze()
-    times, linked, wrong, missed = [], 0, 0, 0
+    times, worked, linked, wrong, missed = [], list[float](), 0, 0, 0
     for number, row in zip(asked, rows, strict=True):
-        started = time.perf_counter()
+        started, began = time.perf_counter(), time.thread_time()
         answer = index.query(row)
+        worked.append((time.thread_time() - began) * 1000)
         times.append((time.perf_counter() - started) * 1000)
         names = [each.resident_id for each in answer.candidates]
         linked += answer.outcome is Outcome.LINK
@@ -108,15 +107,12 @@ def _asked(scale: Scale) -> tuple[list[float], Mapping[str, float]]:
     gc.unfreeze()
     return times, {
         "residents": residents,
-        "index_mib": held,
+        "index_mib": index.memory_bytes() / 2**20,
         "index_load_s": loaded,
+        "query_cpu_p50_ms": statistics.median(worked),
+        "query_cpu_p99_ms": percentile(worked, 0.99),
         "query_max_ms": max(times),
         "query_linked": linked,
         "query_linked_wrongly": wrong,
         "query_missed": missed / max(1, len(partner)),
     }
-
-
-def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096 / 2**20

@@ -7,6 +7,7 @@ integers, and a form is made and hashed once however often it occurs.
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -107,6 +108,18 @@ class Vocabulary:
     def form(self, number: int) -> Form:
         """The form of an id."""
         return Form(self.texts[number], self.seconds[number])
+
+    def memory_bytes(self) -> int:
+        """What the forms, their numbers and their codes take."""
+        own = (b for a, b in zip(self.texts, self.seconds, strict=True) if a is not b)
+        return (
+            sum(map(sys.getsizeof, self.texts))
+            + sum(map(sys.getsizeof, own))
+            + sum(map(sys.getsizeof, (self.texts, self.seconds, self._ids)))
+            # Numbers are objects of their own.
+            + 32 * len(self.texts)
+            + self._codes.nbytes
+        )
 
     def number_of(self, text: str) -> int | None:
         """The id of a form's text; None if it is not known."""

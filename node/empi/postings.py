@@ -47,6 +47,10 @@ class Postings:
         self._fresh.clear()
         self._waiting = 0
 
+    def memory_bytes(self) -> int:
+        """What the keys and rows take."""
+        return self._keys.nbytes + self._rows.nbytes + 200 * len(self._fresh) + 32 * self._waiting
+
     def find(self, key: int) -> Rows:
         """The rows of a key."""
         wanted = np.array([key], dtype=np.uint64)

@@ -93,6 +93,13 @@ def test_residents_come_change_and_go() -> None:
     assert len(index) == 50
 
 
+def test_says_what_it_takes(index: MemoryIndex) -> None:
+    """More residents take more; each some hundreds of bytes."""
+    small = MemoryIndex(index.model)
+    small.extend((str(number), row) for number, row in enumerate(_rows(REGISTERS, "left")[:500]))
+    assert 0 < small.memory_bytes() < index.memory_bytes() < 4_000 * len(index)
+
+
 def test_a_rebuilt_index_answers_the_same() -> None:
     """Rebuilding forgets what is no more and changes no answer."""
     rows = _rows(REGISTERS, "left")
