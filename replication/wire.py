@@ -7,6 +7,7 @@ and what one database takes and the next does not would stop every node between 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
@@ -51,6 +52,8 @@ _KEY_MAX: Final = 128
 _SIGNATURE_MAX: Final = 512
 _HASH_MAX: Final = 32
 _POSITION_MAX: Final = 255
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_SENTENCE: Final = re.compile(r"(?:(?![0-9]{13})[ -~]){0,1000}")
 _FORM_OUT: Final = {
     Form.FULL: common.FORM_FULL,
     Form.DEIDENTIFIED: common.FORM_DEIDENTIFIED,
@@ -351,11 +354,11 @@ def _channel_out(frame: Request | AnswerPart | Cancel | Credit) -> pb.Frame:
 
 _READERS: Final[dict[str, Callable[[Any], Frame]]] = {
     "hello": _hello_in,
-    "refusal": lambda m: Refusal(m.code, m.reason, m.hint),
+    "refusal": lambda m: Refusal(_code(m.code), _said(m.reason), _said(m.hint)),
     "batch": _batch_in,
     "receipt": lambda m: Receipt(
         _cursor_in(m.cursor),
-        m.refused,
+        _code(m.refused) if m.refused else "",
         _sized(m.signature, _SIGNATURE_MAX),
         _word(m.key_id, _KEY_MAX),
     ),
@@ -365,10 +368,18 @@ _READERS: Final[dict[str, Callable[[Any], Frame]]] = {
     "request": lambda m: Request(
         m.id, tuple(m.route), m.method, m.remaining_ms, m.manifest, m.body
     ),
-    "answer_part": lambda m: AnswerPart(m.id, m.n, m.last, m.status, m.reason, m.digest, m.body),
+    "answer_part": lambda m: AnswerPart(
+        m.id,
+        m.n,
+        m.last,
+        _code(m.status) if m.status else "",
+        _said(m.reason),
+        m.digest,
+        m.body,
+    ),
     "cancel": lambda m: Cancel(m.id),
     "credit": lambda m: Credit(m.id, m.bytes),
-    "goodbye": lambda m: Goodbye(m.reason),
+    "goodbye": lambda m: Goodbye(_said(m.reason)),
 }
 
 
@@ -376,3 +387,18 @@ def _position(text: str) -> str:
     if len(text) > _POSITION_MAX or not text.isascii():
         raise RemoteProtocolError("a snapshot's position is not of this protocol")
     return text
+
+
+def _code(text: str) -> str:
+    if not _CODE.fullmatch(text):
+        raise RemoteProtocolError("a code is not of this protocol")
+    return text
+
+
+def _said(text: str) -> str:
+    """A peer's sentence, which goes into this node's log and status.
+
+    What is in another script, long, or has more digits in a row than a node's code could be about
+    a person, whatever the protocol asks of the peer.
+    """
+    return text if _SENTENCE.fullmatch(text) else "(what the peer said is not repeated)"

@@ -42,7 +42,8 @@ __all__ = ["RayExecutor", "ray_is_installed"]
 
 _log = logging.getLogger(__name__)
 
-_START_S_MAX = 150.0
+_START_S_MAX = 200.0
+_START_ATTEMPTS = 3
 _STOP_S_MAX = 15.0
 # The host itself cuts a stage at its deadline; after this much more it is taken to hang.
 _HOST_GRACE_S = 5.0
@@ -294,20 +295,37 @@ class RayExecutor:
             return self._host
 
     async def _start(self) -> _Host:
+        """A host that is up; where Ray ends while it starts, started again while there is time.
+
+        A raylet ends itself when its agents need more than 15 s, and no setting changes that: a
+        machine that is busy now may not be so in the next minute.
+        """
         if not self._is_installed():
             raise ExtraMissingError("ray", "ray")
+        why = f"it was not up after {_START_S_MAX:.0f} s"
+        end = asyncio.get_running_loop().time() + _START_S_MAX
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                for _ in range(_START_ATTEMPTS):
+                    host = await self._attempt()
+                    if host is not None:
+                        return host
+                why = f"it ended while starting, {_START_ATTEMPTS} times; the node's log says more"
+        raise RayUnavailableError(f"Ray did not start: {why}")
+
+    async def _attempt(self) -> _Host | None:
+        """A host that is up, or None if it ended before it was."""
         session = await asyncio.to_thread(open_session, self._new_token(), below=self._temporary)
         host = _Host(await self._spawn(session), session)
         replica = self._local.replica
         folder = replica.folder if replica is not None else session.folder / "replica"
         try:
             await host.send(HostStart(self._settings, str(session.ray), str(folder)))
-            async with asyncio.timeout(_START_S_MAX):
-                await host.ready
-        except (TimeoutError, RayUnavailableError):
+            await host.ready
+        except RayUnavailableError:
             _log.error("Ray did not start:\n%s", _last_lines(session.log))
             await host.stop()
-            raise RayUnavailableError("Ray did not start") from None
+            return None
         except asyncio.CancelledError:
             await host.stop()
             raise

@@ -21,6 +21,8 @@ from typing import Any
 
 import ray
 import ray.exceptions
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 
 from federation.availability import ScanCancelledError
 from federation.core.model import PartialAnswer, SiteProgress, SiteProgressState
@@ -71,17 +73,34 @@ def _die_with_parent(parent: int) -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _start_ray(start: HostStart) -> list[Any]:
-    """The session with its pool of actors, all of them up."""
+def _start_head(start: HostStart) -> Node:
+    """Ray's own processes, of this machine alone, and no more of them than the pool needs.
+
+    ray.init would start the autoscaler's and the log's monitor too: 200 MB, and two Pythons more
+    that import their modules while the raylet gives its agents 15 s for that. An old machine with
+    other work needs the time. ray.init has no parameter for it; `ray start` has them, at the price
+    of one Python more.
+    """
     settings = start.settings
-    ray.init(
-        address="local",
+    params = RayParams(
         num_cpus=settings.workers,
         num_gpus=0,
         object_store_memory=settings.object_store_mb * 1024 * 1024,
         include_dashboard=False,
-        _temp_dir=start.session,
-        _node_ip_address="127.0.0.1",
+        dashboard_host="127.0.0.1",
+        include_log_monitor=False,
+        no_monitor=True,
+        temp_dir=start.session,
+        node_ip_address="127.0.0.1",
+    )
+    return Node(params, head=True, shutdown_at_exit=False, spawn_reaper=True)
+
+
+def _start_ray(start: HostStart, head: Node) -> list[Any]:
+    """The pool of actors in the session, all of them up."""
+    settings = start.settings
+    ray.init(
+        address=head.gcs_address,
         log_to_driver=False,
         logging_level=logging.ERROR,
         namespace="fenhe",
@@ -249,7 +268,8 @@ def _bare(stage: Stage) -> Stage:
     return replace(stage, asks=(), before=None)
 
 
-async def _serve(output: int) -> None:
+async def _serve(output: int, heads: list[Node]) -> None:
+    """Serve; the head that was started is added to `heads`."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -263,7 +283,9 @@ async def _serve(output: int) -> None:
     start = await read_frame(reader)
     if not isinstance(start, HostStart):
         return
-    workers = _start_ray(start)
+    head = _start_head(start)
+    heads.append(head)
+    workers = _start_ray(start, head)
     # A signal in the middle of the clean-up would leave Ray's agents behind. Whoever ends the node
     # ends this too: by closing the input, or by force after a while.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -289,10 +311,13 @@ def main() -> None:
     # Whatever Ray or a library prints must not end up between two frames.
     output = os.dup(1)
     os.dup2(2, 1)
+    heads: list[Node] = []
     try:
-        asyncio.run(_serve(output))
+        asyncio.run(_serve(output, heads))
     finally:
         ray.shutdown()
+        for head in heads:
+            head.kill_all_processes(check_alive=False, allow_graceful=True)
         if os.getppid() != parent:
             # The node that would clean up is gone. This folder is the session's, and the group
             # is this process with what Ray has left running (its agents outlive a killed raylet).

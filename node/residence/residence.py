@@ -319,9 +319,10 @@ class Residence:
         shipped = self.handover.ship_all(connection, grant)
         if self._store.node_id not in self.path(grant.home_node):
             self.rows.rehome(connection, grant)
-        # Nothing to ship: somebody above may have it, and looks after a while.
-        state = MoveState.SHIPPING if shipped else MoveState.GRANTED
-        return replace(move, state=state, sequence=1 if shipped else 0)
+        # Nothing to ship: somebody above may have it, and looks after a while, as this node does.
+        if shipped:
+            return replace(move, state=MoveState.SHIPPING, sequence=1)
+        return replace(move, next_at=self._store.clock.now_ms() + AWAY_MS)
 
     def _take_grant(self, connection: Connection, letter: Letter) -> str:
         signed = self._granted_above(connection, letter)

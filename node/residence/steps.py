@@ -99,6 +99,9 @@ class MoveSteps:
         """Ship for an old home that is away: the node whose link towards it is down does."""
         grant = self._newest(connection, move)
         owed = None if grant is None else duty(self._here, grant, self._residence.path)
+        if owed is Duty.OLD_HOME:
+            self._without_rows(connection, move)
+            return
         if grant is None or owed not in {Duty.LEAVES, Duty.KEEPS}:
             self._save(connection, replace(move, next_at=None))
             return
@@ -115,6 +118,22 @@ class MoveSteps:
             connection,
             replace(move, state=state, sequence=int(bool(shipped)), next_at=again),
         )
+
+    def _without_rows(self, connection: Connection, move: Move) -> None:
+        """An old home that has nothing of him, as one put back from before he was registered.
+
+        The new home's word came to its former life and does not come again. What comes of him
+        later under the old epoch is sent after him, whatever state the move is in. A home that he
+        only passed through waits for that word: the home before lets go by it.
+        """
+        now_ms = self._store.clock.now_ms()
+        if self._store.recovery.active:
+            self._save(connection, replace(move, next_at=now_ms + _LATER_MS))
+            return
+        waits = self._residence.moves.never_held(connection, move, self._here)
+        is_held = self._residence.rows.is_held(connection, move.resident_id)
+        state = move.state if waits or is_held else MoveState.SETTLED
+        self._save(connection, replace(move, state=state, changed_at=now_ms, next_at=None))
 
     # -- the new home ---------------------------------------------------------------------------
 

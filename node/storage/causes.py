@@ -96,7 +96,7 @@ CAUSES: Final[Mapping[str, _Known]] = MappingProxyType(
         LetterCause.TURNED_BACK: _heals(f"the child sent up a letter for a node below it{_REGION}"),
         LetterCause.ADDRESSEE_UNKNOWN: _heals(f"a letter for a node not known here{_REGION}"),
         Misfit.LETTER_MALFORMED: _stays("a letter that is none, or not the one its entry names"),
-        Misfit.LETTER_SIGNATURE: _stays("a letter that its sender did not sign"),
+        Misfit.LETTER_SIGNATURE: _heals("a letter that its sender did not sign"),
         Misfit.LETTER_UNREADABLE: _stays("a letter to this node that does not open"),
         Misfit.LETTER_KEY_OLD: _stays("a letter sealed to a key that this node does not have"),
         Misfit.LETTER_KIND_UNKNOWN: _heals("a letter of a kind that this release does not know"),

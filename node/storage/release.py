@@ -25,6 +25,7 @@ from node.storage.errors import QuarantineItemError
 from node.storage.rows import held_rows
 from node.storage.shapes import is_row_id
 from node.storage.specs import TABLES
+from node.transit.model import RECEIPT
 from replication.changelog import QuarantinedItem, QuarantineExit, Together
 from replication.core.admission import Held
 from replication.core.config import PeerRole
@@ -34,6 +35,10 @@ __all__ = ["WAITING", "QuarantineDesk", "Released"]
 
 WAITING: Final = "waiting"
 _OBJECT: Final = "quarantine"
+_ON_ITS_WAY_MS: Final = 24 * 3_600_000
+"""How long a letter waits here for a way: by then its author has sent it again, several times."""
+_TAKEN: Final = "a later sending of the letter was taken"
+_GOES_AGAIN: Final = "its author sends it again until there is a receipt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,10 @@ class QuarantineDesk:
         role = self._role(item.peer)
         work = self._applier.read(self._store.quarantine.entry(connection, item))
         now_ms = self._store.clock.now_ms()
+        if over := self._letter_is_over(connection, item, work, now_ms):
+            exit_as = QuarantineExit.SUPERSEDED
+            self._store.quarantine.close(connection, item.item_id, exit_as, now_ms, over)
+            return Released(item.item_id, exit_as.value)
         if role is None or work.unreadable:
             return self._still(connection, item, work.unreadable or item.cause, now_ms)
         peer = NodeId(item.peer)
@@ -195,6 +204,24 @@ class QuarantineDesk:
         self._store.quarantine.close(connection, item.item_id, exit_as, now_ms)
         self._applier.log(together, [work])
         return Released(item.item_id, exit_as.value, applied=len(work.admitted))
+
+    def _letter_is_over(
+        self, connection: Connection, item: QuarantinedItem, work: EntryWork, now_ms: int
+    ) -> str:
+        """Why a letter need not wait any longer, "" if it must: its author sends it again.
+
+        Each sending is another entry, so what was refused while two hierarchies met stays behind
+        what was taken later. A receipt is answered again as often as its letter comes again.
+        """
+        examined = work.letter.examined if work.letter else None
+        envelope = examined.envelope if examined else None
+        if envelope is None:
+            return ""
+        head = envelope.header
+        if head.to == self._store.node_id and head.kind != RECEIPT:
+            said = self._store.post.inbox.outcome(connection, head.sender, head.letter_id)
+            return _TAKEN if said == "" else ""
+        return _GOES_AGAIN if now_ms - item.first_at > _ON_ITS_WAY_MS else ""
 
     def _refused_letter(self, connection: Connection, work: EntryWork) -> str:
         """Why a letter is still not taken: the way it came, or what its handler said just now."""

@@ -20,10 +20,11 @@ def goes_up(origin_node: str, home_node: str, form: Form, here_subtree: Abstract
     Rows: written in this subtree, of a resident whose home is in it; what came down from the parent
     was written elsewhere, so nothing is echoed. A record of somebody who lives elsewhere goes to
     his home as a letter, because the nodes between may not read it, and climbs from there.
-    Letters: addressed to a node outside this subtree.
+    Letters: written in this subtree, to a node outside it. What is in the log from before a change
+    of the hierarchy, and would come to the parent from the wrong side, waits for its author.
     """
     if form is Form.SEALED:
-        return home_node not in here_subtree
+        return origin_node in here_subtree and home_node not in here_subtree
     return origin_node in here_subtree and home_node in here_subtree
 
 
@@ -33,8 +34,9 @@ def goes_down(
     """Whether a child is to be sent it.
 
     Rows: the resident lives there, and it was written elsewhere; only full ones, since the home
-    owns the record and a reduced copy would replace it. Letters: addressed to a node there.
+    owns the record and a reduced copy would replace it. Letters: addressed to a node there, written
+    elsewhere.
     """
     if form is Form.SEALED:
-        return home_node in child_subtree
+        return home_node in child_subtree and origin_node not in child_subtree
     return form is Form.FULL and home_node in child_subtree and origin_node not in child_subtree

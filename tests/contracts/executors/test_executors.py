@@ -393,11 +393,53 @@ async def test_a_killed_node_leaves_nothing_of_ray() -> None:
             cwd=Path(__file__).parents[3],
         )
         assert node.stdout is not None
-        session = Path((await asyncio.wait_for(node.stdout.readline(), 60)).decode().strip())
+        session = Path((await asyncio.wait_for(node.stdout.readline(), 200)).decode().strip())
         assert len(pids_below(session)) > 3
         node.kill()
         await node.wait()
         assert await wait_until_gone(session, seconds=15) == set()
+        assert sessions_in(folder) == []
+
+
+async def test_a_start_that_ends_is_tried_again(township: Township) -> None:
+    """Ray ends itself where it starts too slowly: the next attempt has a session of its own."""
+    with tempfile.TemporaryDirectory(prefix="fh-") as folder:
+        executor = RayExecutor(
+            SETTINGS,
+            township.local,
+            issue=township.issue,
+            new_token=lambda: TOKEN,
+            temporary=Path(folder),
+        )
+        starting = asyncio.create_task(executor.start())
+        async with asyncio.timeout(60):
+            while not (first := [path for path in sessions_in(folder) if pids_below(path)]):
+                await asyncio.to_thread(os.sched_yield)
+        for pid in pids_below(first[0]):
+            os.kill(pid, signal.SIGKILL)
+        await starting
+        assert len(executor.workers) == SETTINGS.workers
+        assert sessions_in(folder) == [executor.session]
+        assert executor.session != first[0]
+        await executor.stop()
+        assert sessions_in(folder) == []
+
+
+async def test_a_start_that_always_ends_is_said(
+    township: Township, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three attempts the question fails clearly, and nothing is left of them."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with tempfile.TemporaryDirectory(prefix="fh-") as folder:
+        executor = RayExecutor(
+            SETTINGS,
+            township.local,
+            issue=township.issue,
+            new_token=lambda: TOKEN,
+            temporary=Path(folder),
+        )
+        with pytest.raises(RayUnavailableError, match="ended while starting, 3 times"):
+            await executor.run(stage(), ignore)
         assert sessions_in(folder) == []
 
 

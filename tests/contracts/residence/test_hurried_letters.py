@@ -57,6 +57,21 @@ def test_letters_are_sent_again_some_times_after_a_switch(region: MovingRegion) 
     assert not hurry().step()
 
 
+def test_a_node_that_was_off_meanwhile_hurries_once(region: MovingRegion) -> None:
+    """The times that went by while it was off are one."""
+    county = region.node(COUNTY)
+    letter = _letter(county)
+    transactions = county.storage.context.transactions
+    epochs = EpochStore(transactions, region.clock.now_ms)
+    epochs.settle(moving_hierarchy(), lambda _: frozenset())
+    epochs.settle(replace(moving_hierarchy(), epoch=2), lambda _: frozenset())
+    region.clock.ms += AFTER_MS[-1]
+    hurry = LetterHurry(epochs, 2, transactions, county.post, region.clock)
+    assert [hurry.step() for _ in AFTER_MS] == [True, False, False, False, False]
+    county.work_off()
+    assert _attempts(county, letter) == 2
+
+
 def test_the_first_epoch_of_a_node_hurries_nothing(region: MovingRegion) -> None:
     """Nobody has switched."""
     city = region.node(CITY)

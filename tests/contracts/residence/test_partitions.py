@@ -200,6 +200,31 @@ def test_who_moves_on_before_his_history_came_is_let_go_by_his_first_home(
         assert node.read(node.residence.moves.in_transfer) == {}, node.node_id
 
 
+def test_a_home_he_passed_through_says_nothing_before_the_next_one_holds_him(
+    region: MovingRegion,
+) -> None:
+    """It has nothing of him and time passes; his first home must not let go for that."""
+    resident_id = settle(region)
+    county, township, through = region.nodes(COUNTY, TOWNSHIP_2, VILLAGE_3)
+    county.grant(resident_id, VILLAGE_3)
+    county.grant(resident_id, VILLAGE_2)
+    county.work_off()
+    region.ship(county, township)
+    region.ship(township, through)
+    region.flow((TOWNSHIP_2, VILLAGE_3))
+    moves = through.read(partial(_moves_of, through, resident_id))
+    assert [(move.home_epoch, move.state.value) for move in moves] == [
+        (2, "granted"),
+        (3, "granted"),
+    ]
+    region.flow()
+    assert region.node(VILLAGE_2).home(resident_id) == (VILLAGE_2, 3)
+    assert len(region.node(VILLAGE_2).rows(resident_id)) == 3
+    assert region.node(VILLAGE).rows(resident_id, "residents") == []
+    assert through.count(resident_id) == 0
+    assert through.state(resident_id) == "settled"
+
+
 def _moves_of(node: MovingNode, resident_id: str, connection: Connection) -> list[Move]:
     return node.residence.moves.of_resident(connection, resident_id)
 

@@ -85,6 +85,23 @@ def test_an_old_home_put_back_lets_go_of_who_left_it(region: MovingRegion) -> No
     assert region.node(TOWNSHIP).count(resident_id) == 0
 
 
+def test_an_old_home_put_back_from_before_he_was_registered_has_nothing_to_do(
+    region: MovingRegion,
+) -> None:
+    """It ships nothing, and the new home said long ago that it holds him: nobody says it again."""
+    resident_id = settle(region)
+    old = region.node(VILLAGE)
+    granted = region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow()
+    _put_back(old, resident_id, {name: [] for name in REPLICATED}, granted)
+
+    _greets(VILLAGE, region.node(TOWNSHIP), epoch=2)
+    region.flow()
+    assert old.count(resident_id) == 0
+    assert old.state(resident_id) == "settled"
+    assert region.node(VILLAGE_3).home(resident_id) == (VILLAGE_3, 2)
+
+
 def test_an_old_branch_put_back_together_is_told_as_well(region: MovingRegion) -> None:
     """The township learns of it from the county, and tells the village."""
     resident_id = settle(region)

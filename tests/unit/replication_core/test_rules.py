@@ -89,6 +89,7 @@ def test_resumes_from_where_it_is_safe(
         (VILLAGE, OTHER, Form.SEALED, False),
         (FAR, VILLAGE, Form.SEALED, False),
         (VILLAGE, COUNTY, Form.SEALED, True),
+        (FAR, COUNTY, Form.SEALED, False),
     ],
 )
 def test_goes_up_what_was_written_here_for_a_home_here_and_letters_elsewhere(
@@ -107,7 +108,8 @@ def test_goes_up_what_was_written_here_for_a_home_here_and_letters_elsewhere(
         (TOWNSHIP, OTHER, Form.FULL, False),
         (TOWNSHIP, VILLAGE, Form.DEIDENTIFIED, False),
         (TOWNSHIP, VILLAGE, Form.INDEX, False),
-        (VILLAGE, VILLAGE, Form.SEALED, True),
+        (TOWNSHIP, VILLAGE, Form.SEALED, True),
+        (VILLAGE, VILLAGE, Form.SEALED, False),
         (TOWNSHIP, OTHER, Form.SEALED, False),
     ],
 )

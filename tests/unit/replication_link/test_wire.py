@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 
 import pytest
@@ -36,6 +37,10 @@ number = st.integers(0, 2**62)
 small = st.integers(0, 2**31 - 1)
 time = st.integers(-(2**62), 2**62)
 text = st.text(max_size=20)
+code = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
+sentence = st.from_regex(r"[ -~]{0,20}", fullmatch=True).filter(
+    lambda said: not re.search("[0-9]{13}", said)
+)
 word = st.from_regex(r"[0-9a-z]{0,16}", fullmatch=True)
 blob = st.binary(max_size=32)
 lane = st.sampled_from(Lane)
@@ -96,14 +101,23 @@ frames = st.one_of(
         signing_certificate=blob,
         schema_min=small,
     ),
-    st.builds(Refusal, text, text, text),
-    st.builds(Receipt, cursor, text, blob, word),
+    st.builds(Refusal, code, sentence, sentence),
+    st.builds(Receipt, cursor, st.just("") | code, blob, word),
     st.builds(Mark, st.dictionaries(word, time, max_size=3), number),
     st.builds(Request, number, st.lists(text, max_size=3).map(tuple), text, small, blob, blob),
-    st.builds(AnswerPart, number, small, st.booleans(), text, text, blob, blob),
+    st.builds(
+        AnswerPart,
+        number,
+        small,
+        st.booleans(),
+        st.just("") | code,
+        sentence,
+        blob,
+        blob,
+    ),
     st.builds(Cancel, number),
     st.builds(Credit, number, small),
-    st.builds(Goodbye, text),
+    st.builds(Goodbye, sentence),
 )
 
 
@@ -233,6 +247,31 @@ def test_a_number_or_name_beyond_its_column_is_refused(message: pb.Frame) -> Non
     """Numbers travel unsigned and texts unbounded; a store's columns are neither."""
     with pytest.raises(RemoteProtocolError):
         decode_frame(message)
+
+
+@pytest.mark.parametrize("said", ["蔺暮雪", "of 14260119800101001X", "two\nlines", "x" * 1001])
+def test_what_could_be_about_a_person_is_not_repeated(said: str) -> None:
+    """A peer's sentence goes into the log and the status of this node."""
+    shown = [
+        decode_frame(pb.Frame(refusal=pb.Refusal(code="DENIED", reason=said, hint=said))),
+        decode_frame(pb.Frame(goodbye=pb.Goodbye(reason=said))),
+        decode_frame(pb.Frame(answer_part=pb.AnswerPart(status="DENIED", reason=said))),
+    ]
+    for frame in shown:
+        assert said not in repr(frame)
+        assert "not repeated" in repr(frame)
+
+
+@pytest.mark.parametrize("word", ["蔺暮雪", "lower", "TWO WORDS", "X" * 65])
+def test_a_code_that_is_none_is_refused(word: str) -> None:
+    """It would be counted, logged and shown as one of the catalogue's."""
+    for message in (
+        pb.Frame(refusal=pb.Refusal(code=word)),
+        pb.Frame(receipt=pb.Receipt(cursor=pb.Cursor(lane=common.LANE_BULK), refused=word)),
+        pb.Frame(answer_part=pb.AnswerPart(status=word)),
+    ):
+        with pytest.raises(RemoteProtocolError):
+            decode_frame(message)
 
 
 def test_refuses_a_frame_of_an_unknown_kind() -> None:

@@ -263,7 +263,7 @@ class Refusal(_message.Message):
     code: _builtins.str
     """Stable code of docs/errors.md."""
     reason: _builtins.str
-    """A sentence for the operator; never patient data."""
+    """A sentence for the operator, plain ASCII; never patient data. Anything else is not repeated."""
     hint: _builtins.str
     """The operator's next step."""
     def __init__(
@@ -597,7 +597,7 @@ class AnswerPart(_message.Message):
     status: _builtins.str
     """Empty while well; else a stable code, on the last part."""
     reason: _builtins.str
-    """A sentence that goes with status; never patient data."""
+    """A sentence that goes with status, plain ASCII; never patient data."""
     digest: _builtins.bytes
     """On the last part: SHA-256 over all bodies in order, 32 bytes."""
     body: _builtins.bytes
@@ -677,7 +677,7 @@ class Goodbye(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """A sentence for the log; empty: none."""
+    """A sentence for the log, plain ASCII; empty: none."""
     def __init__(
         self,
         *,
