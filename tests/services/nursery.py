@@ -92,6 +92,7 @@ def _live(words: list[str], said: str) -> None:
         os.dup2(file, number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the process's life
     sys.argv = ["fenhe", *words]
-    from node.cli.main import main
+    from tests.services.nursery_modules import FENHE
 
-    main()
+    os.umask(0o077)
+    FENHE(prog_name="fenhe")

@@ -9,9 +9,13 @@ import duckdb
 import pymysql
 import sqlalchemy.dialects.mysql.pymysql
 import sqlalchemy.dialects.sqlite.pysqlite
+import typer.main
 
 import node.app
-import node.cli.main
 import node.storage.migrations
+from node.cli.main import app
 
-__all__ = ["alembic", "duckdb", "node", "pymysql", "sqlalchemy"]
+__all__ = ["FENHE", "alembic", "duckdb", "node", "pymysql", "sqlalchemy"]
+
+FENHE = typer.main.get_command(app)
+"""The command `fenhe`, its tree of commands built."""
