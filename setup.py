@@ -57,6 +57,8 @@ REDIS = ["redis[hiredis]>=8.1"]
 CONSUL = ["py-consul>=1.8,<2"]
 OIDC = ["pyjwt>=2.15,<3"]
 INTAKE = ["hl7>=0.4.5", "ijson>=3.6", "jsonschema-rs>=0.61.2", "openpyxl>=3.1.5", "orjson>=3.13"]
+# Matching: the comparisons, and how Chinese names sound.
+EMPI = ["numpy>=2.4", "pypinyin>=0.55", "rapidfuzz>=3.14"]
 DEV = [
     "bandit>=1.9.4",
     "buf-bin>=1.75",
@@ -66,7 +68,8 @@ DEV = [
     "import-linter>=2.16",
     "mypy>=2.4",
     "mypy-protobuf==5.1.0",
-    "pypinyin>=0.55",
+    # Frames are one of the two kinds of table that are linked; nothing here imports pandas.
+    "pandas>=3.1",
     "pytest>=9.2",
     "pytest-asyncio>=1.5",
     "pytest-xdist>=3.8",
@@ -84,6 +87,7 @@ PACKAGE_DATA = [
     "*.yaml",
     "*.csv",
     "*.ini",
+    "*.json",
     "*.mako",
     "*.md",
     "*.proto",
@@ -160,9 +164,10 @@ def main() -> None:
             "consul": CONSUL,
             "oidc": OIDC,
             "intake": INTAKE,
+            "empi": EMPI,
             "demo": [*ANALYTICS, *RAY],
-            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *INTAKE],
-            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *INTAKE, *DEV],
+            "all": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *INTAKE, *EMPI],
+            "dev": [*ANALYTICS, *RAY, *REDIS, *CONSUL, *OIDC, *INTAKE, *EMPI, *DEV],
         },
         entry_points={"console_scripts": ["fenhe = node.cli.main:main"]},
         cmdclass={"build_protos": BuildProtos},

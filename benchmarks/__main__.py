@@ -34,6 +34,7 @@ NAMES: Final = (
     "trust_cost",
     "join",
     "matrix",
+    "matching",
 )
 _HEADERS: Final = ("name", "figure", "unit", "beside", "its figure", "ratio", "goal", "met")
 

@@ -9,9 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 
@@ -24,7 +25,7 @@ from node.errors import NodeError
 from node.security.credentials import load_credentials
 from protos.fenhe.node.v1 import node_pb2_grpc
 
-__all__ = ["Fleet", "NodeStartError"]
+__all__ = ["Fleet", "NodeProcess", "NodeStartError", "spawned"]
 
 START_S_MAX: Final = 90.0
 STOP_S_MAX: Final = 20.0
@@ -38,38 +39,58 @@ class NodeStartError(NodeError):
     default_hint = "Read the end of the log named."
 
 
+class NodeProcess(Protocol):
+    """What the fleet needs of a process; a subprocess.Popen has it."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+def spawned(words: Sequence[str], said: Path) -> NodeProcess:
+    """Start `fenhe` with words as a process of its own, its stderr appended to a file."""
+    with said.open("ab") as file:
+        return subprocess.Popen(
+            [*_end_with_parent(), sys.executable, "-m", "node", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            start_new_session=True,  # Ctrl-C is the demo's, which stops the nodes in order
+        )
+
+
 @dataclass
 class Fleet:
-    """The running processes."""
+    """The running processes.
+
+    Attributes:
+        place: Whose nodes they are.
+        clock: For how long one is waited for.
+        launch: Starts a process with the words of a command and the file for its stderr.
+    """
 
     place: DemoPlace
     clock: Clock
-    _processes: dict[NodeId, subprocess.Popen[bytes]] = field(default_factory=dict)
+    launch: Callable[[Sequence[str], Path], NodeProcess] = spawned
+    _processes: dict[NodeId, NodeProcess] = field(default_factory=dict)
 
     def start(self, node: NodeId) -> None:
         """Start one node's process; returns at once."""
         folder = self.place.node_dir(node)
         (folder / "run.json").unlink(missing_ok=True)
-        command = [
-            *_end_with_parent(),
-            sys.executable,
-            "-m",
-            "node",
-            "node",
-            "run",
-            "--data",
-            str(folder),
-            "--log",
-            str(folder / "node.log"),
-        ]
-        with (folder / "stderr.log").open("ab") as said:
-            self._processes[node] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                start_new_session=True,  # Ctrl-C is the demo's, which stops the nodes in order
-            )
+        words = ("node", "run", "--data", str(folder), "--log", str(folder / "node.log"))
+        self._processes[node] = self.launch(words, folder / "stderr.log")
 
     def wait_ready(self, nodes: tuple[NodeId, ...] | None = None) -> None:
         """Wait until each of the nodes (default: all) has written that it serves.
@@ -139,7 +160,7 @@ class Fleet:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return {node: process.returncode for node, process in stopping.items()}
+        return {node: process.wait() for node, process in stopping.items()}
 
     def _words(self, node: NodeId) -> str:
         """The last thing a node said before it ended."""

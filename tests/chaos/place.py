@@ -26,6 +26,7 @@ from node.security.credentials import load_credentials
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from node.settings import load_settings, save_settings
 from tests.chaos.proxy import LinkProxy, ProxyThread
+from tests.services.nursery import forked
 from tests.services.region import MARIADB
 from tests.services.waiting import CLOCK
 
@@ -82,7 +83,7 @@ class ChaosPlace:
         nodes = tuple(_all_nodes())
         self.place, _ = DemoPlace.open(root / "region", "sqlite", CLOCK, nodes)
         self.place.complete()
-        self.fleet = ChaosFleet(self.place, CLOCK)
+        self.fleet = ChaosFleet(self.place, CLOCK, forked)
         self.proxies = ProxyThread()
         self._exit.callback(self.proxies.close)
         self.lines: dict[NodeId, LinkProxy] = {}

@@ -6,6 +6,7 @@ mutual TLS over the loopback. Databases are SQLite, or one private MariaDB with 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -16,12 +17,13 @@ import protos.fenhe.care.v1.care_pb2 as care
 from hierarchy_config import NodeId
 from node.clock import Clock
 from node.demo.place import DemoPlace
-from node.demo.processes import Fleet
+from node.demo.processes import Fleet, NodeProcess
 from node.mariadb_server import PrivateMariaDB
 from node.security.credentials import Credentials, load_credentials
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
+from tests.services.nursery import forked
 from tests.services.waiting import CLOCK, until
 
 __all__ = ["MARIADB", "Region", "database_file", "nodes"]
@@ -64,15 +66,16 @@ class Region:
         codes: tuple[NodeId, ...],
         database: str = "sqlite",
         made_by: Clock = CLOCK,
+        launch: Callable[[Sequence[str], Path], NodeProcess] = forked,
     ) -> None:
         """Make the data folders, and with "mysql" one server; start no node yet.
 
-        `made_by`: the clock by which certificates are made.
+        `made_by`: the clock by which certificates are made. `launch`: see Fleet.
         """
         self._exit = ExitStack()
         self.place, _ = DemoPlace.open(root, database, made_by, codes)
         self.place.complete()
-        self.fleet = Fleet(self.place, CLOCK)
+        self.fleet = Fleet(self.place, CLOCK, launch)
         if database == "mysql":
             server = PrivateMariaDB(root / "mariadb", configuration=MARIADB)
             self._exit.enter_context(server)

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 import protos.fenhe.federation.v1.federation_pb2 as federation
+from node.demo.processes import spawned
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from tests.house.tree import ROOT
 from tests.services.people import Person, put_request
@@ -33,7 +34,7 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
     (folder / "sitecustomize.py").write_text(_WITHOUT_EXTRAS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), str(ROOT))))
-        with Region(folder / "demo", (CITY, COUNTY)) as made:
+        with Region(folder / "demo", (CITY, COUNTY), launch=spawned) as made:
             made.start()
             made.linked()
             yield made

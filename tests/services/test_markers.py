@@ -16,6 +16,7 @@ import pytest
 import protos.fenhe.care.v1.care_pb2 as care
 import protos.fenhe.empi.v1.empi_pb2 as empi
 from node.demo.place import DemoPlace
+from node.demo.processes import spawned
 from node.records.canaries import MARK
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from node.settings import load_settings, save_settings
@@ -41,7 +42,7 @@ class Place:
     def __init__(self, root: Path, database: str) -> None:
         self.root = root
         self.database = database
-        self.region = Region(root / "region", NODES, database)
+        self.region = Region(root / "region", NODES, database, launch=spawned)
         self.lines: dict[str, Listener] = {}
         self.commands: list[bytes] = []
 
