@@ -26,7 +26,7 @@ class SecretOnCommandLineError(NodeError):
     code = "SECRET_ON_COMMAND_LINE"
     fault = Fault.CALLER
     default_hint = (
-        "Write the URL into a file of mode 600 and give --database @FILE; change the password if "
+        "Write the URL into a file of mode 600 and give @FILE in its place; change the password if "
         "others use this machine."
     )
 
