@@ -26,6 +26,7 @@ __all__ = ["IntakeServicer"]
 _RUNS: Final = 20
 _ITEMS: Final = 100
 _PAGE_MAX: Final = 500
+_NUMBER_MAX: Final = (1 << 63) - 1
 _PENDING_MAX: Final = 256
 """Messages of a stream that wait for their answer; beyond, the next is not read."""
 
@@ -137,14 +138,14 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
             run_id=request.run_id,
             state=request.state or "waiting",
             rule=request.rule,
-            after=request.after,
+            after=_number(request.after),
             limit=_limit(request.limit, _ITEMS),
         )
         return pb.ListItemsResponse(items=map(_item_out, items), waiting=waiting)
 
     async def ShowItem(self, request: pb.ShowItemRequest, context: Context) -> pb.QuarantinedUnit:
         """One unit with what it says."""
-        item, cells = await self._room.item(current_call().caller, request.item_id)
+        item, cells = await self._room.item(current_call().caller, _number(request.item_id))
         out = _item_out(item)
         for column, text in cells.items():
             out.cells.add(column=column, text=text)
@@ -159,9 +160,19 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
     ) -> pb.RetryItemsResponse:
         """Judge units again."""
         accepted, waiting = await self._room.retry(
-            current_call().caller, request.item_ids, request.run_id, dict(request.cells)
+            current_call().caller,
+            list(map(_number, request.item_ids)),
+            request.run_id,
+            dict(request.cells),
         )
         return pb.RetryItemsResponse(accepted=accepted, waiting=waiting)
+
+
+def _number(said: int) -> int:
+    """The number of a unit, of which no database gives more than 63 bits."""
+    if said > _NUMBER_MAX:
+        raise InvalidRequestError("the number of a unit is less than 2^63")
+    return said
 
 
 def _limit(asked: int, default: int) -> int:

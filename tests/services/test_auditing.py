@@ -158,6 +158,11 @@ ELSEWHERE = {
     "/fenhe.node.v1.RevocationService/Revoke": "tests/contracts/revocation",
     "/fenhe.node.v1.DoctorService/PlantCanary": "tests/contracts/doctor",
     **{
+        name: "tests/services/test_intake.py"
+        for name in AUDITED
+        if name.startswith("/fenhe.node.v1.IntakeService/")
+    },
+    **{
         name: "tests/contracts/people, tests/contracts/consent"
         for name in AUDITED
         if name.startswith("/fenhe.control.v1.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,24 @@ def test_a_load_that_is_killed_goes_on(region: Region, tmp_path: Path) -> None:
     assert (done["residents"], done["records"]) == (PEOPLE, PEOPLE * EACH)
     assert region.rows(COUNTY)["observations"] == PEOPLE * EACH
     assert region.rows(COUNTY)["residents"] == PEOPLE
+
+
+def test_a_unit_is_shown_and_fixed_and_the_audit_knows_who_did(region: Region) -> None:
+    """And what came in; asked a second time, nothing is stored a second time."""
+    (item,) = intake(region, "quarantine", "list")["items"]
+    number = str(item["item_id"])
+    shown = intake(region, "quarantine", "show", number)
+    assert {"column": "value", "text": "abc"} in shown["cells"]
+    assert [each["column"] for each in shown["cells"]] == observation_lines(0, 0)[0].split(",")
+
+    answers = [intake(region, "quarantine", "fix", number, "--set", "value=120") for _ in range(2)]
+
+    assert answers == [{"accepted": 1, "waiting": 0}, {"accepted": 0, "waiting": 0}]
+    assert region.rows(COUNTY)["observations"] == PEOPLE * EACH + 1
+    with sqlite3.connect(region.place.node_dir(COUNTY) / "store.db") as store:
+        query = "SELECT DISTINCT action FROM audit WHERE principal LIKE '%/operator/%'"
+        actions = {action for (action,) in store.execute(query)}
+    assert actions >= {"import", "put", "read", "retry"}
 
 
 def state_of(answer: bytes) -> str:
