@@ -330,6 +330,7 @@ PLANTED_BUGS = (
         unchecked="I3",
         faults="restore isolate",
         caught_by="I2 I4",
+        first_seed=560,
     ),
     _bug(
         "two_grants_for_one_epoch",
