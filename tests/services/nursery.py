@@ -25,11 +25,15 @@ from node.demo.processes import NodeProcess
 __all__ = ["forked"]
 
 _PR_SET_PDEATHSIG: Final = 1
+_NOTHING: Final = Path(os.devnull)
 
 
-def forked(words: Sequence[str], said: Path) -> NodeProcess:
-    """Start `fenhe` with words, its stderr appended to a file."""
-    process = _nursery().Process(target=_live, args=(list(words), str(said)), daemon=True)
+def forked(
+    words: Sequence[str], said: Path, given: Path = _NOTHING, printed: Path = _NOTHING
+) -> NodeProcess:
+    """Start `fenhe` with words, its stderr and stdout appended to files, its input from one."""
+    files = (str(given), str(printed), str(said))
+    process = _nursery().Process(target=_live, args=(list(words), files), daemon=True)
     process.start()
     return _Forked(process)
 
@@ -82,14 +86,15 @@ class _Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _live(words: list[str], said: str) -> None:
+def _live(words: list[str], files: tuple[str, str, str]) -> None:
     """What the forked process does: no more than a shell would, then the command itself."""
     os.setsid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    errors = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for number, file in enumerate((nothing, nothing, errors)):
+    for number, path in enumerate(files):
+        how = os.O_WRONLY | os.O_APPEND | os.O_CREAT if number else os.O_RDONLY
+        file = os.open(path, how, 0o600)
         os.dup2(file, number)
+        os.close(file)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the process's life
     sys.argv = ["fenhe", *words]
     from tests.services.nursery_modules import FENHE

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import protos.fenhe.node.v1.recovery_pb2 as pb
 from hierarchy_config import NodeId
 from protos.fenhe.node.v1 import recovery_pb2_grpc
 from tests.services.region import Region
 
-__all__ = ["fenhe", "recovering", "standing"]
+__all__ = ["recovering", "standing"]
 
 ROOT: Final = Path(__file__).parents[2]
 CALL_S: Final = 20
@@ -31,15 +29,3 @@ def standing(region: Region, node: NodeId) -> pb.RecoveryStandingResponse:
 def recovering(region: Region, node: NodeId) -> bool:
     """Whether it is recovering."""
     return standing(region, node).recovering
-
-
-def fenhe(*words: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "node", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )

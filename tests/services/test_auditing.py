@@ -36,9 +36,9 @@ from protos.fenhe.node.v1 import (
     operations_pb2_grpc,
     recovery_pb2_grpc,
 )
+from tests.services.command import fenhe
 from tests.services.people import Person, put_request
 from tests.services.region import CALL_S, Region, nodes
-from tests.services.seeding import fenhe
 from tests.services.waiting import CLOCK, until
 
 TOWNSHIP, VILLAGE = nodes("141002100", "141002100200")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import grpc
 import pytest
 
 from hierarchy_config import NodeId
+from tests.services.command import fenhe
 from tests.services.people import Person, put_request
 from tests.services.region import Region, database_file, nodes
 from tests.services.waiting import until
@@ -22,15 +21,9 @@ TOWNSHIP, VILLAGE = nodes("141002100", "141002100200")
 DATABASES = ["sqlite", pytest.param("mysql", marks=pytest.mark.mariadb)]
 
 
-def fenhe(*words: str | Path, fails: bool = False) -> Any:
+def run(*words: str | Path, fails: bool = False) -> Any:
     """Run the command; its JSON, or what it said on stderr if it was to fail."""
-    done = subprocess.run(
-        [sys.executable, "-m", "node", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = fenhe(*words)
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr if fails else json.loads(done.stdout)
 
@@ -99,23 +92,23 @@ def test_a_node_is_backed_up_and_restored_under_load(tmp_path: Path, database: s
         region.start()
         region.linked(VILLAGE)
         folder = region.place.node_dir(VILLAGE)
-        subprocess.run([sys.executable, "-m", "node", "backup", "key", "new", key], check=True)
+        assert fenhe("backup", "key", "new", key).returncode == 0
         words = ("backup", "--data", folder, "--to", shelf, "--key", key, "--json")
         load = Load(region)
         load.start()
         until("some are there", lambda: load.acknowledged >= 10 or load.fault != "")
         assert load.fault == ""
-        first = fenhe(*words)
+        first = run(*words)
         until("more are there", lambda: load.acknowledged >= first["head"] // 2 + 20)
         before = load.acknowledged
-        second = fenhe(*words)
+        second = run(*words)
         assert (first["kind"], second["kind"]) == ("full", "incremental")
         until("some are not in it", lambda: load.acknowledged >= before + 20)
         region.fleet.kill(VILLAGE)
         load.finish()
         # Its disk is gone with it: what was on its way up at that moment is in neither place.
         elsewhere = max(before, settled(region, TOWNSHIP))
-        made = fenhe("backup", "check", "--from", shelf, "--key", key, "--json")
+        made = run("backup", "check", "--from", shelf, "--key", key, "--json")
         assert [each["whole"] for each in made["backups"]] == [True, True]
 
         new = tmp_path / "new"
@@ -124,9 +117,9 @@ def test_a_node_is_backed_up_and_restored_under_load(tmp_path: Path, database: s
             file = database_file(tmp_path / "url", region.new_database("restored"))
             more = ("--database", file)
         put_back = ("restore", "--from", shelf, "--data", new, "--key", key, "--json", *more)
-        done = fenhe(*put_back)
+        done = run(*put_back)
         assert (done["store_epoch"], done["backups"]) == (2, 2)
-        assert "RESTORE_TARGET_IN_USE" in fenhe(*put_back, fails=True)
+        assert "RESTORE_TARGET_IN_USE" in run(*put_back, fails=True)
         shutil.rmtree(folder)
         new.rename(folder)
 

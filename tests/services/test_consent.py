@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ from node.cli.client import connected
 from node.security.methods import PURPOSE_HEADER
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.control.v1 import consent_pb2_grpc
+from tests.services.command import fenhe
 from tests.services.people import Person, put_request
 from tests.services.region import Region, nodes
 from tests.services.waiting import until
@@ -68,14 +67,7 @@ def _shown(region: Region, node: NodeId, purpose: str = "", kind: str = "client"
 
 def _command(region: Region, node: NodeId, *words: str, code: int = 0) -> Any:
     folder = region.place.credentials_dir(f"client-{node}")
-    done = subprocess.run(
-        [sys.executable, "-m", "node", *words, "--as", str(folder), "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = fenhe(*words, "--as", str(folder), "--json")
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout) if code == 0 else done.stderr
 

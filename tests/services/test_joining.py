@@ -23,9 +23,10 @@ from node.security.door_tls import door_channel, read_door_certificate
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from node.settings import load_settings, save_settings
 from protos.fenhe.node.v1 import joining_pb2_grpc, node_pb2, node_pb2_grpc
+from tests.services.command import fenhe
 from tests.services.people import Person, observation, put_request
 from tests.services.region import Region, database_file, nodes
-from tests.services.seeding import ROOT, fenhe, recovering
+from tests.services.seeding import ROOT, recovering
 from tests.services.stores import opened
 from tests.services.waiting import CLOCK, until
 

@@ -14,9 +14,9 @@ import protos.fenhe.node.v1.keys_pb2 as pb
 from node.security.folders import NodeFolder
 from node.security.key_files import create_key
 from protos.fenhe.node.v1 import keys_pb2_grpc
+from tests.services.command import fenhe
 from tests.services.people import Person, put_request
 from tests.services.region import Region, nodes
-from tests.services.seeding import fenhe
 from tests.services.stores import opened
 from tests.services.waiting import until
 

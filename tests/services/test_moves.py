@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +17,7 @@ import protos.fenhe.empi.v1.residence_pb2 as pb
 from hierarchy_config import NodeId
 from node.cli.client import connected
 from protos.fenhe.empi.v1 import residence_pb2_grpc
+from tests.services.command import fenhe
 from tests.services.people import Person, observation, put_request
 from tests.services.region import Region, nodes
 from tests.services.stores import opened
@@ -60,14 +59,7 @@ def settle(region: Region) -> Person:
 
 def _command(region: Region, node: NodeId, *words: str) -> Any:
     folder = region.place.credentials_dir(f"operator-{node}")
-    done = subprocess.run(
-        [sys.executable, "-m", "node", "resident", *words, "--as", str(folder), "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = fenhe("resident", *words, "--as", str(folder), "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

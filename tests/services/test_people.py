@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from node.security.caller import CallerKind
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.control.v1 import people_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
+from tests.services.command import fenhe
 from tests.services.region import Region, nodes
 from tests.services.waiting import CLOCK, until
 
@@ -52,23 +51,16 @@ def folder(region: Region, node: NodeId, kind: str) -> Path:
     return region.place.credentials_dir(f"{kind}-{node}")
 
 
-def fenhe(as_: Path, *words: str, given: str = "", ok: bool = True) -> str:
+def run(as_: Path, *words: str, given: str = "", ok: bool = True) -> str:
     """What a command prints; secrets go in by standard input."""
-    done = subprocess.run(
-        [sys.executable, "-m", "node", *words, "--as", str(as_)],
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = fenhe(*words, "--as", as_, given=given)
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
     return done.stdout if ok else done.stderr
 
 
 def told(as_: Path, *words: str, given: str = "") -> Any:
     """The JSON that a command prints."""
-    return json.loads(fenhe(as_, *words, "--json", given=given))
+    return json.loads(run(as_, *words, "--json", given=given))
 
 
 def call(region: Region, node: NodeId, kind: str, token: str | None, work: Any) -> Any:
@@ -108,13 +100,11 @@ def test_an_operator_makes_an_administrator_who_signs_in_acts_and_is_ended(regio
         operator, "org", "add", "县人民医院", "--division", COUNTY, "--kind", "hospital"
     )["id"]
     chief = told(operator, "staff", "add", hospital, "--name", "李四")["id"]
-    fenhe(operator, "role", "give", chief, "administrator", "nurse")
-    fenhe(operator, "account", "add", "li.si", "--staff", chief, given=f"{FIRST}\n")
+    run(operator, "role", "give", chief, "administrator", "nurse")
+    run(operator, "account", "add", "li.si", "--staff", chief, given=f"{FIRST}\n")
 
-    assert "SIGN_IN_REFUSED" in fenhe(
-        desk, "session", "sign-in", "li.si", given="wrong\n", ok=False
-    )
-    must = fenhe(desk, "session", "sign-in", "li.si", given=f"{FIRST}\n", ok=False)
+    assert "SIGN_IN_REFUSED" in run(desk, "session", "sign-in", "li.si", given="wrong\n", ok=False)
+    must = run(desk, "session", "sign-in", "li.si", given=f"{FIRST}\n", ok=False)
     assert must.startswith("PASSWORD_MUST_CHANGE:")
     said = told(desk, "session", "sign-in", "li.si", "--new-password", given=f"{FIRST}\n{SECOND}\n")
     assert said["roles"] == ["administrator", "nurse"]
@@ -125,18 +115,18 @@ def test_an_operator_makes_an_administrator_who_signs_in_acts_and_is_ended(regio
     # The commands that follow are his: within his roles, and on his workstation alone.
     ward = told(desk, "org", "department", hospital, "内科")["id"]
     nurse = told(desk, "staff", "add", hospital, "--name", "王五")["id"]
-    fenhe(desk, "role", "give", nurse, "nurse")
-    lacked = fenhe(desk, "role", "give", nurse, "auditor", ok=False)
+    run(desk, "role", "give", nurse, "nurse")
+    lacked = run(desk, "role", "give", nurse, "auditor", ok=False)
     assert lacked.startswith("ROLE_LACKED:")
-    outside = fenhe(desk, "org", "add", "x", "--division", "1410", "--kind", "other", ok=False)
+    outside = run(desk, "org", "add", "x", "--division", "1410", "--kind", "other", ok=False)
     assert outside.startswith("NOT_YOUR_DIVISION:")
     assert told(desk, "org", "show", hospital)["departments"][0]["department_id"] == ward
-    assert max(map(len, fenhe(desk, "role", "list").splitlines())) <= 100
+    assert max(map(len, run(desk, "role", "list").splitlines())) <= 100
 
     (listed,) = told(desk, "session", "list")
-    fenhe(operator, "session", "end", listed["session_id"])
-    assert fenhe(desk, "org", "list", ok=False).startswith("SESSION_ENDED:")
-    assert "SESSION_ENDED" in fenhe(desk, "session", "sign-out", ok=False)
+    run(operator, "session", "end", listed["session_id"])
+    assert run(desk, "org", "list", ok=False).startswith("SESSION_ENDED:")
+    assert "SESSION_ENDED" in run(desk, "session", "sign-out", ok=False)
     assert not kept.exists()
 
 
@@ -145,8 +135,8 @@ def test_a_token_is_its_owner_or_nobody(region: Region) -> None:
     operator = folder(region, COUNTY, "operator")
     clinic = told(operator, "org", "add", "卫生院", "--division", COUNTY, "--kind", "clinic")["id"]
     staff = told(operator, "staff", "add", clinic, "--name", "赵六")["id"]
-    fenhe(operator, "role", "give", staff, "registrar")
-    fenhe(operator, "account", "add", "zhao", "--staff", staff, given=f"{FIRST}\n")
+    run(operator, "role", "give", staff, "registrar")
+    run(operator, "account", "add", "zhao", "--staff", staff, given=f"{FIRST}\n")
 
     def sign_in(channel: grpc.Channel, shown: Any) -> Any:
         stub = people_pb2_grpc.SessionServiceStub(channel)
@@ -163,7 +153,7 @@ def test_a_token_is_its_owner_or_nobody(region: Region) -> None:
     assert code_of(region, COUNTY, "operator", bearer, find) == "SESSION_ENDED"
     assert code_of(region, TOWNSHIP, "client", bearer, find) == "SESSION_ENDED"
     assert code_of(region, COUNTY, "client", None, sessions) == "DENIED"
-    fenhe(operator, "account", "disable", "zhao")
+    run(operator, "account", "disable", "zhao")
     assert code_of(region, COUNTY, "client", bearer, find) == "SESSION_ENDED"
 
 
@@ -179,20 +169,15 @@ def test_what_a_county_says_of_a_township_counts_there(region: Region) -> None:
         "the role is at the township",
         lambda: staff in {each["staff_id"] for each in told(township, "role", "list")},
     )
-    fenhe(township, "account", "add", "sun", "--staff", staff, given=f"{FIRST}\n")
+    run(township, "account", "add", "sun", "--staff", staff, given=f"{FIRST}\n")
     desk = folder(region, TOWNSHIP, "client")
     given_in = f"{FIRST}\n{SECOND}\n"
-    fenhe(desk, "session", "sign-in", "sun", "--new-password", given=given_in)
+    run(desk, "session", "sign-in", "sun", "--new-password", given=given_in)
     assert told(desk, "staff", "show", staff)["staff"]["name"] == "孙七"
-    fenhe(county, "role", "take", given["id"])
+    run(county, "role", "take", given["id"])
 
     def is_out() -> bool:
-        done = subprocess.run(
-            [sys.executable, "-m", "node", "org", "list", "--as", str(desk)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = fenhe("org", "list", "--as", desk)
         return done.stderr.startswith("SESSION_ENDED:")
 
     until("the role counts no more", is_out)

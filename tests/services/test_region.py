@@ -6,8 +6,6 @@ import base64
 import hashlib
 import json
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ import pytest
 import protos.fenhe.care.v1.care_pb2 as care
 import protos.fenhe.empi.v1.empi_pb2 as empi
 from hierarchy_config import NodeId, dump_region, load_region, with_endpoints
+from tests.services.command import fenhe
 from tests.services.connections import connections_of
 from tests.services.people import Person, observation, put_request
 from tests.services.region import Region, nodes
@@ -327,18 +326,8 @@ def test_no_node_dials_but_its_parent(river: River) -> None:
 
 def _query(region: Region, node: NodeId, freshness: str) -> dict[str, Any]:
     folder = region.place.credentials_dir(f"analyst-{node}")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "node", "query", "--as", str(folder), "--json"),
-            *("--freshness", freshness, "--executor", "direct"),
-            QUESTION,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = ("--freshness", freshness, "--executor", "direct", "--json")
+    done = fenhe("query", "--as", folder, *words, QUESTION)
     assert done.stdout, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -28,9 +28,9 @@ from node.security.key_files import write_public, write_secret
 from node.security.principal import Principal
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from protos.fenhe.node.v1 import node_pb2_grpc, region_pb2, region_pb2_grpc
+from tests.services.command import fenhe
 from tests.services.people import Person, put_request
 from tests.services.region import CALL_S, Region, nodes
-from tests.services.seeding import fenhe
 from tests.services.waiting import CLOCK, until
 from tests.unit.security.region import GOOD
 

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 import protos.fenhe.care.v1.care_pb2 as care
+from tests.services.command import fenhe
 from tests.services.people import Person, observation, put_request
 from tests.services.region import Region, nodes
-from tests.services.seeding import fenhe, recovering, standing
+from tests.services.seeding import recovering, standing
 from tests.services.waiting import until
 
 TOWNSHIP, VILLAGE, VILLAGE_2 = nodes("141002100", "141002100200", "141002100203")

@@ -7,7 +7,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -29,6 +28,7 @@ from node.security.certificates import (
 from node.security.folders import NodeFolder
 from node.security.principal import Principal
 from node.settings import load_settings, save_settings
+from tests.services.command import fenhe
 from tests.services.region import MARIADB, Region, nodes
 from tests.services.waiting import CLOCK
 
@@ -53,14 +53,7 @@ def folder(place: DemoPlace, tmp_path: Path) -> Path:
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
     """Start a node that is expected to end by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "node", "node", "run", "--data", str(folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return fenhe("node", "run", "--data", str(folder))
 
 
 def check_refused(folder: Path, code: str, *words: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +25,7 @@ from node.security.certificates import (
 from node.security.folders import NodeFolder
 from node.security.key_files import write_secret
 from node.security.principal import Principal
+from tests.services.command import fenhe
 from tests.services.people import Person, put_request
 from tests.services.region import Region, nodes
 from tests.services.stores import opened
@@ -229,13 +228,11 @@ def test_the_command_shows_the_way(region: Region) -> None:
         lambda: where(region, VILLAGE, record_id).letter.state == "confirmed",
     )
     credentials = str(region.place.credentials_dir(f"operator-{VILLAGE}"))
-    command = [sys.executable, "-m", "node", "record", "where", record_id, "--as", credentials]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    words = ("record", "where", record_id, "--as", credentials)
+    shown = fenhe(*words).stdout
     assert "confirmed" in shown
     assert HOME in shown
-    as_json = subprocess.run(
-        [*command, "--json"], capture_output=True, text=True, check=True
-    ).stdout
+    as_json = fenhe(*words, "--json").stdout
     assert json.loads(as_json)["letter"]["state"] == "confirmed"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from hierarchy_config import NodeId
 from node.opening import database_url
 from node.settings import load_settings
 from node.storage.tables import AUDIT, REPLICATED
+from tests.services.command import fenhe
 from tests.services.people import Person, put_request
 from tests.services.region import Region, nodes
 from tests.services.waiting import until
@@ -46,13 +45,7 @@ def verify(region: Region, at: NodeId, *words: str) -> tuple[int, dict[str, Any]
     """The command's exit code and its JSON."""
     folder = region.place.credentials_dir(f"operator-{at}")
     words = ("replication", "verify", "--as", str(folder), "--json", *words)
-    done = subprocess.run(
-        [sys.executable, "-m", "node", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = fenhe(*words)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -107,13 +100,7 @@ def test_a_peer_that_is_none_is_told_so(region: Region) -> None:
     """Neither a stranger nor a grandchild."""
     folder = region.place.credentials_dir(f"operator-{COUNTY}")
     words = ("replication", "verify", "--as", str(folder), "--peer", VILLAGE)
-    done = subprocess.run(
-        [sys.executable, "-m", "node", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = fenhe(*words)
     assert done.returncode == 1
     assert "RECONCILE_PEER" in done.stderr
 
@@ -121,12 +108,6 @@ def test_a_peer_that_is_none_is_told_so(region: Region) -> None:
 def test_only_an_operator_of_the_node_may_ask(region: Region) -> None:
     """A clinic's system may not."""
     folder = region.place.credentials_dir(f"client-{VILLAGE}")
-    done = subprocess.run(
-        [sys.executable, "-m", "node", "replication", "verify", "--as", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = fenhe("replication", "verify", "--as", str(folder))
     assert done.returncode == 1
     assert "DENIED" in done.stderr

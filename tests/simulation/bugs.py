@@ -177,6 +177,7 @@ PLANTED_BUGS = (
         writes=60,
         away=0.6,
         caught_by="I5 I7",
+        first_seed=90,
     ),
     _bug(
         "fsync_failure_ignored",
@@ -266,6 +267,7 @@ PLANTED_BUGS = (
         writes=90,
         away=0.7,
         caught_by="I2 I3",
+        first_seed=48,
     ),
     _bug("letter_kept_by_relay", broken="letters_kept", faults="delay", caught_by="I8 I9"),
     _bug(
@@ -299,6 +301,7 @@ PLANTED_BUGS = (
         faults="restore narrow",
         writes=120,
         caught_by="I2 I8 MARK",
+        first_seed=165,
     ),
     _bug(
         "snapshot_beginning_untold", link_end=TellsNoBeginning, faults="restore", caught_by="I2 I8"
@@ -327,6 +330,7 @@ PLANTED_BUGS = (
         unchecked="I3",
         faults="restore isolate",
         caught_by="I2 I4",
+        first_seed=560,
     ),
     _bug(
         "two_grants_for_one_epoch",
