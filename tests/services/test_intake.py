@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 
 from node.cli.main import app
 from tests.contracts.ingestion.place import OBSERVATIONS, observation_lines
+from tests.house.tree import ROOT
 from tests.services.region import Region, nodes
 from tests.services.waiting import until
 
 COUNTY, TOWNSHIP = nodes("141002", "141002100")
+EXAMPLES: Final = ROOT / "examples"
 PEOPLE: Final = 300
 EACH: Final = 20
 MESSAGE: Final = (
@@ -120,3 +122,21 @@ def test_a_client_of_the_library_gets_its_acknowledgements(region: Region) -> No
             server.terminate()
     (run,) = [r for r in intake(region, "status") if r["source"] == "hl7"]
     assert (run["read"], run["accepted"], run["quarantined"]) == (3, 1, 2)
+
+
+def test_the_example_of_the_readme(region: Region) -> None:
+    """Nine of twelve rows come in, three wait with the rule that each broke."""
+    file, mapping = EXAMPLES / "clinic-visits.csv", EXAMPLES / "clinic-visits.yaml"
+    before = region.rows(COUNTY)
+    done = intake(region, "load", str(file), "--mapping", str(mapping))
+    assert (done["read"], done["accepted"], done["quarantined"]) == (12, 9, 3)
+    now = region.rows(COUNTY)
+    assert {table: now[table] - before[table] for table in ("residents", "encounters")} == {
+        "residents": 7,
+        "encounters": 9,
+    }
+    waiting = intake(region, "quarantine", "list", "--run", str(done["run_id"]))["items"]
+    assert len(waiting) == 3
+    again = intake(region, "load", str(file), "--mapping", str(mapping))
+    assert again["run_id"] == done["run_id"]
+    assert region.rows(COUNTY) == now
