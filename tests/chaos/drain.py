@@ -42,7 +42,7 @@ def drain(place: ChaosPlace, faults: Faults, tell: Teller) -> float | None:
             return elapsed
         if waiting and waiting != why:
             why = waiting
-            tell(f"draining: {why}")
+            tell(f"draining, {elapsed:.0f} s: {why}")
         pause.wait(_LOOK_S)
     return None
 
@@ -113,7 +113,10 @@ def _owes(place: ChaosPlace, node: NodeId, faults: Faults) -> str:
             f" to {letter['to_node']}: {letter['state']} {letter['code']}"
         )
     for move in moves:
-        return f"{node} has {len(moves)} moves that are not done, one is {move['state']}"
+        return (
+            f"{node} has {len(moves)} moves that are not done, one of {move['resident_id']} from "
+            f"{move['from_node']} to {move['home_node']} is {move['state']}"
+        )
     return ""
 
 
