@@ -348,9 +348,13 @@ class ResidenceDesk:
 
     async def run(self) -> None:
         """Carry moves on for ever."""
+        has_begun = False
         while True:
             await asyncio.sleep(_PULSE_S)
             try:
+                if not has_begun:
+                    await self._blocking(self._steps.begin)
+                    has_begun = True
                 await self.pulse()
             except (FenheError, SQLAlchemyError) as error:
                 self._log.warning("moves wait", reason=type(error).__name__)

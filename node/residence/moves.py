@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -12,11 +12,22 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 from node.residence.tables import ResidenceTables
 from replication.changelog.dialects import upsert
 
-__all__ = ["REQUESTED_EPOCH", "Move", "MoveState", "Moves"]
+__all__ = [
+    "LONGEST_PAUSE_MS",
+    "PATIENCE_MS",
+    "REQUESTED_EPOCH",
+    "Move",
+    "MoveState",
+    "Moves",
+    "shipping",
+]
 
 REQUESTED_EPOCH: Final = 0
 """A move that was asked for here and is not granted yet has no epoch."""
-_LONGEST_PAUSE_MS: Final = 6 * 3_600_000
+PATIENCE_MS: Final = 10 * 60_000
+"""After that a node that holds him ships, whatever it believes of those nearer to the old home; and
+one that has shipped does it again if the new home has said nothing."""
+LONGEST_PAUSE_MS: Final = 6 * 3_600_000
 _COLUMNS: Final = (
     "home_node",
     "from_node",
@@ -70,6 +81,17 @@ class Move:
     held: bytes | None = None
 
 
+def shipping(move: Move, now_ms: int) -> Move:
+    """The move of a node that has just shipped; after a while without a word it looks again."""
+    return replace(
+        move,
+        state=MoveState.SHIPPING,
+        changed_at=now_ms,
+        sequence=1,
+        next_at=now_ms + PATIENCE_MS,
+    )
+
+
 class Moves:
     """Statements on residence_moves and residence_letters."""
 
@@ -114,9 +136,16 @@ class Moves:
     def due(self, connection: Connection, now_ms: int, limit: int) -> list[tuple[str, int]]:
         """Moves about which something is to be done by now; a clock that was put back too."""
         m = self._m
-        overdue = or_(m.c.next_at <= now_ms, m.c.next_at > now_ms + _LONGEST_PAUSE_MS)
+        overdue = or_(m.c.next_at <= now_ms, m.c.next_at > now_ms + LONGEST_PAUSE_MS)
         query = select(m.c.resident_id, m.c.home_epoch).where(overdue).order_by(m.c.next_at)
         return [(row[0], row[1]) for row in connection.execute(query.limit(limit))]
+
+    def wake(self, connection: Connection, now_ms: int) -> None:
+        """Make every move due for which this node has shipped."""
+        m = self._m
+        connection.execute(
+            update(m).where(m.c.state == MoveState.SHIPPING.value).values(next_at=now_ms)
+        )
 
     def in_transfer(self, connection: Connection) -> dict[str, int]:
         """Residents whose history is not known to have come to the new home, by that home."""

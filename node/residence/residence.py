@@ -22,7 +22,7 @@ from node.residence.errors import (
 from node.residence.handover import Handover
 from node.residence.homes import Homes, SignedGrant
 from node.residence.judge import FormerHierarchy, GrantJudge
-from node.residence.moves import REQUESTED_EPOCH, Move, Moves, MoveState
+from node.residence.moves import REQUESTED_EPOCH, Move, Moves, MoveState, shipping
 from node.residence.papers import (
     GRANT,
     HANDOVER,
@@ -321,7 +321,7 @@ class Residence:
             self.rows.rehome(connection, grant)
         # Nothing to ship: somebody above may have it, and looks after a while, as this node does.
         if shipped:
-            return replace(move, state=MoveState.SHIPPING, sequence=1)
+            return shipping(move, self._store.clock.now_ms())
         return replace(move, next_at=self._store.clock.now_ms() + AWAY_MS)
 
     def _take_grant(self, connection: Connection, letter: Letter) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from hierarchy_config.model import NodeId
-from node.residence.moves import Move, MoveState
+from node.residence.moves import LONGEST_PAUSE_MS, PATIENCE_MS, Move, MoveState, shipping
 from node.residence.papers import FINGERPRINT_BYTES, fingerprint
 from node.residence.residence import AWAY_MS, Residence
 from node.storage.context import StoreContext
@@ -23,8 +23,6 @@ from replication.core.residence import Duty, Grant, duty
 
 __all__ = ["MoveSteps"]
 
-PATIENCE_MS: Final = 10 * 60_000
-"""After that a node that holds him ships, whatever it believes of those nearer to the old home."""
 _SOON_MS: Final = 1_000
 _LATER_MS: Final = 30_000
 _ROWS_A_STEP: Final = 500
@@ -62,6 +60,8 @@ class MoveSteps:
             match move.state:
                 case MoveState.GRANTED:
                     self._stand_in(connection, move)
+                case MoveState.SHIPPING:
+                    self._ship_again(connection, move)
                 case MoveState.HOLDING:
                     self._confirm(connection, move)
                 case MoveState.PURGING:
@@ -85,10 +85,10 @@ class MoveSteps:
         return self._store.transactions.write(work)
 
     def waits(self, resident_id: str) -> bool:
-        """Whether anything is still to be done about a move of his."""
+        """Whether anything is still to be done about a move of his, but to wait for the word."""
         return self._store.transactions.read(
             lambda connection: any(
-                move.next_at is not None
+                move.next_at is not None and move.state is not MoveState.SHIPPING
                 for move in self._residence.moves.of_resident(connection, resident_id)
             )
         )
@@ -112,12 +112,10 @@ class MoveSteps:
             self._save(connection, replace(move, next_at=now_ms + AWAY_MS))
             return
         shipped = self._residence.handover.ship_all(connection, grant)
-        state = MoveState.SHIPPING if shipped else MoveState.GRANTED
-        again = None if shipped else now_ms + _LATER_MS
-        self._save(
-            connection,
-            replace(move, state=state, sequence=int(bool(shipped)), next_at=again),
-        )
+        if not shipped:
+            self._save(connection, replace(move, sequence=0, next_at=now_ms + _LATER_MS))
+            return
+        self._save(connection, shipping(move, now_ms))
 
     def _without_rows(self, connection: Connection, move: Move) -> None:
         """An old home that has nothing of him, as one put back from before he was registered.
@@ -134,6 +132,39 @@ class MoveSteps:
         is_held = self._residence.rows.is_held(connection, move.resident_id)
         state = move.state if waits or is_held else MoveState.SETTLED
         self._save(connection, replace(move, state=state, changed_at=now_ms, next_at=None))
+
+    # -- whoever shipped ------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """At the start of a node that was put back: what it shipped in its former life is due.
+
+        The new home's word may have come to that life, and is said again to whoever hands over
+        after it.
+        """
+        if self._store.recovery.active:
+            now_ms = self._store.clock.now_ms()
+            self._store.transactions.write(
+                lambda connection: self._residence.moves.wake(connection, now_ms)
+            )
+
+    def _ship_again(self, connection: Connection, move: Move) -> None:
+        """Hand over once more where everything was confirmed and the new home's word is missing.
+
+        It was lost with a former life of this store or of the new home's, or the new home's parent
+        is away: then each pause is as long as all of them before.
+        """
+        now_ms = self._store.clock.now_ms()
+        grant = self._newest(connection, move)
+        if grant is None:
+            self._save(connection, replace(move, next_at=None))
+            return
+        waits = self._residence.moves.unconfirmed(connection, move.resident_id, move.home_epoch)
+        if waits or self._store.recovery.active:
+            self._save(connection, replace(move, next_at=now_ms + _LATER_MS))
+            return
+        self._residence.handover.ship_all(connection, grant)
+        pause_ms = min(max(PATIENCE_MS, now_ms - move.changed_at), LONGEST_PAUSE_MS)
+        self._save(connection, replace(move, next_at=now_ms + pause_ms))
 
     # -- the new home ---------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from tests.contracts.residence.region import (
     MovingRegion,
 )
 from tests.contracts.residence.test_moves import settle
+from tests.contracts.residence.test_partitions import listed
 from tests.contracts.storage.region import person
 
 _Held = dict[str, list[dict[str, Any]]]
@@ -100,6 +101,54 @@ def test_an_old_home_put_back_from_before_he_was_registered_has_nothing_to_do(
     assert old.count(resident_id) == 0
     assert old.state(resident_id) == "settled"
     assert region.node(VILLAGE_3).home(resident_id) == (VILLAGE_3, 2)
+
+
+def _put_back_while_it_ships(region: MovingRegion) -> str:
+    """An old home as it was before the new home's word came; all it had sent was confirmed."""
+    resident_id = settle(region)
+    old = region.node(VILLAGE)
+    region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow(only=(COUNTY, TOWNSHIP, VILLAGE))
+    assert old.state(resident_id) == "shipping"
+    backup = _held(old, resident_id)
+    (shipped,) = old.read(lambda c: old.residence.moves.of_resident(c, resident_id))
+    region.flow()
+    assert old.state(resident_id) == "settled"
+    _put_back(old, resident_id, backup)
+    old.write(lambda c: old.residence.moves.save(c, shipped))
+    region.flow()
+    assert old.state(resident_id) == "shipping"
+    return resident_id
+
+
+def _has_let_go(region: MovingRegion, resident_id: str) -> bool:
+    old = region.node(VILLAGE)
+    return old.state(resident_id) == "settled" and not old.rows(resident_id, "residents")
+
+
+def test_an_old_home_put_back_while_it_ships_hears_the_word_again(region: MovingRegion) -> None:
+    """Its new life hands over once more, as soon as it has recovered and not before."""
+    resident_id = _put_back_while_it_ships(region)
+    old = region.node(VILLAGE)
+    old.storage.recovery.active = True
+    old.steps.begin()
+    region.flow()
+    assert old.state(resident_id) == "shipping"
+    old.storage.recovery.active = False
+    region.clock.ms += 30_000
+    region.flow()
+    assert _has_let_go(region, resident_id)
+    assert region.node(VILLAGE_3).home(resident_id) == (VILLAGE_3, 2)
+    assert region.node(VILLAGE_3).waiting() == 0
+    assert listed(region.node(VILLAGE_3), resident_id) == []
+
+
+def test_who_waits_for_a_word_that_was_lost_asks_for_it(region: MovingRegion) -> None:
+    """Whatever became of it: after ten minutes without the word he is handed over once more."""
+    resident_id = _put_back_while_it_ships(region)
+    region.clock.ms += 10 * 60_000
+    region.flow()
+    assert _has_let_go(region, resident_id)
 
 
 def test_an_old_branch_put_back_together_is_told_as_well(region: MovingRegion) -> None:
