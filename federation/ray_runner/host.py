@@ -268,8 +268,7 @@ def _bare(stage: Stage) -> Stage:
     return replace(stage, asks=(), before=None)
 
 
-async def _serve(output: int, heads: list[Node]) -> None:
-    """Serve; the head that was started is added to `heads`."""
+async def _serve(output: int) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -284,15 +283,18 @@ async def _serve(output: int, heads: list[Node]) -> None:
     if not isinstance(start, HostStart):
         return
     head = _start_head(start)
-    heads.append(head)
-    workers = _start_ray(start, head)
-    # A signal in the middle of the clean-up would leave Ray's agents behind. Whoever ends the node
-    # ends this too: by closing the input, or by force after a while.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    send(Ready(tuple(ray.get([worker.where.remote() for worker in workers]))))
-    host = _Host(workers, send)
-    await _read_stages(reader, host)
-    await host.end()
+    try:
+        workers = _start_ray(start, head)
+        # A signal in the middle of the clean-up would leave Ray's agents behind. Whoever ends the
+        # node ends this too: by closing the input, or by force after a while.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        send(Ready(tuple(ray.get([worker.where.remote() for worker in workers]))))
+        host = _Host(workers, send)
+        await _read_stages(reader, host)
+        await host.end()
+    finally:
+        ray.shutdown()
+        head.kill_all_processes(check_alive=False, allow_graceful=True)
 
 
 async def _read_stages(reader: asyncio.StreamReader, host: _Host) -> None:
@@ -311,13 +313,9 @@ def main() -> None:
     # Whatever Ray or a library prints must not end up between two frames.
     output = os.dup(1)
     os.dup2(2, 1)
-    heads: list[Node] = []
     try:
-        asyncio.run(_serve(output, heads))
+        asyncio.run(_serve(output))
     finally:
-        ray.shutdown()
-        for head in heads:
-            head.kill_all_processes(check_alive=False, allow_graceful=True)
         if os.getppid() != parent:
             # The node that would clean up is gone. This folder is the session's, and the group
             # is this process with what Ray has left running (its agents outlive a killed raylet).

@@ -161,6 +161,8 @@ def load_file(
             progress.update(task, description="sending it", completed=done)
             pieces = _pieces(file, run.run_id, offered.next_piece, progress, task)
             stub.Send(pieces, timeout=LOAD_S)
+        elif run.state == "done" and not quiet:
+            errors.print("This file has come in before, under this mapping: nothing is added.")
         return _followed(stub, run, progress, task) if wait else run
 
 

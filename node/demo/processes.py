@@ -44,9 +44,6 @@ class NodeProcess(Protocol):
 
     pid: int
 
-    @property
-    def returncode(self) -> int | None: ...
-
     def poll(self) -> int | None: ...
 
     def wait(self, timeout: float | None = None) -> int: ...

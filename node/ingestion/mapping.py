@@ -154,6 +154,10 @@ def load_mapping(name_or_path: str) -> tuple[MappingModel, str]:
     is_shipped = name_or_path in shipped_mappings()
     path = shipped if is_shipped else Path(name_or_path)
     faults = FaultList(str(name_or_path))
+    if not path.exists():
+        names = ", ".join(shipped_mappings())
+        faults.report("(file)", name_or_path, f"a file, or one that comes with Fenhe: {names}")
+        raise MappingInvalidError(faults.all())
     text = read_text(path, faults.report)
     if text is None:
         raise MappingInvalidError(faults.all())

@@ -141,11 +141,10 @@ class Moves:
         return [(row[0], row[1]) for row in connection.execute(query.limit(limit))]
 
     def wake(self, connection: Connection, now_ms: int) -> None:
-        """Make every move due for which this node has shipped."""
+        """Make every move due for which this node has shipped, as if it had shipped now."""
         m = self._m
-        connection.execute(
-            update(m).where(m.c.state == MoveState.SHIPPING.value).values(next_at=now_ms)
-        )
+        shipped = m.c.state == MoveState.SHIPPING.value
+        connection.execute(update(m).where(shipped).values(changed_at=now_ms, next_at=now_ms))
 
     def in_transfer(self, connection: Connection) -> dict[str, int]:
         """Residents whose history is not known to have come to the new home, by that home."""

@@ -150,20 +150,22 @@ class MoveSteps:
     def _ship_again(self, connection: Connection, move: Move) -> None:
         """Hand over once more where everything was confirmed and the new home's word is missing.
 
-        It was lost with a former life of this store or of the new home's, or the new home's parent
-        is away: then each pause is as long as all of them before.
+        It was lost with a former life of this store or of the new home's, or somebody on the way
+        is away: each pause is as long as all of them before, so that a week costs a few looks.
         """
         now_ms = self._store.clock.now_ms()
         grant = self._newest(connection, move)
         if grant is None:
             self._save(connection, replace(move, next_at=None))
             return
-        waits = self._residence.moves.unconfirmed(connection, move.resident_id, move.home_epoch)
-        if waits or self._store.recovery.active:
+        if self._store.recovery.active:
             self._save(connection, replace(move, next_at=now_ms + _LATER_MS))
             return
-        self._residence.handover.ship_all(connection, grant)
-        pause_ms = min(max(PATIENCE_MS, now_ms - move.changed_at), LONGEST_PAUSE_MS)
+        waits = self._residence.moves.unconfirmed(connection, move.resident_id, move.home_epoch)
+        if not waits:
+            self._residence.handover.ship_all(connection, grant)
+        least_ms = _LATER_MS if waits else PATIENCE_MS
+        pause_ms = min(max(least_ms, now_ms - move.changed_at), LONGEST_PAUSE_MS)
         self._save(connection, replace(move, next_at=now_ms + pause_ms))
 
     # -- the new home ---------------------------------------------------------------------------

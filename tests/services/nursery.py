@@ -1,8 +1,8 @@
 """Node processes forked from one that has imported their modules already.
 
-A node's packages take a second or more of a processor to import; the tests start some thousand
-nodes. Each is still a process, and runs the command `fenhe node run` from its entry point on: it
-has its own session, threads and files, and can be killed, stopped and continued. The demo, the
+A node's packages take a second or more of a processor to import, and the tests start hundreds of
+nodes and commands. Each is still a process, and runs its command from the entry point on: it has
+its own session, threads and files, and can be killed, stopped and continued. The demo, the
 benchmarks, the tests of commands and of power cuts start theirs from the interpreter on.
 """
 
@@ -55,17 +55,12 @@ class _Forked:
             raise RuntimeError("a process that was started has an id")
         self.pid: int = process.pid
 
-    @property
-    def returncode(self) -> int | None:
-        """None while it runs; the negative number of the signal that ended it."""
-        return self._process.exitcode
-
     def poll(self) -> int | None:
-        """The return code, if it has ended."""
+        """None while it runs; its exit code, or the negative number of the signal that ended it."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The return code. Raises subprocess.TimeoutExpired."""
+        """The exit code. Raises subprocess.TimeoutExpired."""
         self._process.join(timeout)
         code = self._process.exitcode
         if code is None:

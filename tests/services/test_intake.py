@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from node.cli.main import app
 from tests.contracts.ingestion.place import OBSERVATIONS, observation_lines
 from tests.house.tree import ROOT
+from tests.services.command import fenhe
 from tests.services.region import Region, nodes
 from tests.services.waiting import until
 
@@ -137,6 +138,8 @@ def test_the_example_of_the_readme(region: Region) -> None:
     }
     waiting = intake(region, "quarantine", "list", "--run", str(done["run_id"]))["items"]
     assert len(waiting) == 3
-    again = intake(region, "load", str(file), "--mapping", str(mapping))
-    assert again["run_id"] == done["run_id"]
+    folder = region.place.credentials_dir(f"operator-{COUNTY}")
+    again = fenhe("intake", "load", file, "--mapping", mapping, "--as", folder)
+    assert done["run_id"] in again.stdout
+    assert "has come in before" in again.stderr
     assert region.rows(COUNTY) == now

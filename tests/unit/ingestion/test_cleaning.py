@@ -197,6 +197,12 @@ def test_shipped_mappings_read_and_write_alike() -> None:
         assert read_mapping(mapping_text(model)) == model
 
 
+def test_a_mapping_that_is_nowhere_is_said_with_those_that_are() -> None:
+    """Neither a file nor a name."""
+    with pytest.raises(MappingInvalidError, match="comes with Fenhe: fhir-bundle, fhir-ndjson"):
+        load_mapping("no-such-mapping")
+
+
 def test_rules_have_a_reason_each() -> None:
     """One line of what is asked, one of why."""
     for rule in RULES.values():
