@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 import protos.fenhe.node.v1.operations_pb2 as pb
 from hierarchy_config import NodeId
@@ -18,6 +18,7 @@ from node.security.folders import NodeFolder
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
 from node.settings import load_settings, save_settings
 from node.storage import CHANGELOG
+from node.storage.tables import REPLICATED
 from protos.fenhe.node.v1 import operations_pb2_grpc
 from protos.fenhe.replication.v1 import replication_pb2_grpc
 from replication.core.codec import CODEC_JSON, encode_changes
@@ -286,6 +287,13 @@ def test_a_neighbour_is_asked_to_send_again(region: Region) -> None:
 def set_aside(region: Region, person: Person) -> str:
     """A row that the village wrote waits at the township, as come from the village; its number."""
     row = observation_of(person, "systolic", COUNTY)
+    observations = REPLICATED["observations"]
+    with opened(region.place, TOWNSHIP) as store:  # what is held here needs nobody to send it again
+        held = store.connection.execute(
+            delete(observations).where(observations.c.row_id == row.row_id)
+        )
+        assert held.rowcount == 1
+        store.connection.commit()
     assert speak(region, entry(4, row), number=2, after=3).refused == ""
     with opened(region.place, TOWNSHIP) as store:
         t = CHANGELOG.quarantine
