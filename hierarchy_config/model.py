@@ -60,6 +60,7 @@ REPLICATED_TABLES: Final = frozenset(
         "care_relations",
         "access_grants",
         "access_reviews",
+        "identity_links",
         *PEOPLE_TABLES,
     }
 )
@@ -71,7 +72,7 @@ said about his record for less than the record."""
 # Who may read a person's rows: a reduced form of that would be of no use to anybody but one who
 # wants to know whose rows they are. And nobody who works here is a case among many.
 FULL_ONLY_TABLES: Final = frozenset(
-    {"care_relations", "access_grants", "access_reviews", *PEOPLE_TABLES}
+    {"care_relations", "access_grants", "access_reviews", "identity_links", *PEOPLE_TABLES}
 )
 
 

@@ -46,7 +46,7 @@ from node.services.region import RegionServicer
 from node.services.registration import Servicers
 from node.services.residence import ResidenceServicer
 from node.services.status import NodeServicer, StatusSources
-from node.services.wire import resident_wire
+from node.services.wire import joined_wire, resident_wire
 from node.transit.room import TransitRoom
 from node.watch import Figures, WatchRoom
 from replication.core.model import Hello, Lane
@@ -439,7 +439,9 @@ class Assembly:
             threads,
             self._clock,
             partial(_refuses_writes, parts.region, parts.disk),
-            PointReads(lambda asked: storage.resident_answers(asked, resident_wire), threads),
+            PointReads(
+                lambda asked: storage.resident_answers(asked, resident_wire, joined_wire), threads
+            ),
             BundleWrites(storage.put_bundles, threads, parts.pump.notify),
         )
 

@@ -19,6 +19,7 @@ from node.storage.specs import (
     ACCESS_TABLES,
     CONSENTS,
     IDENTIFIERS,
+    IDENTITY_LINKS,
     RECORD_TABLES,
     RESIDENT_INDEX,
     RESIDENTS,
@@ -38,7 +39,7 @@ IDENTITY_TABLES: Final = frozenset(
     {RESIDENTS.name, IDENTIFIERS.name, CONSENTS.name, ACCESS_REVIEWS.name}
 )
 # Who may read him goes with him before what is to be read.
-_TABLES: Final = (RESIDENTS, IDENTIFIERS, *ACCESS_TABLES, *RECORD_TABLES)
+_TABLES: Final = (RESIDENTS, IDENTIFIERS, *ACCESS_TABLES, *RECORD_TABLES, IDENTITY_LINKS)
 _R: Final = REPLICATED[RESIDENTS.name]
 _X: Final = REPLICATED[RESIDENT_INDEX.name]
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import protos.fenhe.care.v1.care_pb2 as care
 import protos.fenhe.common.v1.common_pb2 as common
 import protos.fenhe.empi.v1.empi_pb2 as empi
+from node.merging.fold import Group
 from node.records.faults import Fault
 from node.records.model import Bundle, NewIdentifier, NewRecord, NewResident
 from node.storage.model import StoredRecord, StoredResident
@@ -20,6 +21,7 @@ from replication.core.model import Value
 __all__ = [
     "bundle_in",
     "faults_out",
+    "joined_wire",
     "record_out",
     "resident_in",
     "resident_out",
@@ -113,7 +115,21 @@ def resident_out(resident: StoredResident) -> empi.Resident:
         home_node=resident.home_node,
         home_epoch=resident.home_epoch,
         deceased_on=resident.deceased_on or "",
+        **_joined(resident.resident_id, resident.group),
     )
+
+
+def joined_wire(resident_id: str, group: Group) -> bytes:
+    """What a group adds to a resident's bytes: a message may be continued by its fields."""
+    return empi.Resident(**_joined(resident_id, group)).SerializeToString()
+
+
+def _joined(resident_id: str, group: Group | None) -> dict[str, Any]:
+    if group is None or len(group.members) == 1:
+        return {}
+    if resident_id != group.survivor:
+        return {"merged_into": group.survivor}
+    return {"merged_ids": group.merged}
 
 
 def resident_wire(resident: StoredResident) -> bytes:

@@ -16,6 +16,8 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from node.cache import Cache, CachedAnswer, ChangedResidents, Held
+from node.merging.fold import Group
+from node.merging.links import groups
 from node.security.caller import Caller
 from node.storage.audit import Deed
 from node.storage.context import StoreContext
@@ -27,10 +29,13 @@ from node.storage.specs import IDENTIFIERS, RESIDENTS
 from replication.core.codec import decode_changes
 from replication.core.model import Form, LogEntry
 
-__all__ = ["AnswerCounts", "Encode", "ResidentAnswers", "ResidentQuestion"]
+__all__ = ["AnswerCounts", "Encode", "Joined", "ResidentAnswers", "ResidentQuestion"]
 
 Encode = Callable[[StoredResident], bytes]
 """A resident as the bytes that go on the wire; pure."""
+
+Joined = Callable[[str, Group], bytes]
+"""What the group of a resident adds to his bytes: his id, the group; pure. Never kept."""
 
 Seen = Callable[[Connection, Caller, Mapping[str, Any], Collection[str]], frozenset[str]]
 """Of node/storage/scope.py: connection, caller, parameters of his scope, ids of residents."""
@@ -56,6 +61,7 @@ class _Batch:
     parts: Sequence[tuple[ResidentQuestion, str | None, Mapping[str, Any]]]
     held: Held
     encode: Encode
+    joined: Joined
 
 
 @dataclass(slots=True)
@@ -89,7 +95,9 @@ class ResidentAnswers:
         self._cache = cache
         self.counts = AnswerCounts()
 
-    def answers(self, asked: Sequence[ResidentQuestion], encode: Encode) -> list[bytes | None]:
+    def answers(
+        self, asked: Sequence[ResidentQuestion], encode: Encode, joined: Joined
+    ) -> list[bytes | None]:
         """See Storage.resident_answers."""
         named = [named_id(question.resident_id) for question in asked]
         # Before the transaction: a Redis must not be waited for with the database's lock in hand.
@@ -102,7 +110,7 @@ class ResidentAnswers:
             (question, each, scopes[question.caller])
             for question, each in zip(asked, named, strict=True)
         ]
-        batch = _Batch(parts, held, encode)
+        batch = _Batch(parts, held, encode, joined)
         done = self._store.transactions.write(lambda connection: self._answer(connection, batch))
         # After the commit: what is kept must not outlive a commit that a power cut took back.
         if done.fresh and held.position is not None:
@@ -158,9 +166,29 @@ class ResidentAnswers:
                     )
             work.answers.append(answer)
             deeds[question.caller].append(resident_read(resident_id, answer is not None))
+        self._join(connection, batch, work.answers)
         for caller, done in deeds.items():
             self._store.auditor.write(connection, caller, *done)
         return work
+
+    @staticmethod
+    def _join(connection: Connection, batch: _Batch, answers: list[bytes | None]) -> None:
+        """Say in each answer under which other ids the resident is known.
+
+        Merges travel in another lane than residents, and are of this transaction: none is kept.
+        """
+        shown = [
+            (place, resident_id)
+            for place, (answer, (_, resident_id, _)) in enumerate(
+                zip(answers, batch.parts, strict=True)
+            )
+            if answer is not None and resident_id is not None
+        ]
+        found = groups(connection, {resident_id for _, resident_id in shown})
+        for place, resident_id in shown if found else ():
+            answer, group = answers[place], found.get(resident_id)
+            if answer is not None and group is not None:
+                answers[place] = answer + batch.joined(resident_id, group)
 
     def _seen_by_caller(
         self, connection: Connection, batch: _Batch, usable: Mapping[str, CachedAnswer]

@@ -26,7 +26,7 @@ from node.storage.moved import MovedHomes, taken_by_home
 from node.storage.pieces import encoded_pieces
 from node.storage.rows import HeldRow, RowMaker, chunks, held_rows
 from node.storage.shapes import fits_schema, has_ids
-from node.storage.specs import PEOPLE_NAMES, RESIDENT_INDEX, RESIDENTS, TABLES
+from node.storage.specs import IDENTITY_LINKS, PEOPLE_NAMES, RESIDENT_INDEX, RESIDENTS, TABLES
 from node.storage.tables import REPLICATED
 from node.storage.upsert import guarded_upsert
 from replication.changelog import (
@@ -50,6 +50,8 @@ _HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
 _NO_OUTCOME: Final = ApplyOutcome(0, 0, 0)
 _NO_HOME: Final = ("", 0)
 _OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
+_OVER_HOME: Final = PEOPLE_NAMES | {IDENTITY_LINKS.name}
+"""Tables of which a row counts at its home because whoever stands over the home wrote it."""
 
 
 class BatchApplier:
@@ -381,14 +383,15 @@ class _Judgement:
         if entry.origin_node not in self._below:
             lost = entry.origin_node in self._path and not entry.origin_sequence
             return None if self._recovering and lost else Misfit.ORIGIN_NOT_BELOW
-        if change.table in PEOPLE_NAMES and self._says_who_works_elsewhere(change):
+        if change.table in _OVER_HOME and self._is_not_over_home(change):
             return Misfit.AUTHOR_NOT_OVER_HOME
         return None if self._policy_allows(change) else Misfit.FORM_NOT_IN_POLICY
 
-    def _says_who_works_elsewhere(self, change: RowChange) -> bool:
-        """Whether somebody below says who works at a node that he is not, nor is above.
+    def _is_not_over_home(self, change: RowChange) -> bool:
+        """Whether somebody below says who works, or who is one person, where he is not over it.
 
-        It would be told that node from above, and there it counts: a role is such a row.
+        It would be told that node from above, and there it counts: a role is such a row, a merge
+        is another.
         """
         author = NodeId(change.author_node)
         below = author in self._below and author in self._store.hierarchy

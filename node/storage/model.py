@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from node.merging.fold import Group
 from node.records.model import Bundle, NewIdentifier
 from node.security.caller import Caller
 from node.storage.specs import RECORD_TABLES
@@ -69,6 +70,8 @@ class StoredResident:
     identifiers: tuple[NewIdentifier, ...]
     deleted: bool = False
     author_organization: str | None = None
+    group: Group | None = None
+    """Under which ids he is known; None: nobody asked, or he is in no group with others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from heapq import nlargest
 from typing import Any, Final
@@ -28,6 +30,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from node.merging.links import group
 from node.records.model import NewIdentifier
 from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
@@ -69,6 +72,7 @@ class Reader:
 
         def work(connection: Connection) -> StoredResident | None:
             found = self.held(connection, caller, {**scope, "id": named}) if named else None
+            found = found and _with_group(connection, found)
             self._store.auditor.write(connection, caller, resident_read(named, found is not None))
             return found
 
@@ -94,6 +98,7 @@ class Reader:
             query = self._finds[form_of(caller)]
             row = connection.execute(query, wanted).mappings().first()
             found = None if row is None else self._resident(connection, row)
+            found = found and _with_group(connection, found)
             # The value itself is never written down; that somebody looked is.
             if found is None:
                 deed = Deed(Action.FIND, IDENTIFIERS.name, Outcome.NOT_FOUND, 0)
@@ -132,19 +137,19 @@ class Reader:
         before = _decode_token(token, resident_id)
 
         def work(connection: Connection) -> Page:
-            rows: list[tuple[str, str, TableSpec, RowMapping]] = []
-            if named is not None:
-                wanted = {
-                    **scope,
-                    "id": named,
-                    "size": size + 1,
-                    "before_date": before[0],
-                    "before_id": before[1],
-                }
-                rows = self._timeline(connection, caller, wanted, size + 1)
+            page = {"size": size + 1, "before_date": before[0], "before_id": before[1]}
+            members = group(connection, named).members if named is not None else ()
+            rows = nlargest(
+                size + 1,
+                (
+                    row
+                    for each in sorted(members)
+                    for row in self._timeline(connection, caller, {**scope, **page, "id": each})
+                ),
+                key=lambda each: each[:2],
+            )
             records = tuple(self._stored(spec, row) for _, _, spec, row in rows[:size])
-            deed = Deed(Action.TIMELINE, _RECORDS, Outcome.DONE, len(records), resident_id=named)
-            self._store.auditor.write(connection, caller, deed)
+            self._store.auditor.write(connection, caller, *_timeline_reads(named, records))
             more = len(rows) > size
             last = rows[size - 1] if more else None
             return Page(records, _encode_token(last[0], last[1], resident_id) if last else "")
@@ -152,15 +157,13 @@ class Reader:
         return self._store.transactions.write(work)
 
     def _timeline(
-        self, connection: Connection, caller: Caller, wanted: Mapping[str, Any], count: int
-    ) -> list[tuple[str, str, TableSpec, RowMapping]]:
+        self, connection: Connection, caller: Caller, wanted: Mapping[str, Any]
+    ) -> Iterator[tuple[str, str, TableSpec, RowMapping]]:
+        """The newest of one id, table by table."""
         form = form_of(caller)
-        rows = [
-            (str(row["sorted_by"]), str(row["row_id"]), spec, row)
-            for spec in RECORD_TABLES
-            for row in connection.execute(self._timelines[spec.name][form], wanted).mappings()
-        ]
-        return nlargest(count, rows, key=lambda each: each[:2])
+        for spec in RECORD_TABLES:
+            for row in connection.execute(self._timelines[spec.name][form], wanted).mappings():
+                yield str(row["sorted_by"]), str(row["row_id"]), spec, row
 
     def _record(
         self, connection: Connection, caller: Caller, wanted: Mapping[str, Any]
@@ -211,6 +214,22 @@ def resident_read(named: str | None, found: bool) -> Deed:
     """What the audit says of a resident's read, wherever his answer came from."""
     outcome = Outcome.DONE if found else Outcome.NOT_FOUND
     return Deed(Action.READ, RESIDENTS.name, outcome, int(found), named, named)
+
+
+def _with_group(connection: Connection, found: StoredResident) -> StoredResident:
+    whose = group(connection, found.resident_id)
+    return replace(found, group=whose) if len(whose.members) > 1 else found
+
+
+def _timeline_reads(named: str | None, records: Sequence[StoredRecord]) -> list[Deed]:
+    """What the audit says of a timeline: one entry for each id whose records were shown."""
+    shown = Counter(record.resident_id for record in records)
+    # Who was asked for first, whatever was found of him.
+    whose = [named, *sorted(shown.keys() - {named})]
+    return [
+        Deed(Action.TIMELINE, _RECORDS, Outcome.DONE, shown[each or ""], resident_id=each)
+        for each in whose
+    ]
 
 
 def named_id(row_id: str) -> str | None:

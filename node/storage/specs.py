@@ -22,6 +22,7 @@ __all__ = [
     "CARE_RELATIONS",
     "CONSENTS",
     "IDENTIFIERS",
+    "IDENTITY_LINKS",
     "IDENTITY_NUMBER",
     "PEOPLE_NAMES",
     "PEOPLE_TABLES",
@@ -384,6 +385,27 @@ PEOPLE_TABLES: Final[tuple[TableSpec, ...]] = (
     ),
 )
 
+IDENTITY_LINKS: Final = TableSpec(
+    "identity_links",
+    Lane.CARE,
+    (
+        ColumnSpec("event_id", ColumnKind.REFERENCE, 36),
+        _plain("decision", 16),
+        _plain("part", 16),
+        _reference("other_id", "residents"),
+        # Ids of earlier events over the same pair, with blanks between.
+        _plain("ends", 400),
+        _plain("decided_by", 200),
+        _free_text("reason"),
+        _free_text("evidence"),
+        _plain("model", 64),
+    ),
+)
+"""Halves of what was decided over two residents (node/merging): written at a node over the home.
+
+In full or not at all: which ids are one person is as telling as a name.
+"""
+
 PEOPLE_NAMES: Final = frozenset(spec.name for spec in PEOPLE_TABLES)
 
 TABLES: Final = MappingProxyType(
@@ -396,6 +418,7 @@ TABLES: Final = MappingProxyType(
             *RECORD_TABLES,
             *ACCESS_TABLES,
             *PEOPLE_TABLES,
+            IDENTITY_LINKS,
         )
     }
 )

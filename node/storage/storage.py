@@ -22,7 +22,7 @@ from node.records.model import Bundle
 from node.residence.homes import Homes
 from node.security.caller import Caller
 from node.security.sealing import DataKeys
-from node.storage.answers import AnswerCounts, Encode, ResidentAnswers, ResidentQuestion
+from node.storage.answers import AnswerCounts, Encode, Joined, ResidentAnswers, ResidentQuestion
 from node.storage.apply import BatchApplier
 from node.storage.audit import Action, AuditBreak, Auditor, Deed, Outcome
 from node.storage.away import AwayRows
@@ -188,7 +188,10 @@ class Storage:
         return self._reader.resident(caller, resident_id)
 
     def resident_answers(
-        self, asked: Sequence[ResidentQuestion], encode: Encode
+        self,
+        asked: Sequence[ResidentQuestion],
+        encode: Encode,
+        joined: Joined = lambda resident_id, group: b"",  # noqa: ARG005
     ) -> list[bytes | None]:
         """Residents held in full, as bytes; None as for `resident`. Each audited for its caller.
 
@@ -197,8 +200,9 @@ class Storage:
         Args:
             asked: In the order of the answers.
             encode: Makes the bytes, if no answer is kept that the log still allows.
+            joined: What stands behind the bytes of whoever is known under several ids.
         """
-        return self._answers.answers(asked, encode)
+        return self._answers.answers(asked, encode, joined)
 
     def changed_residents(self, after: int, *, up_to: int) -> ChangedResidents:
         """Residents whose kept answers a part of the log after a sequence makes old."""

@@ -122,6 +122,7 @@ _POINTS_BY: Final = {
     "qualifications": "staff_id",
     "assignments": "staff_id",
     "endings": "ended_id",
+    "identity_links": "event_id",
 }
 """Columns by which rows are found that belong to another row."""
 

@@ -45,9 +45,10 @@ PROTOCOL_MAX = 2
 """2: letters (Form.SEALED) and snapshots (Cursor.position). A peer of 1 is sent neither."""
 SCHEMA_MIN = 1
 """Oldest schema of a peer whose rows can be read here, and who can bear the rows of this one."""
-SCHEMA_VERSION = 2
-"""2: for whom a row was written, tables of consents and of people. A peer of 1 keeps the columns
-that it does not know, and rows of unknown tables wait in its quarantine for its upgrade."""
+SCHEMA_VERSION = 3
+"""2: for whom a row was written, tables of consents and of people. 3: decisions over who is one
+person. An older peer keeps the columns that it does not know, and rows of unknown tables wait in
+its quarantine for its upgrade."""
 
 Value = str | int | float | bool | None
 """A cell: what JSON has, without nesting. Dates are ISO text."""

@@ -24,29 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/empi/v1/empi.proto\x12\rfenhe.empi.v1\"+\n\nIdentifier\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xee\x01\n\x08Resident\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1f\n\x03sex\x18\x03 \x01(\x0e\x32\x12.fenhe.empi.v1.Sex\x12\x12\n\nbirth_date\x18\x04 \x01(\t\x12.\n\x0bidentifiers\x18\x05 \x03(\x0b\x32\x19.fenhe.empi.v1.Identifier\x12\r\n\x05phone\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x11\n\thome_node\x18\x08 \x01(\t\x12\x12\n\nhome_epoch\x18\t \x01(\x04\x12\x13\n\x0b\x64\x65\x63\x65\x61sed_on\x18\n \x01(\t\"Q\n\x0fRegisterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tresidents\x18\x02 \x03(\x0b\x32\x17.fenhe.empi.v1.Resident\"B\n\x10RegisterResponse\x12\x14\n\x0cresident_ids\x18\x01 \x03(\t\x12\x18\n\x10repeated_request\x18\x02 \x01(\x08\")\n\x12GetResidentRequest\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\"D\n\x13\x46indResidentRequest\x12-\n\nidentifier\x18\x01 \x01(\x0b\x32\x19.fenhe.empi.v1.Identifier\"S\n\x14\x46indResidentResponse\x12.\n\x08resident\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.ResidentH\x00\x88\x01\x01\x42\x0b\n\t_resident*[\n\x03Sex\x12\x13\n\x0fSEX_UNSPECIFIED\x10\x00\x12\x0c\n\x08SEX_MALE\x10\x01\x12\x0e\n\nSEX_FEMALE\x10\x02\x12\x10\n\x0cSEX_UNSTATED\x10\x03\x12\x0f\n\x0bSEX_UNKNOWN\x10\x04\x32\xf2\x01\n\x0fResidentService\x12K\n\x08Register\x12\x1e.fenhe.empi.v1.RegisterRequest\x1a\x1f.fenhe.empi.v1.RegisterResponse\x12\x41\n\x03Get\x12!.fenhe.empi.v1.GetResidentRequest\x1a\x17.fenhe.empi.v1.Resident\x12O\n\x04\x46ind\x12\".fenhe.empi.v1.FindResidentRequest\x1a#.fenhe.empi.v1.FindResidentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/fenhe/empi/v1/empi.proto\x12\rfenhe.empi.v1\"+\n\nIdentifier\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x97\x02\n\x08Resident\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1f\n\x03sex\x18\x03 \x01(\x0e\x32\x12.fenhe.empi.v1.Sex\x12\x12\n\nbirth_date\x18\x04 \x01(\t\x12.\n\x0bidentifiers\x18\x05 \x03(\x0b\x32\x19.fenhe.empi.v1.Identifier\x12\r\n\x05phone\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\x11\n\thome_node\x18\x08 \x01(\t\x12\x12\n\nhome_epoch\x18\t \x01(\x04\x12\x13\n\x0b\x64\x65\x63\x65\x61sed_on\x18\n \x01(\t\x12\x13\n\x0bmerged_into\x18\x0b \x01(\t\x12\x12\n\nmerged_ids\x18\x0c \x03(\t\"Q\n\x0fRegisterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tresidents\x18\x02 \x03(\x0b\x32\x17.fenhe.empi.v1.Resident\"B\n\x10RegisterResponse\x12\x14\n\x0cresident_ids\x18\x01 \x03(\t\x12\x18\n\x10repeated_request\x18\x02 \x01(\x08\")\n\x12GetResidentRequest\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\"D\n\x13\x46indResidentRequest\x12-\n\nidentifier\x18\x01 \x01(\x0b\x32\x19.fenhe.empi.v1.Identifier\"S\n\x14\x46indResidentResponse\x12.\n\x08resident\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.ResidentH\x00\x88\x01\x01\x42\x0b\n\t_resident*[\n\x03Sex\x12\x13\n\x0fSEX_UNSPECIFIED\x10\x00\x12\x0c\n\x08SEX_MALE\x10\x01\x12\x0e\n\nSEX_FEMALE\x10\x02\x12\x10\n\x0cSEX_UNSTATED\x10\x03\x12\x0f\n\x0bSEX_UNKNOWN\x10\x04\x32\xf2\x01\n\x0fResidentService\x12K\n\x08Register\x12\x1e.fenhe.empi.v1.RegisterRequest\x1a\x1f.fenhe.empi.v1.RegisterResponse\x12\x41\n\x03Get\x12!.fenhe.empi.v1.GetResidentRequest\x1a\x17.fenhe.empi.v1.Resident\x12O\n\x04\x46ind\x12\".fenhe.empi.v1.FindResidentRequest\x1a#.fenhe.empi.v1.FindResidentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.fenhe.empi.v1.empi_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEX']._serialized_start=685
-  _globals['_SEX']._serialized_end=776
+  _globals['_SEX']._serialized_start=726
+  _globals['_SEX']._serialized_end=817
   _globals['_IDENTIFIER']._serialized_start=50
   _globals['_IDENTIFIER']._serialized_end=93
   _globals['_RESIDENT']._serialized_start=96
-  _globals['_RESIDENT']._serialized_end=334
-  _globals['_REGISTERREQUEST']._serialized_start=336
-  _globals['_REGISTERREQUEST']._serialized_end=417
-  _globals['_REGISTERRESPONSE']._serialized_start=419
-  _globals['_REGISTERRESPONSE']._serialized_end=485
-  _globals['_GETRESIDENTREQUEST']._serialized_start=487
-  _globals['_GETRESIDENTREQUEST']._serialized_end=528
-  _globals['_FINDRESIDENTREQUEST']._serialized_start=530
-  _globals['_FINDRESIDENTREQUEST']._serialized_end=598
-  _globals['_FINDRESIDENTRESPONSE']._serialized_start=600
-  _globals['_FINDRESIDENTRESPONSE']._serialized_end=683
-  _globals['_RESIDENTSERVICE']._serialized_start=779
-  _globals['_RESIDENTSERVICE']._serialized_end=1021
+  _globals['_RESIDENT']._serialized_end=375
+  _globals['_REGISTERREQUEST']._serialized_start=377
+  _globals['_REGISTERREQUEST']._serialized_end=458
+  _globals['_REGISTERRESPONSE']._serialized_start=460
+  _globals['_REGISTERRESPONSE']._serialized_end=526
+  _globals['_GETRESIDENTREQUEST']._serialized_start=528
+  _globals['_GETRESIDENTREQUEST']._serialized_end=569
+  _globals['_FINDRESIDENTREQUEST']._serialized_start=571
+  _globals['_FINDRESIDENTREQUEST']._serialized_end=639
+  _globals['_FINDRESIDENTRESPONSE']._serialized_start=641
+  _globals['_FINDRESIDENTRESPONSE']._serialized_end=724
+  _globals['_RESIDENTSERVICE']._serialized_start=820
+  _globals['_RESIDENTSERVICE']._serialized_end=1062
 # @@protoc_insertion_point(module_scope)

@@ -91,6 +91,8 @@ class Resident(_message.Message):
     HOME_NODE_FIELD_NUMBER: _builtins.int
     HOME_EPOCH_FIELD_NUMBER: _builtins.int
     DECEASED_ON_FIELD_NUMBER: _builtins.int
+    MERGED_INTO_FIELD_NUMBER: _builtins.int
+    MERGED_IDS_FIELD_NUMBER: _builtins.int
     resident_id: _builtins.str
     """UUID, minted by the registering node; leave empty when registering, or set it (a UUID) to
     refer to the resident from records of the same bundle.
@@ -111,9 +113,17 @@ class Resident(_message.Message):
     """Rises with each move. Set by nodes, ignored in requests."""
     deceased_on: _builtins.str
     """Date of death, ISO; empty: not known to have died."""
+    merged_into: _builtins.str
+    """The id under which he is known since stewards merged this one into it; empty: this one. Set by
+    nodes, ignored in requests.
+    """
     @_builtins.property
     def identifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Identifier]:
         """Empty: none known."""
+
+    @_builtins.property
+    def merged_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids that were merged into this one, in order. Set by nodes, ignored in requests."""
 
     def __init__(
         self,
@@ -128,10 +138,12 @@ class Resident(_message.Message):
         home_node: _builtins.str = ...,
         home_epoch: _builtins.int = ...,
         deceased_on: _builtins.str = ...,
+        merged_into: _builtins.str = ...,
+        merged_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "birth_date", b"birth_date", "deceased_on", b"deceased_on", "home_epoch", b"home_epoch", "home_node", b"home_node", "identifiers", b"identifiers", "name", b"name", "phone", b"phone", "resident_id", b"resident_id", "sex", b"sex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "birth_date", b"birth_date", "deceased_on", b"deceased_on", "home_epoch", b"home_epoch", "home_node", b"home_node", "identifiers", b"identifiers", "merged_ids", b"merged_ids", "merged_into", b"merged_into", "name", b"name", "phone", b"phone", "resident_id", b"resident_id", "sex", b"sex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,337 @@
+"""Merges, and what takes them apart, for callers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sqlalchemy import Connection
+
+from hierarchy_config.model import NodeId
+from node.consent.rows import AccessRows, HomeOf
+from node.errors import InvalidRequestError, NotFoundError
+from node.merging.errors import (
+    MergeApartError,
+    MergeNotHereError,
+    MergeStandsError,
+    MergeTooLargeError,
+    MergeUnknownError,
+)
+from node.merging.fold import GROUP_MAX, Decision, Group, Part, apart, standing
+from node.merging.links import group, halves_of
+from node.security.caller import Caller
+from node.storage.audit import Action, Deed, Outcome
+from node.storage.context import StoreContext
+from node.storage.scope import seen_residents
+from node.storage.specs import IDENTITY_LINKS
+from replication.core.model import RowChange
+
+__all__ = ["REASON_MAX", "Decided", "Event", "MergeDesk", "Wanted"]
+
+REASON_MAX: Final = 200
+_REASON_MIN: Final = 4
+_ENDS_MAX: Final = 10
+"""As many ids as the column holds; nobody decides over a pair so often."""
+_EVENTS_MAX: Final = 500
+_DECISIONS: Final = frozenset(Decision)
+_ACTIONS: Final[Mapping[tuple[Decision, bool], Action]] = {
+    (Decision.SAME, False): Action.LINK,
+    (Decision.DIFFERENT, True): Action.UNLINK,
+    (Decision.DIFFERENT, False): Action.TELL_APART,
+}
+"""By what was decided, and whether it undid a merge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A decision that a caller wants written down.
+
+    Attributes:
+        request_id: New for each intended decision; the same again gives the first answer.
+        survivor_id: Who is shown after a merge; of two who are told apart, one.
+        merged_id: The other.
+        reason: 4 to 200 characters; sealed, and kept with the event.
+        evidence: JSON of what matching said, field by field; "" for none.
+        model: Digest of the model that said so; "" for none.
+        despite: Merge although the two were told apart before.
+    """
+
+    request_id: str
+    survivor_id: str
+    merged_id: str
+    reason: str
+    evidence: str = ""
+    model: str = ""
+    despite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A decision as it is held here. `in_force`: no later one over the same pair ends it."""
+
+    event_id: str
+    decision: Decision
+    survivor_id: str
+    merged_id: str
+    decided_at: str
+    decided_by: str
+    author_node: str
+    reason: str
+    evidence: str
+    model: str
+    ends: frozenset[str]
+    in_force: bool
+
+
+class Decided(Protocol):
+    """Told of a decision in its own transaction: what waited for one over this pair is over."""
+
+    def __call__(self, connection: Connection, one: str, other: str) -> None: ...
+
+
+class MergeDesk:
+    """Every method blocks on the database; what it changed is durable when it returns."""
+
+    def __init__(
+        self,
+        store: StoreContext,
+        refuse_writes: Callable[[], None],
+        decided: Decided | None = None,
+    ) -> None:
+        """`refuse_writes`: raises while nothing may be written."""
+        self._store = store
+        self._rows = AccessRows(store)
+        self._refuse_writes = refuse_writes
+        self._decided = decided
+
+    def merge(self, caller: Caller, wanted: Wanted) -> Event:
+        """Say that two residents are one person.
+
+        Raises:
+            InvalidRequestError: The reason is none, or the two are one.
+            NotFoundError: One of them is not here, or not for this caller.
+            MergeNotHereError: This node does not stand over both homes.
+            MergeStandsError: One of the two is merged already, or both are one person already.
+            MergeApartError: Somebody told them apart, and `despite` is not set.
+            MergeTooLargeError: They would be more than `GROUP_MAX`.
+            RequestIdReusedError: The request wrote something else before.
+        """
+        return self._decide(caller, wanted, Decision.SAME, self._may_merge)
+
+    def unmerge(self, caller: Caller, wanted: Wanted) -> Event:
+        """Undo whatever merges are in force over two residents; they are never matched again.
+
+        Raises:
+            MergeUnknownError: Nothing is in force over the two.
+            Others: As `merge`.
+        """
+        return self._decide(caller, wanted, Decision.DIFFERENT, self._may_unmerge)
+
+    def tell_apart(self, caller: Caller, wanted: Wanted) -> Event:
+        """Say that two residents whom nobody merged are two people.
+
+        Raises:
+            MergeStandsError: They are merged: that is undone with `unmerge`.
+            Others: As `merge`.
+        """
+        return self._decide(caller, wanted, Decision.DIFFERENT, self._may_tell_apart)
+
+    def group(self, caller: Caller, resident_id: str) -> Group:
+        """Under which ids somebody is known here. Audited.
+
+        Raises:
+            InvalidRequestError: It is no id.
+            NotFoundError: He is not here, or not for this caller.
+        """
+        scope = self._store.scopes.parameters(caller)
+
+        def work(connection: Connection) -> Group:
+            self._seen(connection, caller, scope, resident_id)
+            self._audit_read(connection, caller, resident_id, 1)
+            return group(connection, resident_id)
+
+        return self._store.transactions.write(work)
+
+    def events(self, caller: Caller, resident_id: str) -> list[Event]:
+        """What was ever decided over a resident and others, oldest first. Audited.
+
+        Raises:
+            InvalidRequestError: It is no id.
+            NotFoundError: He is not here, or not for this caller.
+        """
+        scope = self._store.scopes.parameters(caller)
+
+        def work(connection: Connection) -> list[Event]:
+            self._seen(connection, caller, scope, resident_id)
+            rows = self._rows.of_resident(
+                connection, IDENTITY_LINKS, resident_id, after="", limit=_EVENTS_MAX
+            )
+            own = halves_of(connection, [resident_id])
+            others = halves_of(connection, {half.other_id for half in own}) if own else []
+            stands = {half.event_id for half in standing([*own, *others])}
+            self._audit_read(connection, caller, resident_id, len(rows))
+            found = [
+                _event(row, stands) for row in rows if row.values.get("decision") in _DECISIONS
+            ]
+            return sorted(found, key=lambda event: (event.decided_at, event.event_id))
+
+        return self._store.transactions.write(work)
+
+    # -- common to them -------------------------------------------------------------------------
+
+    def _decide(
+        self,
+        caller: Caller,
+        wanted: Wanted,
+        decision: Decision,
+        ends_of: Callable[[Connection, Wanted], list[str]],
+    ) -> Event:
+        self._refuse_writes()
+        said = _said(caller, wanted, decision)
+        ids = [
+            self._rows.request_row_id(caller, IDENTITY_LINKS, f"{wanted.request_id}{half}")
+            for half in ("", "|other")
+        ]
+        if wanted.survivor_id == wanted.merged_id:
+            raise InvalidRequestError("the two residents named are one")
+        scope = self._store.scopes.parameters(caller)
+
+        def work(connection: Connection) -> Event:
+            pair = (wanted.survivor_id, wanted.merged_id)
+            homes = [self._seen(connection, caller, scope, each) for each in pair]
+            held = self._rows.repeated(
+                connection, IDENTITY_LINKS, ids[0], {**said[0], "other_id": wanted.merged_id}
+            )
+            if held is not None and held.resident_id == wanted.survivor_id:
+                return _event(held, {str(held.values["event_id"])})
+            self._refuse_unless_over(homes)
+            ends = ends_of(connection, wanted)
+            if len(ends) > _ENDS_MAX:
+                raise MergeTooLargeError("the two were decided over too often")
+            undoes = decision is Decision.DIFFERENT and bool(ends)
+            rows = [
+                self._rows.put(
+                    connection,
+                    IDENTITY_LINKS,
+                    home,
+                    row_id,
+                    {**half, "event_id": ids[0], "other_id": other, "ends": " ".join(ends)},
+                )
+                for home, row_id, half, other in zip(homes, ids, said, pair[::-1], strict=True)
+            ]
+            for row in rows:
+                deed = Deed(
+                    _ACTIONS[decision, undoes],
+                    IDENTITY_LINKS.name,
+                    Outcome.DONE,
+                    1,
+                    ids[0],
+                    row.resident_id,
+                )
+                self._store.auditor.write(connection, caller, deed)
+            if self._decided is not None:
+                self._decided(connection, *sorted(pair))
+            return _event(rows[0], {ids[0]})
+
+        return self._store.transactions.write(work)
+
+    def _seen(
+        self, connection: Connection, caller: Caller, scope: Mapping[str, Any], resident_id: str
+    ) -> HomeOf:
+        home = self._rows.home(connection, caller, resident_id)
+        if not seen_residents(connection, caller, scope, [resident_id]):
+            raise NotFoundError("no such resident here")
+        return home
+
+    def _refuse_unless_over(self, homes: list[HomeOf]) -> None:
+        hierarchy, here = self._store.hierarchy, self._store.node_id
+        if all(hierarchy.is_in_subtree(NodeId(home.node), here) for home in homes):
+            return
+        one, other = (NodeId(home.node) for home in homes)
+        above = hierarchy.common_ancestor(one, other)
+        raise MergeNotHereError(f"their homes are {one} and {other}: ask at node {above}")
+
+    def _may_merge(self, connection: Connection, wanted: Wanted) -> list[str]:
+        survivor, merged = (
+            group(connection, each) for each in (wanted.survivor_id, wanted.merged_id)
+        )
+        if wanted.merged_id in survivor.members:
+            raise MergeStandsError("the two are one person already")
+        for each, whose in ((wanted.survivor_id, survivor), (wanted.merged_id, merged)):
+            if whose.survivor != each:
+                raise MergeStandsError(f"{each} is merged into {whose.survivor}")
+        if len(survivor.members) + len(merged.members) > GROUP_MAX:
+            raise MergeTooLargeError(f"they would be more than {GROUP_MAX} ids of one person")
+        halves = halves_of(connection, [wanted.survivor_id, wanted.merged_id])
+        told = apart(halves, wanted.survivor_id, wanted.merged_id)
+        if told and not wanted.despite:
+            raise MergeApartError(f"they were told apart by event {told[0]}")
+        return told
+
+    def _may_unmerge(self, connection: Connection, wanted: Wanted) -> list[str]:
+        ends = _merges_of(connection, wanted)
+        if not ends:
+            raise MergeUnknownError("no merge of these two is in force")
+        return ends
+
+    def _may_tell_apart(self, connection: Connection, wanted: Wanted) -> list[str]:
+        if _merges_of(connection, wanted):
+            raise MergeStandsError("the two are merged; unmerge them")
+        if wanted.merged_id in group(connection, wanted.survivor_id).members:
+            raise MergeStandsError("the two are one person by way of others; unmerge those")
+        return []
+
+    def _audit_read(
+        self, connection: Connection, caller: Caller, resident_id: str, count: int
+    ) -> None:
+        deed = Deed(Action.READ, IDENTITY_LINKS.name, Outcome.DONE, count, resident_id=resident_id)
+        self._store.auditor.write(connection, caller, deed)
+
+
+def _merges_of(connection: Connection, wanted: Wanted) -> list[str]:
+    pair = {wanted.survivor_id, wanted.merged_id}
+    halves = standing(halves_of(connection, pair))
+    return sorted(
+        {half.event_id for half in halves if half.pair == pair and half.decision is Decision.SAME}
+    )
+
+
+def _said(caller: Caller, wanted: Wanted, decision: Decision) -> tuple[dict[str, str], ...]:
+    """What the halves say, the survivor's first."""
+    reason = wanted.reason.strip()
+    if not _REASON_MIN <= len(reason) <= REASON_MAX:
+        raise InvalidRequestError(f"a reason has {_REASON_MIN} to {REASON_MAX} characters")
+    parts = (Part.SURVIVOR, Part.MERGED)
+    if decision is Decision.DIFFERENT:
+        parts = (Part.NEITHER, Part.NEITHER)
+    common = {
+        "decision": decision.value,
+        "decided_by": caller.principal,
+        "reason": reason,
+        "evidence": wanted.evidence,
+        "model": wanted.model,
+    }
+    return tuple({**common, "part": part.value} for part in parts)
+
+
+def _event(row: RowChange, stands: set[str]) -> Event:
+    def text(name: str) -> str:
+        return str(row.values.get(name) or "")
+
+    ids = (row.resident_id, text("other_id"))
+    survivor, merged = ids[::-1] if text("part") == Part.MERGED else ids
+    return Event(
+        event_id=text("event_id"),
+        decision=Decision(text("decision")),
+        survivor_id=survivor,
+        merged_id=merged,
+        decided_at=row.recorded_at,
+        decided_by=text("decided_by"),
+        author_node=row.author_node,
+        reason=text("reason"),
+        evidence=text("evidence"),
+        model=text("model"),
+        ends=frozenset(text("ends").split()),
+        in_force=text("event_id") in stands,
+    )

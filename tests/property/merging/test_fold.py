@@ -1,0 +1,165 @@
+"""Groups of ids: alike for all members, whatever the order, and joined by no half alone."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Collection, Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.merging.fold import GROUP_MAX, Decision, Group, Half, Part, apart, group_of
+
+PEOPLE = tuple("abcdef")
+Event = tuple[str, str, Decision, frozenset[str]]
+
+
+def _halves(events: Iterable[tuple[str, Event]]) -> list[Half]:
+    """Both halves of each event, the survivor's first."""
+    found = []
+    for event_id, (one, other, decision, ends) in events:
+        parts = (
+            (Part.SURVIVOR, Part.MERGED)
+            if decision is Decision.SAME
+            else (Part.NEITHER, Part.NEITHER)
+        )
+        found.append(Half(event_id, one, other, decision, parts[0], ends))
+        found.append(Half(event_id, other, one, decision, parts[1], ends))
+    return found
+
+
+def _group(who: str, halves: Iterable[Half], held: Collection[str] = PEOPLE) -> Group:
+    known = list(halves)
+    return group_of(
+        who,
+        lambda ids: [half for half in known if half.resident_id in ids],
+        lambda ids: set(ids) & set(held),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[str, Event]]:
+    """Decisions over pairs; later ones may end earlier ones, of this pair or of another."""
+    found: list[tuple[str, Event]] = []
+    for number in range(draw(st.integers(0, 9))):
+        one, other = draw(st.permutations(PEOPLE))[:2]
+        ends = draw(st.sets(st.sampled_from([each for each, _ in found]))) if found else set()
+        decision = draw(st.sampled_from(Decision))
+        found.append((f"e{number}", (one, other, decision, frozenset(ends))))
+    return found
+
+
+def _plain_groups(history: list[tuple[str, Event]]) -> dict[str, frozenset[str]]:
+    """The same by brute force: pairs in force, closed over."""
+    stands = {
+        event_id: event
+        for event_id, event in history
+        if not any(
+            event_id in later[3] and {later[0], later[1]} == {event[0], event[1]}
+            for _, later in history
+        )
+    }
+    groups = {each: frozenset({each}) for each in PEOPLE}
+    for one, other, decision, _ in stands.values():
+        if decision is Decision.SAME:
+            joined = groups[one] | groups[other]
+            groups.update(dict.fromkeys(joined, joined))
+    return groups
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_all_members_agree_in_whatever_order_events_came(
+    history: list[tuple[str, Event]], order: random.Random
+) -> None:
+    """And they are those whom the events in force connect."""
+    halves = _halves(history)
+    shuffled = order.sample(halves, len(halves))
+    expected = _plain_groups(history)
+    for who in PEOPLE:
+        group = _group(who, shuffled)
+        assert group == _group(who, halves)
+        assert group.members == expected[who]
+        assert group.survivor in group.members
+        assert all(_group(each, halves) == group for each in group.members)
+
+
+@given(histories(), st.data())
+def test_half_an_event_joins_nobody_who_is_held(
+    history: list[tuple[str, Event]], data: st.DataObject
+) -> None:
+    """Whoever writes only over his own resident changes no group by it."""
+    halves = _halves(history)
+    one, other = data.draw(st.permutations(PEOPLE))[:2]
+    forged = Half("forged", one, other, Decision.SAME, Part.MERGED)
+    again = [Half(half.event_id, one, half.other_id, half.decision, Part.MERGED) for half in halves]
+    for who in PEOPLE:
+        assert _group(who, [*halves, forged]) == _group(who, halves)
+        more = [half for half in again if half.other_id != one]
+        assert _group(who, [*halves, forged, *more]).members == _group(who, halves).members
+
+
+@given(histories())
+def test_where_the_other_is_not_held_his_id_is_told(history: list[tuple[str, Event]]) -> None:
+    """A node with one half of a merge says who he is elsewhere, whoever is older."""
+    expected = _plain_groups(history)
+    for who in PEOPLE:
+        alone = [half for half in _halves(history) if half.resident_id == who]
+        assert _group(who, alone, held=who).members <= expected[who]
+
+
+@given(histories())
+def test_ending_all_that_is_in_force_leaves_everybody_alone(
+    history: list[tuple[str, Event]],
+) -> None:
+    """An unmerge gives back what was, however often it was merged."""
+    pairs = {frozenset({one, other}) for _, (one, other, _, _) in history}
+    last = [
+        (
+            f"end-{'-'.join(sorted(pair))}",
+            (*sorted(pair), Decision.DIFFERENT, frozenset(each for each, _ in history)),
+        )
+        for pair in pairs
+    ]
+    halves = _halves([*history, *last])
+    for who in PEOPLE:
+        assert _group(who, halves).members == {who}
+    for pair in pairs:
+        assert apart(halves, *sorted(pair))
+
+
+def test_the_survivor_is_who_was_merged_into_nobody() -> None:
+    """Also where only his half is held, and he is the younger."""
+    halves = _halves([("e", ("b", "a", Decision.SAME, frozenset()))])
+    assert _group("a", halves).survivor == "b"
+    assert _group("b", halves[:1], held="b") == Group("b", frozenset("ab"))
+    assert _group("a", halves[1:], held="a") == Group("b", frozenset("ab"))
+
+
+def test_decisions_that_did_not_know_of_each_other_leave_the_oldest() -> None:
+    """A circle has no survivor, one merged twice has two."""
+    circle = [
+        ("e", ("a", "b", Decision.SAME, frozenset())),
+        ("f", ("b", "a", Decision.SAME, frozenset())),
+    ]
+    assert _group("b", _halves(circle)).survivor == "a"
+    twice = [
+        ("e", ("c", "a", Decision.SAME, frozenset())),
+        ("f", ("b", "a", Decision.SAME, frozenset())),
+    ]
+    assert _group("a", _halves(twice)) == Group("b", frozenset("abc"))
+
+
+def test_more_ids_than_anybody_has_join_nobody() -> None:
+    """And it is said."""
+    names = [f"n{number:02}" for number in range(GROUP_MAX + 2)]
+    chain = [
+        (f"e{number}", (one, other, Decision.SAME, frozenset()))
+        for number, (one, other) in enumerate(itertools.pairwise(names))
+    ]
+    for count, is_cut in ((GROUP_MAX, False), (GROUP_MAX + 1, True)):
+        halves = _halves(chain[: count - 1])
+        for who in (names[0], names[count - 1]):
+            group = _group(who, halves, held=names)
+            assert group.is_cut is is_cut
+            assert len(group.members) == (1 if is_cut else count)
