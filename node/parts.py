@@ -28,6 +28,7 @@ from node.keys.room import KeysRoom
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
+from node.merging.room import MergingRoom
 from node.opening import OpenStore, open_store
 from node.people.room import PeopleRoom
 from node.pump import LogPump
@@ -78,6 +79,7 @@ class Parts:
     consent: ConsentRoom
     people: PeopleRoom
     intake: IntakeRoom
+    merging: MergingRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -176,6 +178,9 @@ class Assembly:
             ),
             people,
             self._intake(store, pump, region, disk),
+            MergingRoom(
+                store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
+            ),
             disk,
             threads,
             started_ms,
@@ -373,6 +378,7 @@ class Assembly:
             lambda: utc_now(clock),
             parts.checkup,
             parts.intake,
+            parts.merging,
         )
 
     def threads(self, name: str, count: int) -> ThreadPoolExecutor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -27,7 +27,7 @@ from node.storage.scope import seen_residents
 from node.storage.specs import IDENTITY_LINKS
 from replication.core.model import RowChange
 
-__all__ = ["REASON_MAX", "Decided", "Event", "MergeDesk", "Wanted"]
+__all__ = ["REASON_MAX", "Event", "MergeDesk", "Proposals", "Wanted"]
 
 REASON_MAX: Final = 200
 _REASON_MIN: Final = 4
@@ -52,8 +52,6 @@ class Wanted:
         survivor_id: Who is shown after a merge; of two who are told apart, one.
         merged_id: The other.
         reason: 4 to 200 characters; sealed, and kept with the event.
-        evidence: JSON of what matching said, field by field; "" for none.
-        model: Digest of the model that said so; "" for none.
         despite: Merge although the two were told apart before.
     """
 
@@ -61,8 +59,6 @@ class Wanted:
     survivor_id: str
     merged_id: str
     reason: str
-    evidence: str = ""
-    model: str = ""
     despite: bool = False
 
 
@@ -84,10 +80,14 @@ class Event:
     in_force: bool
 
 
-class Decided(Protocol):
-    """Told of a decision in its own transaction: what waited for one over this pair is over."""
+class Proposals(Protocol):
+    """What matching found, asked and told in the transaction of a decision."""
 
-    def __call__(self, connection: Connection, one: str, other: str) -> None: ...
+    def evidence(self, connection: Connection, one: str, other: str) -> tuple[str, str]:
+        """What matching said of a pair, as JSON, and the digest of its model; "": nothing."""
+
+    def decided(self, connection: Connection, one: str, other: str) -> None:
+        """The pair waits for nobody any more."""
 
 
 class MergeDesk:
@@ -97,13 +97,13 @@ class MergeDesk:
         self,
         store: StoreContext,
         refuse_writes: Callable[[], None],
-        decided: Decided | None = None,
+        proposals: Proposals | None = None,
     ) -> None:
-        """`refuse_writes`: raises while nothing may be written."""
+        """`refuse_writes`: raises while nothing may be written. `proposals`: None has none."""
         self._store = store
         self._rows = AccessRows(store)
         self._refuse_writes = refuse_writes
-        self._decided = decided
+        self._proposals = proposals
 
     def merge(self, caller: Caller, wanted: Wanted) -> Event:
         """Say that two residents are one person.
@@ -167,9 +167,8 @@ class MergeDesk:
             rows = self._rows.of_resident(
                 connection, IDENTITY_LINKS, resident_id, after="", limit=_EVENTS_MAX
             )
-            own = halves_of(connection, [resident_id])
-            others = halves_of(connection, {half.other_id for half in own}) if own else []
-            stands = {half.event_id for half in standing([*own, *others])}
+            others = {str(row.values.get("other_id") or "") for row in rows}
+            stands = _standing_over(connection, {resident_id, *others})
             self._audit_read(connection, caller, resident_id, len(rows))
             found = [
                 _event(row, stands) for row in rows if row.values.get("decision") in _DECISIONS
@@ -204,19 +203,28 @@ class MergeDesk:
                 connection, IDENTITY_LINKS, ids[0], {**said[0], "other_id": wanted.merged_id}
             )
             if held is not None and held.resident_id == wanted.survivor_id:
-                return _event(held, {str(held.values["event_id"])})
+                return _event(held, _standing_over(connection, pair))
             self._refuse_unless_over(homes)
             ends = ends_of(connection, wanted)
             if len(ends) > _ENDS_MAX:
                 raise MergeTooLargeError("the two were decided over too often")
             undoes = decision is Decision.DIFFERENT and bool(ends)
+            evidence, model = ("", "")
+            if self._proposals is not None:
+                evidence, model = self._proposals.evidence(connection, *pair)
+            common = {
+                "event_id": ids[0],
+                "ends": " ".join(ends),
+                "evidence": evidence,
+                "model": model,
+            }
             rows = [
                 self._rows.put(
                     connection,
                     IDENTITY_LINKS,
                     home,
                     row_id,
-                    {**half, "event_id": ids[0], "other_id": other, "ends": " ".join(ends)},
+                    {**half, **common, "other_id": other},
                 )
                 for home, row_id, half, other in zip(homes, ids, said, pair[::-1], strict=True)
             ]
@@ -230,8 +238,8 @@ class MergeDesk:
                     row.resident_id,
                 )
                 self._store.auditor.write(connection, caller, deed)
-            if self._decided is not None:
-                self._decided(connection, *sorted(pair))
+            if self._proposals is not None:
+                self._proposals.decided(connection, *pair)
             return _event(rows[0], {ids[0]})
 
         return self._store.transactions.write(work)
@@ -289,6 +297,11 @@ class MergeDesk:
         self._store.auditor.write(connection, caller, deed)
 
 
+def _standing_over(connection: Connection, ids: Collection[str]) -> set[str]:
+    """Events in force over pairs of these."""
+    return {half.event_id for half in standing(halves_of(connection, ids))}
+
+
 def _merges_of(connection: Connection, wanted: Wanted) -> list[str]:
     pair = {wanted.survivor_id, wanted.merged_id}
     halves = standing(halves_of(connection, pair))
@@ -309,8 +322,6 @@ def _said(caller: Caller, wanted: Wanted, decision: Decision) -> tuple[dict[str,
         "decision": decision.value,
         "decided_by": caller.principal,
         "reason": reason,
-        "evidence": wanted.evidence,
-        "model": wanted.model,
     }
     return tuple({**common, "part": part.value} for part in parts)
 

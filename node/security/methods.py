@@ -143,6 +143,13 @@ _REVIEW = replace(
 _CARERS = (Role.DOCTOR, Role.NURSE, Role.REGISTRAR)
 _REGISTERS = "registration treatment public_health"
 _INTAKE = _care(Role.REGISTRAR, Role.ADMINISTRATOR, of=_CARE, purposes=_REGISTERS)
+# Above the counties nobody is held in full, so nobody can be compared.
+_HOLDERS = replace(_CARE, levels=frozenset(CareLevel) - {CareLevel.CITY})
+_STEWARD = _care(
+    Role.REGISTRAR,
+    of=replace(_STAFF, levels=frozenset(CareLevel) - {CareLevel.CITY}),
+    purposes="registration",
+)
 _READS = "treatment registration public_health"
 
 METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
@@ -150,6 +157,15 @@ METHODS: Final[Mapping[str, MethodRule]] = MappingProxyType(
         "/fenhe.empi.v1.ResidentService/Register": _care(*_CARERS, of=_CARE, purposes=_REGISTERS),
         "/fenhe.empi.v1.ResidentService/Get": _care(*_CARERS, of=_CARE, purposes=_READS),
         "/fenhe.empi.v1.ResidentService/Find": _care(*_CARERS, of=_CARE, purposes=_READS),
+        "/fenhe.empi.v1.StewardService/Merge": _STEWARD,
+        "/fenhe.empi.v1.StewardService/Unmerge": _STEWARD,
+        "/fenhe.empi.v1.StewardService/TellApart": _STEWARD,
+        "/fenhe.empi.v1.StewardService/ListEvents": _STEWARD,
+        "/fenhe.empi.v1.StewardService/ListPairs": _STEWARD,
+        # At the desk, before somebody is registered a second time.
+        "/fenhe.empi.v1.StewardService/Candidates": _care(
+            *_CARERS, of=_HOLDERS, purposes=_REGISTERS
+        ),
         "/fenhe.empi.v1.ResidenceService/Move": _care(
             Role.REGISTRAR, Role.ADMINISTRATOR, of=_STAFF, purposes="registration"
         ),

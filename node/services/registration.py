@@ -18,6 +18,7 @@ from node.ingestion.room import IntakeRoom
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.links import LinkHub
+from node.merging.room import MergingRoom
 from node.people.room import PeopleRoom
 from node.questions import Questions
 from node.reconcile.room import ReconcileRoom
@@ -42,10 +43,16 @@ from node.services.region import RegionServicer
 from node.services.residence import ResidenceServicer
 from node.services.revocation import RevocationServicer
 from node.services.status import NodeServicer
+from node.services.steward import StewardServicer
 from node.transit.where import Wherever
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.control.v1 import consent_pb2_grpc, people_pb2_grpc
-from protos.fenhe.empi.v1 import empi_pb2, empi_pb2_grpc, residence_pb2_grpc
+from protos.fenhe.empi.v1 import (
+    empi_pb2,
+    empi_pb2_grpc,
+    residence_pb2_grpc,
+    steward_pb2_grpc,
+)
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     auditing_pb2_grpc,
@@ -75,6 +82,7 @@ SERVICE_NAMES: Final = (
     "fenhe.control.v1.StaffService",
     "fenhe.empi.v1.ResidenceService",
     "fenhe.empi.v1.ResidentService",
+    "fenhe.empi.v1.StewardService",
     "fenhe.federation.v1.ExecutorService",
     "fenhe.federation.v1.QueryService",
     "fenhe.node.v1.KeysService",
@@ -117,6 +125,7 @@ class Servicers:
     utc: Callable[[], datetime]
     checkup: CheckupRoom
     intake: IntakeRoom
+    merging: MergingRoom
 
 
 async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health.aio.HealthServicer:
@@ -131,6 +140,9 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     operations_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.operations, server)
     region_pb2_grpc.add_RegionServiceServicer_to_server(servicers.region, server)
     residence_pb2_grpc.add_ResidenceServiceServicer_to_server(servicers.residence, server)
+    steward_pb2_grpc.add_StewardServiceServicer_to_server(
+        StewardServicer(servicers.merging), server
+    )
     bundles_pb2_grpc.add_BundleServiceServicer_to_server(
         BundleServicer(servicers.seeding.stick, note), server
     )

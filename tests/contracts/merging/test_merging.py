@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from node.errors import InvalidRequestError, NotFoundError
 from node.merging.desk import MergeDesk, Wanted
@@ -61,6 +61,7 @@ def _number(resident_id: str) -> str:
 
 
 def desk_of(node: NodeStore) -> MergeDesk:
+    """The desk of a node."""
     return MergeDesk(node.storage.context, lambda: None)
 
 
@@ -68,6 +69,7 @@ _REQUESTS = itertools.count()
 
 
 def wanted(survivor: str = A, merged: str = B, **more: str | bool) -> Wanted:
+    """A new request over two residents."""
     return replace(Wanted(f"request-{next(_REQUESTS)}", survivor, merged, REASON), **more)
 
 
@@ -79,10 +81,12 @@ def spread(region: Region) -> None:
 
 
 def group_at(node: NodeStore, resident_id: str) -> Group:
+    """Under which ids a node knows somebody."""
     return desk_of(node).group(node.caller(), resident_id)
 
 
 def timeline(node: NodeStore, resident_id: str) -> list[str]:
+    """Under which ids the records stand that a node shows of somebody."""
     page = node.storage.timeline(node.caller(), resident_id)
     return sorted(record.resident_id for record in page.records)
 
@@ -215,6 +219,8 @@ def test_the_same_request_again_gives_the_first_answer(filled: Region) -> None:
     first = desk.merge(township.caller(), once)
     assert desk.merge(township.caller(), once) == first
     assert count(township, "identity_links") == 2
+    desk.unmerge(township.caller(), wanted())
+    assert desk.merge(township.caller(), once) == replace(first, in_force=False)
     with pytest.raises(RequestIdReusedError):
         desk.merge(township.caller(), replace(once, merged_id=C))
     with pytest.raises(RequestIdReusedError):
@@ -284,15 +290,33 @@ def test_both_residents_audits_say_who_decided(filled: Region) -> None:
     assert looked == [(A, 1), (B, 1)]
 
 
+class Matched:
+    """What matching said, as the desk asks it."""
+
+    def __init__(self) -> None:
+        self.told: list[frozenset[str]] = []
+
+    def evidence(self, connection: Connection, one: str, other: str) -> tuple[str, str]:  # noqa: ARG002
+        """As kept beside a pair."""
+        return '{"name": ["exact", 7.5]}', "a-digest"
+
+    def decided(self, connection: Connection, one: str, other: str) -> None:  # noqa: ARG002
+        """Remember whom over."""
+        self.told.append(frozenset({one, other}))
+
+
 def test_no_clear_word_of_a_reason_is_stored(filled: Region) -> None:
-    """Reasons and evidence are sealed as names are."""
-    township = filled.node(TOWNSHIP)
-    desk_of(township).merge(township.caller(), wanted(evidence='{"name": 7.5}'))
+    """Reasons and evidence are sealed as names are, and what waited for the decision is told."""
+    township, matched = filled.node(TOWNSHIP), Matched()
+    desk = MergeDesk(township.storage.context, lambda: None, matched)
+    desk.merge(township.caller(), wanted())
+    assert matched.told == [frozenset({A, B})]
     with township.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT reason, evidence FROM identity_links").all()
     assert len(rows) == 2
     for row in rows:
         assert REASON.encode() not in bytes(row[0])
         assert b"7.5" not in bytes(row[1])
-    (event,) = desk_of(township).events(township.caller(), A)
-    assert (event.reason, event.evidence) == (REASON, '{"name": 7.5}')
+    (event,) = desk.events(township.caller(), A)
+    assert (event.reason, event.model) == (REASON, "a-digest")
+    assert event.evidence == '{"name": ["exact", 7.5]}'
