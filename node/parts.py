@@ -178,13 +178,18 @@ class Assembly:
             ),
             people,
             self._intake(store, pump, region, disk),
-            MergingRoom(
-                store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
-            ),
+            self._merging(store, pump, region, disk),
             disk,
             threads,
             started_ms,
         )
+
+    @staticmethod
+    def _merging(
+        store: OpenStore, pump: LogPump, region: RegionRoom, disk: DiskGuard
+    ) -> MergingRoom:
+        is_full = partial(_refuses_writes, region, disk)
+        return MergingRoom(store, disk_is_full=is_full, notify=pump.notify)
 
     def _pump(self, store: OpenStore) -> LogPump:
         return LogPump(

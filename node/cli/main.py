@@ -20,7 +20,6 @@ from node.cli import (
     keys_cmd,
     node_cmd,
     org_cmd,
-    person_cmd,
     profile_cmd,
     quarantine_cmd,
     query_cmd,
@@ -29,7 +28,6 @@ from node.cli import (
     resident_cmd,
     session_cmd,
     staff_cmd,
-    steward_cmd,
 )
 
 __all__ = ["app", "main"]
@@ -47,8 +45,6 @@ app.add_typer(hierarchy_cmd.app, name="hierarchy", help="Who is above whom, and 
 app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its machine.")
 app.add_typer(replication_cmd.app, name="replication", help="How copies move between nodes.")
 app.add_typer(resident_cmd.app, name="resident", help="Who residents are, and where they live.")
-person_cmd.add_to(resident_cmd.app)
-steward_cmd.add_to(resident_cmd.app)
 app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(consent_cmd.consent_app, name="consent", help="What residents allow and forbid.")
 app.add_typer(consent_cmd.access_app, name="access", help="Who may see a resident, and why.")

@@ -1,4 +1,4 @@
-"""fenhe resident: where residents live, moves, and what former homes edited late."""
+"""fenhe resident: who residents are, where they live, moves, and what former homes edited late."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 import protos.fenhe.empi.v1.residence_pb2 as pb
+from node.cli import person_cmd, steward_cmd
 from node.cli.client import CredentialsOption, connected, find_credentials
 from node.cli.output import command, out, print_json, print_table, printable
 from protos.fenhe.empi.v1 import residence_pb2_grpc
@@ -16,6 +17,7 @@ from protos.fenhe.empi.v1 import residence_pb2_grpc
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+person_cmd.add_to(app)
 proposals_app = typer.Typer(no_args_is_help=True)
 app.add_typer(proposals_app, name="proposals", help="Identity edits that a former home made late.")
 
@@ -140,6 +142,9 @@ def _decide(proposal: str, accept_it: bool, reason: str, credentials: Any, as_js
         print_json(_as_dict(done))
     else:
         out.print(f"Proposal {done.proposal_id} is {done.state}.")
+
+
+steward_cmd.add_to(app)
 
 
 def _told(found: pb.ResidentWhereabouts, as_json: bool) -> None:

@@ -46,7 +46,7 @@ def links(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Under which ids somebody is known, and what was decided over them."""
+    """A resident's other ids, and what was decided over them."""
     found = asked(credentials, "ListEvents", pb.ListEventsRequest(resident_id=resident))
     if as_json:
         print_json(as_dict(found))
@@ -97,7 +97,7 @@ def unmerge(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Undo a merge: each has his own records again, and the two are told apart."""
+    """Undo a merge: each has his own records again."""
     decide(credentials, "Unmerge", (one, other), reason, as_json)
 
 
@@ -109,7 +109,7 @@ def apart(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say that two residents are two people, whatever matching finds."""
+    """Say that two residents are two people."""
     decide(credentials, "TellApart", (one, other), reason, as_json)
 
 

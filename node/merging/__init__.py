@@ -5,3 +5,5 @@ follows from them for reading. Promises that nothing is rewritten by a merge, so
 gives back what was; and that all nodes which hold the same events read alike, in whatever order
 they came. Never decides by itself: matching proposes (node/empi), a steward decides.
 """
+
+__all__: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, update
@@ -68,7 +69,7 @@ def desk_of(node: NodeStore) -> MergeDesk:
 _REQUESTS = itertools.count()
 
 
-def wanted(survivor: str = A, merged: str = B, **more: str | bool) -> Wanted:
+def wanted(survivor: str = A, merged: str = B, **more: Any) -> Wanted:
     """A new request over two residents."""
     return replace(Wanted(f"request-{next(_REQUESTS)}", survivor, merged, REASON), **more)
 
@@ -296,11 +297,11 @@ class Matched:
     def __init__(self) -> None:
         self.told: list[frozenset[str]] = []
 
-    def evidence(self, connection: Connection, one: str, other: str) -> tuple[str, str]:  # noqa: ARG002
+    def evidence(self, connection: Connection, one: str, other: str) -> tuple[str, str]:
         """As kept beside a pair."""
         return '{"name": ["exact", 7.5]}', "a-digest"
 
-    def decided(self, connection: Connection, one: str, other: str) -> None:  # noqa: ARG002
+    def decided(self, connection: Connection, one: str, other: str) -> None:
         """Remember whom over."""
         self.told.append(frozenset({one, other}))
 

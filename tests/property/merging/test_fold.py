@@ -114,49 +114,43 @@ def test_ending_all_that_is_in_force_leaves_everybody_alone(
 ) -> None:
     """An unmerge gives back what was, however often it was merged."""
     pairs = {frozenset({one, other}) for _, (one, other, _, _) in history}
-    last = [
-        (
-            f"end-{'-'.join(sorted(pair))}",
-            (*sorted(pair), Decision.DIFFERENT, frozenset(each for each, _ in history)),
-        )
-        for pair in pairs
-    ]
+    everything = frozenset(each for each, _ in history)
+    last: list[tuple[str, Event]] = []
+    for one, other in map(sorted, pairs):
+        last.append((f"end-{one}-{other}", (one, other, Decision.DIFFERENT, everything)))
     halves = _halves([*history, *last])
     for who in PEOPLE:
         assert _group(who, halves).members == {who}
     for pair in pairs:
-        assert apart(halves, *sorted(pair))
+        one, other = sorted(pair)
+        assert apart(halves, one, other)
 
 
 def test_the_survivor_is_who_was_merged_into_nobody() -> None:
     """Also where only his half is held, and he is the younger."""
-    halves = _halves([("e", ("b", "a", Decision.SAME, frozenset()))])
+    halves = _halves([_merge("e", "b", "a")])
     assert _group("a", halves).survivor == "b"
     assert _group("b", halves[:1], held="b") == Group("b", frozenset("ab"))
     assert _group("a", halves[1:], held="a") == Group("b", frozenset("ab"))
 
 
+def _merge(event_id: str, survivor: str, merged: str) -> tuple[str, Event]:
+    return event_id, (survivor, merged, Decision.SAME, frozenset())
+
+
 def test_decisions_that_did_not_know_of_each_other_leave_the_oldest() -> None:
     """A circle has no survivor, one merged twice has two."""
-    circle = [
-        ("e", ("a", "b", Decision.SAME, frozenset())),
-        ("f", ("b", "a", Decision.SAME, frozenset())),
-    ]
+    circle = [_merge("e", "a", "b"), _merge("f", "b", "a")]
     assert _group("b", _halves(circle)).survivor == "a"
-    twice = [
-        ("e", ("c", "a", Decision.SAME, frozenset())),
-        ("f", ("b", "a", Decision.SAME, frozenset())),
-    ]
+    twice = [_merge("e", "c", "a"), _merge("f", "b", "a")]
     assert _group("a", _halves(twice)) == Group("b", frozenset("abc"))
 
 
 def test_more_ids_than_anybody_has_join_nobody() -> None:
     """And it is said."""
     names = [f"n{number:02}" for number in range(GROUP_MAX + 2)]
-    chain = [
-        (f"e{number}", (one, other, Decision.SAME, frozenset()))
-        for number, (one, other) in enumerate(itertools.pairwise(names))
-    ]
+    pairs = enumerate(itertools.pairwise(names))
+    chain = [_merge(f"e{number}", one, other) for number, (one, other) in pairs]
     for count, is_cut in ((GROUP_MAX, False), (GROUP_MAX + 1, True)):
         halves = _halves(chain[: count - 1])
         for who in (names[0], names[count - 1]):
