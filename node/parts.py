@@ -145,6 +145,7 @@ class Assembly:
         watch = WatchRoom(
             base, store, hub, figures, disk, threads=threads, clock=clock, notify=pump.notify
         )
+        is_full = partial(_refuses_writes, region, disk)
         people = self._people(store, pump, disk, threads)
         thread = self.threads("reconcile", 1)
         reconcile = ReconcileRoom(
@@ -173,23 +174,14 @@ class Assembly:
             keys,
             auditing,
             checkup,
-            ConsentRoom(
-                store, disk_is_full=partial(_refuses_writes, region, disk), notify=pump.notify
-            ),
+            ConsentRoom(store, disk_is_full=is_full, notify=pump.notify),
             people,
             self._intake(store, pump, region, disk),
-            self._merging(store, pump, region, disk),
+            MergingRoom(store, disk_is_full=is_full, notify=pump.notify),
             disk,
             threads,
             started_ms,
         )
-
-    @staticmethod
-    def _merging(
-        store: OpenStore, pump: LogPump, region: RegionRoom, disk: DiskGuard
-    ) -> MergingRoom:
-        is_full = partial(_refuses_writes, region, disk)
-        return MergingRoom(store, disk_is_full=is_full, notify=pump.notify)
 
     def _pump(self, store: OpenStore) -> LogPump:
         return LogPump(
