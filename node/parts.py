@@ -28,6 +28,8 @@ from node.keys.room import KeysRoom
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
+from node.matching.model import MatchMode, MatchSettings
+from node.matching.room import MatchingRoom
 from node.opening import OpenStore, open_store
 from node.people.room import PeopleRoom
 from node.pump import LogPump
@@ -78,6 +80,7 @@ class Parts:
     consent: ConsentRoom
     people: PeopleRoom
     intake: IntakeRoom
+    matching: MatchingRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
     started_ms: int
@@ -176,6 +179,7 @@ class Assembly:
             ),
             people,
             self._intake(store, pump, region, disk),
+            self._matching(store, pump, disk),
             disk,
             threads,
             started_ms,
@@ -315,6 +319,23 @@ class Assembly:
             notify=pump.notify,
             disk_is_full=partial(_refuses_writes, region, disk),
         )
+
+    def _matching(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> MatchingRoom:
+        base = self._base
+        room = MatchingRoom(
+            store.storage,
+            MatchSettings(
+                MatchMode(base.settings.matching),
+                base.profile.matching_residents_max,
+                base.profile.matching_percent,
+            ),
+            base.paths.match_model,
+            thread=self.threads("matching", 1),
+            clock=self._clock,
+            disk_is_full=disk.is_full,
+        )
+        pump.subscribe(room.log_advanced)
+        return room
 
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(

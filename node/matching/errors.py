@@ -39,7 +39,6 @@ class MatchingOffError(MatchingError):
 class TooManyResidentsError(MatchingOffError):
     """The node holds more residents than matching may take memory for."""
 
-    code = "MATCHING_TOO_MANY"
     default_hint = (
         "Raise matching_residents_max in the profile if the memory is there (0.9 GiB a million), "
         "or set matching: on in node.yaml, and start the node again."

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from node.aside import ITEM_FAULTS
 from node.empi.defaults import shipped_model
 from node.empi.errors import MatchModelError
-from node.empi.index import Answer, Candidate, MemoryIndex
+from node.empi.index import Answer, MemoryIndex
 from node.empi.model import MatchModel
 from node.logs import get_logger
 from node.matching.book import PairBook
@@ -26,18 +26,17 @@ from node.matching.errors import TooManyResidentsError
 from node.matching.model import (
     PERSON_FIELDS,
     Evidence,
-    MatchOutcome,
     MatchProgress,
     PairKey,
-    Reason,
     Standing,
+    evidence_of,
     key_of,
 )
 from node.matching.people import People, PeoplePage, Values, values_of
 from node.storage import Storage
 from replication.changelog import LogPrunedError
 
-__all__ = ["Finder", "digest_of", "evidence_of", "model_of"]
+__all__ = ["Finder", "digest_of", "model_of"]
 
 PAGE: Final = 200
 """Residents who are loaded in a step."""
@@ -74,16 +73,6 @@ def digest_of(model: MatchModel) -> str:
     return hashlib.sha256(model.to_json().encode()).hexdigest()
 
 
-def evidence_of(candidate: Candidate) -> Evidence:
-    """What speaks for a candidate, in this room's words."""
-    return Evidence(
-        candidate.match_weight,
-        candidate.probability,
-        MatchOutcome(candidate.outcome.value),
-        tuple(Reason(each.field, each.level, each.bits) for each in candidate.why),
-    )
-
-
 class Finder:
     """The index of one process, and the pairs it finds."""
 
@@ -95,7 +84,7 @@ class Finder:
         self._changes = storage
         self._model = model
         self._fields = [field.name for field in model.fields]
-        self._digest = digest_of(model)
+        self.digest = digest_of(model)
         self._max = residents_max
         self._people = People(self._store, self._fields)
         self._book = PairBook(self._store)
@@ -179,14 +168,14 @@ class Finder:
         held = self._book.progress()
         if (
             held is not None
-            and (held.store_epoch, held.model_digest) == (epoch, self._digest)
+            and (held.store_epoch, held.model_digest) == (epoch, self.digest)
             and held.sequence <= since
             and not self._asks_everybody
         ):
             self._saved = held.sequence
             return held
         self._asks_everybody = False
-        fresh = MatchProgress(epoch, since, self._digest, "")
+        fresh = MatchProgress(epoch, since, self.digest, "")
         self._save([], {}, fresh)
         get_logger("matching").info("asking for everybody", residents=len(self._index))
         return fresh

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from node.empi.index import Candidate
 
 __all__ = [
     "PERSON_FIELDS",
@@ -21,6 +24,7 @@ __all__ = [
     "PairState",
     "Reason",
     "Standing",
+    "evidence_of",
     "key_of",
 ]
 
@@ -79,6 +83,16 @@ class Evidence:
     probability: float
     outcome: MatchOutcome
     why: tuple[Reason, ...]
+
+
+def evidence_of(candidate: Candidate) -> Evidence:
+    """What speaks for a candidate of the index, in this room's words."""
+    return Evidence(
+        candidate.match_weight,
+        candidate.probability,
+        MatchOutcome(candidate.outcome.value),
+        tuple(Reason(each.field, each.level, each.bits) for each in candidate.why),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,7 @@ from node.storage import Storage
 if TYPE_CHECKING:
     from node.matching.finder import Finder
 
-__all__ = ["MODEL_FILE", "MatchingRoom"]
-
-MODEL_FILE: Final = "match_model.json"
-"""In the data folder: the node's own model, instead of the shipped one."""
+__all__ = ["MatchingRoom"]
 
 _LOOK_AGAIN_S: Final = 5.0
 _TRY_AGAIN_S: Final = 3600.0
@@ -69,7 +66,16 @@ class MatchingRoom:
         clock: Clock,
         disk_is_full: Callable[[], bool],
     ) -> None:
-        """Opens nothing. `thread` is one thread: the index is not safe for several."""
+        """Opens nothing.
+
+        Args:
+            storage: Of this node.
+            settings: What the operator decides.
+            model_path: The node's own model; where there is no such file, the shipped one is used.
+            thread: One thread: the index is not safe for several.
+            clock: The time.
+            disk_is_full: Whether nothing may be written now; asked at every step.
+        """
         self._storage = storage
         self._settings = settings
         self._model_path = model_path

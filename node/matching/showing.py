@@ -23,8 +23,8 @@ from node.matching.model import (
     MatchPair,
     PairPage,
     PairState,
-    Reason,
     Standing,
+    evidence_of,
 )
 from node.security.caller import Caller
 from node.security.errors import SecurityError
@@ -66,15 +66,7 @@ class Shower:
         def work(connection: Connection) -> tuple[CandidateShown, ...]:
             seen = seen_residents(connection, caller, scope, ids)
             shown = tuple(
-                CandidateShown(
-                    each.resident_id,
-                    Evidence(
-                        each.match_weight,
-                        each.probability,
-                        MatchOutcome(each.outcome.value),
-                        tuple(Reason(part.field, part.level, part.bits) for part in each.why),
-                    ),
-                )
+                CandidateShown(each.resident_id, evidence_of(each))
                 for each in answer.candidates
                 if each.resident_id in seen
             )
