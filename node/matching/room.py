@@ -119,11 +119,12 @@ class MatchingRoom:
             took_ms = await self._in_thread(self._step)
         except TooManyResidentsError as error:
             self._turn_off(error)
-            return 0.0
+            return _TRY_AGAIN_S
         except EmpiError:
             # Whatever is wrong with the index, it is derived: the next attempt builds it anew.
             self._finder = None
             raise
+        self._off = None
         if took_ms is None:
             return None
         percent = self._settings.percent
@@ -150,7 +151,6 @@ class MatchingRoom:
         else:
             residents_max = None if mode is MatchMode.ON else self._settings.residents_max
             self._finder = finder.Finder(self._storage, model, residents_max=residents_max)
-            self._off = None
         return self._finder is not None
 
     def _turn_off(self, error: MatchingOffError) -> None:

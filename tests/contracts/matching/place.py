@@ -82,7 +82,7 @@ class Matching:
             rows = connection.execute(select(MATCHING.pairs)).all()
         return {(row.first_id, row.second_id): row for row in rows}
 
-    def keys(self, state: PairState = PairState.WAITING) -> set[PairKey]:
+    def pairs(self, state: PairState = PairState.WAITING) -> set[PairKey]:
         """The pairs of a state."""
         return {key for key, row in self.rows().items() if row.state == state}
 

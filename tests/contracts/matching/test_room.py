@@ -19,6 +19,7 @@ from node.matching import room as rooms
 from node.matching.errors import MatchingNotReadyError, MatchingOffError
 from node.matching.model import MatchMode, MatchOutcome, MatchSettings, PairState
 from node.matching.room import MatchingRoom
+from node.security.caller import Caller
 from replication.changelog import write_transaction
 from tests.contracts.matching.place import OTHER_MODEL, Matching, twice, values
 from tests.contracts.storage.region import person
@@ -58,19 +59,20 @@ class House:
         room.log_advanced(self.matching.node.durable_head())
 
     @property
-    def caller(self):  # type: ignore[no-untyped-def]
+    def caller(self) -> Caller:
         return self.matching.node.caller()
 
 
 @pytest.fixture
 def house(matching: Matching, tmp_path: Path) -> House:
+    """On each database."""
     return House(matching, tmp_path)
 
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for what another thread does."""
     async with asyncio.timeout(30):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - the other thread knows no event of ours
             await asyncio.sleep(0.005)
 
 
@@ -78,11 +80,11 @@ async def test_finds_pairs_and_answers_while_the_node_runs(house: House) -> None
     """From the first start to a new registration."""
     old = twice(house.matching, 1)
     async with house.alive(house.room()) as room:
-        await until(lambda: house.matching.keys() == {old})
+        await until(lambda: house.matching.pairs() == {old})
         assert room.ready
         fresh = twice(house.matching, 2)
         house.tell(room)
-        await until(lambda: house.matching.keys() == {old, fresh})
+        await until(lambda: house.matching.pairs() == {old, fresh})
 
         page = await room.pairs(house.caller)
         assert {(each.first_id, each.second_id) for each in page.pairs} == {old, fresh}
@@ -95,7 +97,7 @@ async def test_finds_pairs_and_answers_while_the_node_runs(house: House) -> None
         assert [each.decided_at for each in page.pairs] == [5]
         with write_transaction(house.matching.node.engine) as connection:
             room.reopen(connection, *old)
-        assert house.matching.keys() == {old, fresh}
+        assert house.matching.pairs() == {old, fresh}
         assert (room.progress().indexed, room.progress().residents) == (4, 4)
 
 
@@ -168,7 +170,7 @@ async def test_on_takes_as_many_as_are_held(house: House) -> None:
     """The bound is that of auto."""
     pair = twice(house.matching, 1)
     async with house.alive(house.room(MatchMode.ON, 1)):
-        await until(lambda: house.matching.keys() == {pair})
+        await until(lambda: house.matching.pairs() == {pair})
 
 
 async def test_a_model_of_its_own_is_used(house: House) -> None:
@@ -177,7 +179,7 @@ async def test_a_model_of_its_own_is_used(house: House) -> None:
     (house.folder / "match_model.json").write_text(text, encoding="utf-8")
     pair = twice(house.matching, 1)
     async with house.alive(house.room()):
-        await until(lambda: house.matching.keys() == {pair})
+        await until(lambda: house.matching.pairs() == {pair})
     house.matching.model = OTHER_MODEL
     house.matching.open()
     assert house.matching.progress().model_digest == house.matching.finder.digest
@@ -194,7 +196,7 @@ async def test_nothing_is_written_while_the_disk_is_full(house: House) -> None:
         assert house.matching.rows() == {}
         house.disk_is_full = False
         house.tell(room)
-        await until(lambda: house.matching.keys() == {pair})
+        await until(lambda: house.matching.pairs() == {pair})
 
 
 @pytest.mark.parametrize("asked", [{}, {"name": ""}, {"shoe_size": "43"}, {"name": "张" * 501}])

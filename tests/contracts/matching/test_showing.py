@@ -127,6 +127,7 @@ class Place:
 
 @pytest.fixture
 def place(world: World) -> Place:
+    """On each database."""
     return Place(world)
 
 
