@@ -119,9 +119,7 @@ class Assembly:
         threads = self.threads("rpc", base.profile.grpc_workers)
         link_threads = self.threads("link", base.profile.database_pool)
         loop = asyncio.get_running_loop()
-        store = await loop.run_in_executor(
-            threads, open_store, base.paths.data, base.settings, base.hierarchy, base.profile, clock
-        )
+        store = await loop.run_in_executor(threads, self._store)
         self._exit.callback(store.close)
         disk = await loop.run_in_executor(threads, self._disk, store)
         pump = self._pump(store)
@@ -184,6 +182,10 @@ class Assembly:
             threads,
             started_ms,
         )
+
+    def _store(self) -> OpenStore:
+        base, folder = self._base, self._base.paths.data
+        return open_store(folder, base.settings, base.hierarchy, base.profile, self._clock)
 
     def _pump(self, store: OpenStore) -> LogPump:
         return LogPump(

@@ -23,6 +23,7 @@ from node.security.caller import Caller
 from replication.changelog import write_transaction
 from tests.contracts.matching.place import OTHER_MODEL, Matching, twice, values
 from tests.contracts.storage.region import person
+from tests.services import waiting
 
 
 @dataclass
@@ -70,10 +71,8 @@ def house(matching: Matching, tmp_path: Path) -> House:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110 - the other thread knows no event of ours
-            await asyncio.sleep(0.005)
+    """Wait for what another thread does, and let the loop go on."""
+    await asyncio.to_thread(waiting.until, "what the room's thread does", holds, 30)
 
 
 async def test_finds_pairs_and_answers_while_the_node_runs(house: House) -> None:
