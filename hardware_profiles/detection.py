@@ -24,6 +24,8 @@ __all__ = ["Machine", "Proposal", "detect", "fit", "read_machine"]
 # A cgroup without a limit says "max" (v2) or a number near 2**63 (v1).
 _UNLIMITED_BYTES: Final = 1 << 60
 _MEMORY_LEAST_MB: Final = 640
+# A twentieth of the memory, at 0.95 MiB for a thousand residents.
+_MATCHED_A_MB: Final = 50
 # Below these DuckDB, Ray and MariaDB do not start or do nothing but swap.
 _LEAST_MB: Final = {
     "cache_mb": 4,
@@ -95,6 +97,7 @@ def fit(profile: HardwareProfile, machine: Machine) -> HardwareProfile:
         "memory_mb": memory_mb,
         "columnar_threads": min(profile.columnar_threads, cores),
         "ray_workers": min(profile.ray_workers, cores),
+        "matching_residents_max": min(profile.matching_residents_max, memory_mb * _MATCHED_A_MB),
         "disk_free_min_mb": min(profile.disk_free_min_mb, max(64, machine.disk_free_mb // 10)),
         "mariadb": {
             **profile.mariadb.model_dump(),

@@ -91,6 +91,9 @@ class HardwareProfile(_Model):
     intake_rows_s: Annotated[int, _whole(0, 10_000_000)] = 0
     intake_hours: Annotated[str, Field(pattern=_HOURS)] = "00:00-24:00"
 
+    matching_residents_max: Annotated[int, _whole(0, 100_000_000)] = 10_000
+    matching_percent: Annotated[int, _whole(1, 100)] = 25
+
     columnar_threads: Cores
     columnar_memory_mb: Annotated[int, _whole(32, 1 << 20)]
     columnar_segment_rows: Annotated[int, _whole(1000, 100_000_000)]

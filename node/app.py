@@ -123,6 +123,7 @@ class Node:
             ("audit figures", partial(parts.auditing.run, metrics)),
             ("checkup", parts.checkup.run),
             ("intake", parts.intake.run),
+            ("matching", parts.matching.run),
             ("cache figures", partial(self._watch_cache, parts.store, metrics)),
         ):
             self._run(lasting(name, work), name)

@@ -151,6 +151,8 @@ STATUS_BY_CODE: MappingProxyType[str, PublicStatus] = MappingProxyType(
         "RUN_STATE": _PRECONDITION,
         "QUARANTINED_UNIT": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "SOURCE_UNREACHABLE": _UNAVAILABLE,
+        "MATCHING_OFF": _PRECONDITION,
+        "MATCHING_NOT_READY": _UNAVAILABLE,
         "NOT_FOUND": PublicStatus(grpc.StatusCode.NOT_FOUND, 404),
         "DENIED": _DENIED,
         "PURPOSE_NOT_ALLOWED": _DENIED,

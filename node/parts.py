@@ -28,6 +28,8 @@ from node.keys.room import KeysRoom
 from node.link_store import NodeLinkStore
 from node.links import LinkHub
 from node.links.making import LinkMaker
+from node.matching.model import MatchMode, MatchSettings
+from node.matching.room import MatchingRoom
 from node.merging.room import MergingRoom
 from node.opening import OpenStore, open_store
 from node.people.room import PeopleRoom
@@ -79,6 +81,7 @@ class Parts:
     consent: ConsentRoom
     people: PeopleRoom
     intake: IntakeRoom
+    matching: MatchingRoom
     merging: MergingRoom
     disk: DiskGuard
     threads: ThreadPoolExecutor
@@ -118,9 +121,7 @@ class Assembly:
         threads = self.threads("rpc", base.profile.grpc_workers)
         link_threads = self.threads("link", base.profile.database_pool)
         loop = asyncio.get_running_loop()
-        store = await loop.run_in_executor(
-            threads, open_store, base.paths.data, base.settings, base.hierarchy, base.profile, clock
-        )
+        store = await loop.run_in_executor(threads, self._store)
         self._exit.callback(store.close)
         disk = await loop.run_in_executor(threads, self._disk, store)
         pump = self._pump(store)
@@ -146,6 +147,7 @@ class Assembly:
             base, store, hub, figures, disk, threads=threads, clock=clock, notify=pump.notify
         )
         is_full = partial(_refuses_writes, region, disk)
+        matching = self._matching(store, pump, disk)
         people = self._people(store, pump, disk, threads)
         thread = self.threads("reconcile", 1)
         reconcile = ReconcileRoom(
@@ -177,11 +179,16 @@ class Assembly:
             ConsentRoom(store, disk_is_full=is_full, notify=pump.notify),
             people,
             self._intake(store, pump, region, disk),
-            MergingRoom(store, disk_is_full=is_full, notify=pump.notify),
+            matching,
+            MergingRoom(store, disk_is_full=is_full, notify=pump.notify, proposals=matching),
             disk,
             threads,
             started_ms,
         )
+
+    def _store(self) -> OpenStore:
+        base, folder = self._base, self._base.paths.data
+        return open_store(folder, base.settings, base.hierarchy, base.profile, self._clock)
 
     def _pump(self, store: OpenStore) -> LogPump:
         return LogPump(
@@ -318,6 +325,23 @@ class Assembly:
             disk_is_full=partial(_refuses_writes, region, disk),
         )
 
+    def _matching(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> MatchingRoom:
+        base = self._base
+        room = MatchingRoom(
+            store.storage,
+            MatchSettings(
+                MatchMode(base.settings.matching),
+                base.profile.matching_residents_max,
+                base.profile.matching_percent,
+            ),
+            base.paths.match_model,
+            thread=self.threads("matching", 1),
+            clock=self._clock,
+            disk_is_full=disk.is_full,
+        )
+        pump.subscribe(room.log_advanced)
+        return room
+
     def _link_store(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> NodeLinkStore:
         return NodeLinkStore(
             store.engine,
@@ -375,6 +399,7 @@ class Assembly:
             lambda: utc_now(clock),
             parts.checkup,
             parts.intake,
+            parts.matching,
             parts.merging,
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from node.backup.mark import refuse_unfinished
 from node.errors import SettingsError
@@ -24,6 +24,12 @@ _DOOR = rf"{_ADDRESS}|^off$"
 _DIRECTORY = r"^(file:.+|consul://[A-Za-z0-9_.\-\[\]:]+:\d{1,5})$"
 _HTTPS = r"^https://.+$"
 _REDIS = r"^(rediss?|unix)://.+$"
+
+
+def _word(value: object) -> object:
+    """YAML reads a bare on or off as a truth value."""
+    return {True: "on", False: "off"}.get(value) if isinstance(value, bool) else value
+
 
 KeyWord = Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -66,6 +72,9 @@ class NodeSettings(BaseModel):
     """Age in days at which a table's data key is replaced by itself; 0: never."""
     key_rotation_seals: Annotated[int, Field(ge=1_000, le=1 << 32)] = 1 << 31
     """Seals under one data key at which it is replaced by itself."""
+    matching: Annotated[str, Field(pattern="^(auto|on|off)$"), BeforeValidator(_word)] = "auto"
+    """Whether this node finds residents who may be one person; auto: where the extra is installed
+    and the profile has memory for as many as are held."""
     metrics_listen: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Where Prometheus metrics are served (loopback advised); absent: nowhere."""
     alarm_after_s: Annotated[int, Field(ge=3, le=86_400)] = 600
@@ -90,6 +99,7 @@ class NodePaths:
         self.keys = data_dir / "keys"
         self.certs = data_dir / "certs"
         self.columnar = data_dir / "columnar"
+        self.match_model = data_dir / "match_model.json"
         self.lock = data_dir / "lock"
         self.run = data_dir / "run.json"
         self.log = data_dir / "node.log"

@@ -13,6 +13,7 @@ from node.cli import (
     checkup_cmd,
     consent_cmd,
     demo_cmd,
+    empi_cmd,
     hierarchy_cmd,
     intake_cmd,
     intake_feed_cmd,
@@ -45,6 +46,7 @@ app.add_typer(hierarchy_cmd.app, name="hierarchy", help="Who is above whom, and 
 app.add_typer(profile_cmd.app, name="profile", help="What a node may use of its machine.")
 app.add_typer(replication_cmd.app, name="replication", help="How copies move between nodes.")
 app.add_typer(resident_cmd.app, name="resident", help="Who residents are, and where they live.")
+app.add_typer(empi_cmd.app, name="empi", help="Who may be one person, and why.")
 app.add_typer(record_cmd.app, name="record", help="Where a record is.")
 app.add_typer(consent_cmd.consent_app, name="consent", help="What residents allow and forbid.")
 app.add_typer(consent_cmd.access_app, name="access", help="Who may see a resident, and why.")

@@ -13,7 +13,7 @@ from node.cli.output import command, out, print_json, print_table, printable
 from node.cli.person_cmd import Resident, as_dict
 from protos.fenhe.empi.v1 import steward_pb2_grpc
 
-__all__ = ["add_to", "asked", "decide"]
+__all__ = ["AsJson", "add_to", "asked"]
 
 _CALL_S: Final = 60
 
@@ -86,7 +86,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Say that two residents are one person. `unmerge` gives back what was."""
-    decide(credentials, "Merge", (survivor, merged), reason, as_json, despite=despite)
+    _decide(credentials, "Merge", (survivor, merged), reason, as_json, despite=despite)
 
 
 @command
@@ -98,7 +98,7 @@ def unmerge(
     as_json: AsJson = False,
 ) -> None:
     """Undo a merge: each has his own records again."""
-    decide(credentials, "Unmerge", (one, other), reason, as_json)
+    _decide(credentials, "Unmerge", (one, other), reason, as_json)
 
 
 @command
@@ -110,10 +110,10 @@ def apart(
     as_json: AsJson = False,
 ) -> None:
     """Say that two residents are two people."""
-    decide(credentials, "TellApart", (one, other), reason, as_json)
+    _decide(credentials, "TellApart", (one, other), reason, as_json)
 
 
-def decide(
+def _decide(
     credentials: Any,
     method: str,
     pair: tuple[str, str],

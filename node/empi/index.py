@@ -116,7 +116,15 @@ class ResidentIndex(Protocol):
     def query(self, values: Values) -> Answer:
         """Who of all residents may be the one with these values. Changes nothing."""
 
+    def others(self, resident_id: str) -> Answer:
+        """Who of the others may be a resident of the index, as if he himself were not in it.
+
+        Changes nothing. Raises IndexRowError if the id is not known.
+        """
+
     def __len__(self) -> int: ...
+
+    def __contains__(self, resident_id: str) -> bool: ...
 
 
 class MemoryIndex:
@@ -151,6 +159,9 @@ class MemoryIndex:
     def __len__(self) -> int:
         return len(self._row_of)
 
+    def __contains__(self, resident_id: str) -> bool:
+        return resident_id in self._row_of
+
     def extend(self, residents: Iterable[tuple[str, Values]]) -> None:
         """Add many residents; cheaper than one by one. Those before a bad one stay added."""
         first = len(self._resident_ids)
@@ -177,10 +188,14 @@ class MemoryIndex:
         row = self._row_of.pop(resident_id, None)
         if row is None:
             raise IndexRowError("a resident to be taken out is not in the index")
-        self._alive[row] = False
+        self._count(row, alive=False)
+
+    def _count(self, row: int, *, alive: bool) -> None:
+        """Let a row count, or no more; a row that does not is in no block."""
+        self._alive[row] = alive
         for field, number in enumerate(self._values[row].tolist()):
             if number >= 0:
-                self._counts[field][number] -= 1
+                self._counts[field][number] += 1 if alive else -1
 
     def memory_bytes(self) -> int:
         """What the index takes, to the nearest few per cent; looks at every value."""
@@ -256,8 +271,30 @@ class MemoryIndex:
 
     def query(self, values: Values) -> Answer:
         """As ResidentIndex says."""
+        return self._query(self._forms(values))
+
+    def others(self, resident_id: str) -> Answer:
+        """As ResidentIndex says."""
+        row = self._row_of.pop(resident_id, None)
+        if row is None:
+            raise IndexRowError("a resident to be asked for is not in the index")
+        self._count(row, alive=False)
+        try:
+            return self._query(
+                [
+                    None if number < 0 else vocabulary.form(number)
+                    for vocabulary, number in zip(
+                        self._vocabularies, self._values[row].tolist(), strict=True
+                    )
+                ]
+            )
+        finally:
+            self._row_of[resident_id] = row
+            self._count(row, alive=True)
+
+    def _query(self, forms: Sequence[Form | None]) -> Answer:
         asked = self._new_vocabularies()
-        for vocabulary, form in zip(asked, self._forms(values), strict=True):
+        for vocabulary, form in zip(asked, forms, strict=True):
             if form is not None:
                 vocabulary.add(form)
         rows, oversized = self._blocked(asked)

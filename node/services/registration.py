@@ -18,6 +18,7 @@ from node.ingestion.room import IntakeRoom
 from node.joining.room import JoiningRoom
 from node.keys.room import KeysRoom
 from node.links import LinkHub
+from node.matching.room import MatchingRoom
 from node.merging.room import MergingRoom
 from node.people.room import PeopleRoom
 from node.questions import Questions
@@ -125,6 +126,7 @@ class Servicers:
     utc: Callable[[], datetime]
     checkup: CheckupRoom
     intake: IntakeRoom
+    matching: MatchingRoom
     merging: MergingRoom
 
 
@@ -141,7 +143,7 @@ async def add_servicers(server: grpc.aio.Server, servicers: Servicers) -> health
     region_pb2_grpc.add_RegionServiceServicer_to_server(servicers.region, server)
     residence_pb2_grpc.add_ResidenceServiceServicer_to_server(servicers.residence, server)
     steward_pb2_grpc.add_StewardServiceServicer_to_server(
-        StewardServicer(servicers.merging), server
+        StewardServicer(servicers.merging, servicers.matching, servicers.desk), server
     )
     bundles_pb2_grpc.add_BundleServiceServicer_to_server(
         BundleServicer(servicers.seeding.stick, note), server

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import grpc
 
+import protos.fenhe.empi.v1.empi_pb2 as empi
 import protos.fenhe.empi.v1.steward_pb2 as pb
+from node.clock import format_ms
+from node.errors import InvalidRequestError
+from node.matching.model import Evidence, PairState
+from node.matching.room import MatchingRoom
 from node.merging.desk import Event, Wanted
 from node.merging.fold import Decision
 from node.merging.room import MergingRoom
 from node.security.caller import Caller
+from node.services.care import CareDesk
 from node.services.interceptor import current_call
+from node.services.wire import resident_in, resident_out
+from node.storage.specs import IDENTITY_NUMBER
 from protos.fenhe.empi.v1 import steward_pb2_grpc
 
 __all__ = ["StewardServicer", "evidence_out"]
 
+_CANDIDATES: Final = 10
+_PAIRS: Final = 50
 Context = grpc.aio.ServicerContext[Any, Any]
 _DECISIONS: Final = {
     Decision.SAME: pb.DECISION_SAME,
@@ -29,8 +39,10 @@ _DECISIONS: Final = {
 class StewardServicer(steward_pb2_grpc.StewardServiceServicer):
     """fenhe.empi.v1.StewardService."""
 
-    def __init__(self, room: MergingRoom) -> None:
+    def __init__(self, room: MergingRoom, matching: MatchingRoom, desk: CareDesk) -> None:
         self._room = room
+        self._matching = matching
+        self._desk = desk
 
     async def Merge(self, request: pb.DecideRequest, context: Context) -> pb.IdentityEvent:
         """Say that two residents are one person."""
@@ -58,6 +70,67 @@ class StewardServicer(steward_pb2_grpc.StewardServiceServicer):
             is_cut=group.is_cut,
         )
 
+    async def Candidates(
+        self, request: pb.CandidatesRequest, context: Context
+    ) -> pb.CandidatesResponse:
+        """Who may be the one described."""
+        caller, limit = current_call().caller, request.limit or _CANDIDATES
+        found = await self._matching.candidates(caller, _described(request.resident), limit)
+        known = await self._people(caller, [each.resident_id for each in found.found])
+        return pb.CandidatesResponse(
+            outcome=found.outcome.value,
+            candidates=[
+                pb.Candidate(
+                    resident=known[each.resident_id],
+                    probability=each.evidence.probability,
+                    weight=each.evidence.weight,
+                    evidence=_reasons_out(each.evidence),
+                )
+                for each in found.found
+                if each.resident_id in known
+            ],
+            is_partial=found.is_partial,
+            indexed=found.standing.indexed,
+            residents=found.standing.residents,
+        )
+
+    async def ListPairs(
+        self, request: pb.ListPairsRequest, context: Context
+    ) -> pb.ListPairsResponse:
+        """The queue of a steward."""
+        caller, limit = current_call().caller, request.limit or _PAIRS
+        if request.state not in {"", *PairState}:
+            raise InvalidRequestError(f"state is one of {', '.join(PairState)}")
+        state = PairState(request.state or PairState.WAITING)
+        page = await self._matching.pairs(caller, state, request.after, limit)
+        ids = [each for pair in page.pairs for each in (pair.first_id, pair.second_id)]
+        known = await self._people(caller, ids)
+        return pb.ListPairsResponse(
+            pairs=[
+                pb.Pair(
+                    first=known[pair.first_id],
+                    second=known[pair.second_id],
+                    probability=pair.evidence.probability,
+                    weight=pair.evidence.weight,
+                    evidence=_reasons_out(pair.evidence),
+                    state=pair.state.value,
+                    found_at=format_ms(pair.found_at),
+                )
+                for pair in page.pairs
+                if pair.first_id in known and pair.second_id in known
+            ],
+            next_after=page.next,
+        )
+
+    async def _people(self, caller: Caller, ids: Iterable[str]) -> dict[str, empi.Resident]:
+        """Residents as the caller sees them, each read audited."""
+        found = {}
+        for each in dict.fromkeys(ids):
+            resident = await self._desk.run(self._desk.storage.resident, caller, each)
+            if resident is not None:
+                found[each] = resident_out(resident)
+        return found
+
     async def _decided(
         self, decide: Callable[[Caller, Wanted], Event], request: pb.DecideRequest
     ) -> pb.IdentityEvent:
@@ -71,6 +144,28 @@ class StewardServicer(steward_pb2_grpc.StewardServiceServicer):
         event = await asyncio.to_thread(decide, current_call().caller, wanted)
         self._room.notify()
         return _event_out(event)
+
+
+def _described(resident: empi.Resident) -> dict[str, str]:
+    """What is known of somebody, by the names of matching; the first number of each kind."""
+    said = resident_in(resident)
+    numbers = [each.value for each in said.identifiers if each.system == IDENTITY_NUMBER]
+    known = {
+        "name": said.name,
+        "sex": said.sex,
+        "birth_date": said.birth_date,
+        "identity_number": numbers[0] if numbers else "",
+        "phone": said.phone or "",
+        "address": said.address or "",
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def _reasons_out(evidence: Evidence) -> list[pb.FieldEvidence]:
+    return [
+        pb.FieldEvidence(field=each.field, level=each.level, bits=each.bits)
+        for each in evidence.why
+    ]
 
 
 def evidence_out(evidence: str) -> list[pb.FieldEvidence]:

@@ -30,6 +30,7 @@ from node.auditing.tables import define_auditing
 from node.ingestion.tables import define_intake
 from node.joining.tables import define_joining
 from node.keys.tables import define_keys
+from node.matching.tables import define_matching
 from node.people.tables import define_people
 from node.residence.tables import define_residence
 from node.revocation.tables import define_revocation
@@ -47,6 +48,7 @@ __all__ = [
     "INTAKE",
     "INVITATIONS",
     "KEYS",
+    "MATCHING",
     "METADATA",
     "PEOPLE",
     "REGION_EPOCHS",
@@ -267,3 +269,5 @@ PEOPLE: Final = define_people(METADATA)
 """Accounts and sessions of this node (node/people); they never leave it."""
 INTAKE: Final = define_intake(METADATA)
 """Contents, runs, quarantined units and warnings (node/ingestion)."""
+MATCHING: Final = define_matching(METADATA)
+"""Pairs of residents who may be one, and how far they are found (node/matching)."""

@@ -154,3 +154,21 @@ def test_a_block_too_large_is_split_and_reported() -> None:
     alone = index.query(["王伟", "男", "1900-01-01", None, None, None])
     assert alone.outcome is Outcome.REVIEW
     assert alone.oversized
+
+
+def test_a_resident_is_asked_for_as_if_he_were_not_there() -> None:
+    """The same answer as to his values before he came, and the index is as it was."""
+    rows = _rows(REGISTERS, "left")[:40]
+    index = MemoryIndex(shipped_model())
+    index.extend((str(number), row) for number, row in enumerate(rows))
+    before = index.query(rows[7])
+    index.add("again", rows[7])
+    with_both = index.query(rows[7])
+
+    assert index.others("again") == before
+    assert [each.resident_id for each in index.others("7").candidates] == ["again"]
+    assert index.others("3").candidates == ()
+    assert index.query(rows[7]) == with_both
+    assert ("again" in index, "gone" in index, len(index)) == (True, False, 41)
+    with pytest.raises(IndexRowError):
+        index.others("gone")

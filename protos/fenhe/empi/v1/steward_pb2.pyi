@@ -248,7 +248,9 @@ class CandidatesRequest(_message.Message):
     """At most so many, 1 to 50; 0: 10."""
     @_builtins.property
     def resident(self) -> _empi_pb2.Resident:
-        """What is known of him; resident_id and home_node are not looked at. Two fields at least."""
+        """What is known of him: name, sex, birth_date, phone, address, an identity_number; nothing else
+        is looked at. One of them at least.
+        """
 
     def __init__(
         self,
@@ -310,14 +312,19 @@ class CandidatesResponse(_message.Message):
 
     OUTCOME_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
+    IS_PARTIAL_FIELD_NUMBER: _builtins.int
     INDEXED_FIELD_NUMBER: _builtins.int
-    HELD_FIELD_NUMBER: _builtins.int
+    RESIDENTS_FIELD_NUMBER: _builtins.int
     outcome: _builtins.str
-    """"link": the first is certain; "review": somebody may be; "new": nobody is."""
+    """"link": exactly one is certain; "review": somebody may be; "new": nobody is."""
+    is_partial: _builtins.bool
+    """True: not everybody was compared, so "new" is not said. The index is being built, or too many
+    are alike in what was given.
+    """
     indexed: _builtins.int
-    """Residents that were looked at, and that are held here. Fewer: the index is being built."""
-    held: _builtins.int
-    """See indexed."""
+    """Residents in the index."""
+    residents: _builtins.int
+    """Residents held here."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Best first."""
@@ -327,12 +334,13 @@ class CandidatesResponse(_message.Message):
         *,
         outcome: _builtins.str = ...,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        is_partial: _builtins.bool = ...,
         indexed: _builtins.int = ...,
-        held: _builtins.int = ...,
+        residents: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "held", b"held", "indexed", b"indexed", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "indexed", b"indexed", "is_partial", b"is_partial", "outcome", b"outcome", "residents", b"residents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,7 +440,7 @@ class ListPairsResponse(_message.Message):
     """For the next page; empty: there is none."""
     @_builtins.property
     def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pair]:
-        """The likeliest first."""
+        """The likeliest first. May be fewer than asked for, or none, where there is a next page."""
 
     def __init__(
         self,

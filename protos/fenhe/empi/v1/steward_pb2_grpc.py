@@ -110,7 +110,7 @@ class StewardServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPairs(self, request, context):
-        """Pairs that matching found and nobody has decided over yet, the likeliest first.
+        """Pairs that matching found, the likeliest first; of which the caller sees both residents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class StewardServiceStub:
     Candidates: _grpc.UnaryUnaryMultiCallable[_steward_pb2.CandidatesRequest, _steward_pb2.CandidatesResponse]
     """Who of the residents held here may be the one described, best first. Registers nobody."""
     ListPairs: _grpc.UnaryUnaryMultiCallable[_steward_pb2.ListPairsRequest, _steward_pb2.ListPairsResponse]
-    """Pairs that matching found and nobody has decided over yet, the likeliest first."""
+    """Pairs that matching found, the likeliest first; of which the caller sees both residents."""
 
 @_typing.type_check_only
 class StewardServiceAsyncStub(StewardServiceStub):
@@ -72,7 +72,7 @@ class StewardServiceAsyncStub(StewardServiceStub):
     Candidates: _aio.UnaryUnaryMultiCallable[_steward_pb2.CandidatesRequest, _steward_pb2.CandidatesResponse]  # type: ignore[assignment]
     """Who of the residents held here may be the one described, best first. Registers nobody."""
     ListPairs: _aio.UnaryUnaryMultiCallable[_steward_pb2.ListPairsRequest, _steward_pb2.ListPairsResponse]  # type: ignore[assignment]
-    """Pairs that matching found and nobody has decided over yet, the likeliest first."""
+    """Pairs that matching found, the likeliest first; of which the caller sees both residents."""
 
 class StewardServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decisions over pairs of residents, at a node over both homes, and what matching proposes."""
@@ -128,6 +128,6 @@ class StewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _steward_pb2.ListPairsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_steward_pb2.ListPairsResponse, _abc.Awaitable[_steward_pb2.ListPairsResponse]]:
-        """Pairs that matching found and nobody has decided over yet, the likeliest first."""
+        """Pairs that matching found, the likeliest first; of which the caller sees both residents."""
 
 def add_StewardServiceServicer_to_server(servicer: StewardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
