@@ -184,50 +184,40 @@ def test_a_decision_over_a_pair_that_was_not_found(matching: Matching) -> None:
     assert matching.pairs(PairState.DECIDED) == {pair}
 
 
-def _history(matching: Matching, between: list[int]) -> dict[tuple[int, ...], tuple[object, ...]]:
-    """The same week, with a death after each of these steps; what is found in the end."""
-    taken = 0
-
-    def settle() -> None:
-        nonlocal taken
-        while matching.step():
-            taken += 1
-            if taken in between:
-                matching.open()
-
+def test_a_death_after_any_step_loses_nothing(
+    matching: Matching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new life builds the index anew and asks for whoever changed since, or was not asked for."""
+    monkeypatch.setattr(steps, "PAGE", 100)
     crowd(matching)
-    first = twice(matching, 1)
-    settle()
-    twice(matching, 2)
-    crowd(matching, 5, 200)
-    matching.register(person("", resident_id=first[0], **values(62)))
-    settle()
-    third = twice(matching, 3)
-    matching.register(person("", resident_id=first[0], **values(1)))
-    settle()
-    matching.register(person("", resident_id=third[1], **values(68)))
-    settle()
-    numbers = {each: place for place, each in enumerate(_in_order(matching))}
-    return {
-        tuple(sorted(numbers[each] for each in key)): what for key, what in matching.found().items()
-    }
+    old = twice(matching, 0)
+    matching.settle()
+    for lived in range(7):
+        fresh = twice(matching, 10 + lived)
+        crowd(matching, 4, 200 + 10 * lived)
+        matching.register(person("", resident_id=old[1], **values(60 + lived)))
+        for _ in range(lived):
+            matching.step()
+        matching.open()
+        matching.settle()
+        assert matching.pairs() == {fresh}
+        assert old in matching.pairs(PairState.GONE)
+        old = fresh
+    assert len(matching.rows()) == 8
 
 
-def _in_order(matching: Matching) -> list[str]:
-    """Residents in the order in which they were registered."""
-    changes = matching.node.changes()
-    return list(dict.fromkeys(each.row_id for each in changes if each.table == "residents"))
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 5])
-def test_a_death_between_any_two_steps_loses_nothing(region: Region, every: int) -> None:
-    """A new life builds the index anew and asks for whoever changed since."""
-    whole = _history(Matching(region.node(VILLAGE)), [])
-    assert sorted(str(state) for *_, state in whole.values()) == ["gone", "waiting", "waiting"]
-
-    cut = _history(Matching(region.another(VILLAGE)), list(range(every, 30, every)))
-
-    assert cut == whole
+@pytest.mark.parametrize("every", [3, 4, 7])
+def test_asking_for_everybody_outlives_many_deaths(matching: Matching, every: int) -> None:
+    """No life comes far; together they ask for everybody once."""
+    pairs = {twice(matching, number) for number in range(4)}
+    crowd(matching, 4)
+    taken = 0
+    while matching.step():
+        taken += 1
+        if taken % every == 0 and matching.finder.standing.is_ready:
+            matching.open()
+        assert taken < 200
+    assert matching.pairs() == pairs
 
 
 def test_a_write_that_fails_is_done_again(
