@@ -202,6 +202,9 @@ class Faults:
         parent = self._place.parent(node)
         if parent is None or node in self._busy or node in self._renamed():
             return None
+        if parent in self._busy:
+            # A store that is put back has no authority for a moment.
+            return None
         tree = self._place.tree
         folder = NodeFolder(self._place.place.node_dir(node))
         authority = load_authority(self._place.place.node_dir(parent))

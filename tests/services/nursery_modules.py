@@ -3,6 +3,11 @@
 Modules start no thread and open no file when they are imported. Ray is not among them.
 """
 
+import os
+
+# NumPy would start threads, which a fork does not take along.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import alembic.command
 import alembic.runtime.migration
 import duckdb
@@ -12,6 +17,7 @@ import sqlalchemy.dialects.sqlite.pysqlite
 import typer.main
 
 import node.app
+import node.matching.finder
 import node.storage.migrations
 from node.cli.main import app
 
