@@ -118,6 +118,8 @@ class Faults:
         for each in sorted(
             self._under, key=lambda each: order.get(str(each.target), each.work is not None)
         ):
+            if each.target == self.change.name:
+                self.change.rest_is_healed.set()
             self._end(each)
         self._under.clear()
         for line in (*self._place.lines.values(), *self._place.former_lines):

@@ -52,20 +52,24 @@ class Reparenting:
         """Their certificates are made anew by the change, and by nobody else from then on."""
         self.name = f"{self.township} to {self._to}"
         self.begun = False
+        self.rest_is_healed = threading.Event()
+        """Every node has to hold the change: how long one is away is not the change's doing."""
         self._said = ""
 
     def apply(self) -> None:
         """Have it decided, however often that must be asked for.
 
         Raises:
-            TimeoutError: It was not decided in time.
+            TimeoutError: It was not decided in time once everything else was healed.
         """
         self.begun = True
         text = self._text()
-        until = CLOCK.monotonic_ms() + _TRY_S * 1000
+        until: float | None = None
         pause = threading.Event()
         while not self._is_decided(text):
-            if CLOCK.monotonic_ms() > until:
+            if until is None and self.rest_is_healed.is_set():
+                until = CLOCK.monotonic_ms() + _TRY_S * 1000
+            if until is not None and CLOCK.monotonic_ms() > until:
                 raise TimeoutError(f"{self.township} was not moved to {self._to}")
             pause.wait(_AGAIN_S)
         self._tell(f"decided: {self.township} goes to {self._to}")
