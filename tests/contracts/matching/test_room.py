@@ -35,6 +35,7 @@ class House:
     folder: Path
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     disk_is_full: bool = False
+    disk_looks: int = 0
 
     def room(self, mode: MatchMode = MatchMode.AUTO, residents_max: int = 100) -> MatchingRoom:
         return MatchingRoom(
@@ -43,8 +44,12 @@ class House:
             self.folder / "match_model.json",
             thread=self.thread,
             clock=SystemClock(),
-            disk_is_full=lambda: self.disk_is_full,
+            disk_is_full=self._look_at_disk,
         )
+
+    def _look_at_disk(self) -> bool:
+        self.disk_looks += 1
+        return self.disk_is_full
 
     @asynccontextmanager
     async def alive(self, room: MatchingRoom) -> AsyncIterator[MatchingRoom]:
@@ -195,6 +200,10 @@ async def test_nothing_is_written_while_the_disk_is_full(house: House) -> None:
         await until(lambda: room.ready)
         asked = await room.candidates(house.caller, values(1))
         assert len(asked.found) == 2
+        # The second look comes after whatever followed from the first.
+        for look in (1, 2):
+            await until(lambda look=look: house.disk_looks >= look)  # type: ignore[misc]
+            house.tell(room)
         assert house.matching.rows() == {}
         house.disk_is_full = False
         house.tell(room)

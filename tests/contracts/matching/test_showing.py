@@ -230,6 +230,7 @@ def test_the_likeliest_come_first_page_by_page(place: Place) -> None:
                 ((each.first_id, each.second_id), each.evidence.probability) for each in page.pairs
             ]
             after, pages = page.next, pages + 1
+            assert pages <= len(keys)
         assert shown == expected
     only = place.shower.pairs(CLIENT, PairState.WAITING, "", 1).pairs[0]
     assert only.evidence.why == (Reason("name", "exact", 3.25), Reason("related", "alone", 0.0))
