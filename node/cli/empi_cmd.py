@@ -11,7 +11,7 @@ import protos.fenhe.empi.v1.empi_pb2 as empi
 import protos.fenhe.empi.v1.steward_pb2 as pb
 from node.cli.client import CredentialsOption
 from node.cli.output import EXIT_PARTIAL, command, out, print_json, print_table, printable
-from node.cli.person_cmd import as_dict, identifier_of, person_lines
+from node.cli.person_cmd import as_dict, identifier_of, person_lines, typed
 from node.cli.steward_cmd import AsJson, asked
 from node.errors import InvalidRequestError
 
@@ -23,7 +23,7 @@ _SEXES: Final = {"male": empi.SEX_MALE, "female": empi.SEX_FEMALE, "": empi.SEX_
 _SAID: Final = {
     "link": "The first is certain.",
     "review": "Somebody may be the one: compare before you register him.",
-    "new": "Nobody here is like him.",
+    "new": "Nobody here is like him in what was given.",
 }
 
 
@@ -33,7 +33,9 @@ def candidates(  # noqa: PLR0917 -- the options of a command
     name: Annotated[str, typer.Option(help="Name, in characters or pinyin.")] = "",
     birth_date: Annotated[str, typer.Option(help="YYYY-MM-DD.")] = "",
     sex: Annotated[str, typer.Option(help="male or female.")] = "",
-    identity_number: Annotated[str, typer.Option(help="Of 18 characters.")] = "",
+    identity_number: Annotated[
+        str, typer.Option(help="Of 18 characters; - reads it from a line.")
+    ] = "",
     phone: Annotated[str, typer.Option(help="Telephone number.")] = "",
     address: Annotated[str, typer.Option(help="As written down.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=50, help="At most so many.")] = 10,
@@ -47,7 +49,7 @@ def candidates(  # noqa: PLR0917 -- the options of a command
         name=name, birth_date=birth_date, sex=_SEXES[sex], phone=phone, address=address
     )
     if identity_number:
-        described.identifiers.append(identifier_of(f"identity_number:{identity_number}"))
+        described.identifiers.append(identifier_of(typed(identity_number)))
     found = asked(credentials, "Candidates", pb.CandidatesRequest(resident=described, limit=limit))
     if as_json:
         print_json(as_dict(found))
@@ -66,7 +68,7 @@ def review(
     credentials: CredentialsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pairs that may be one person, the likeliest first, side by side."""
+    """Pairs that may be one person, side by side."""
     request = pb.ListPairsRequest(state=state, after=after, limit=limit)
     page = asked(credentials, "ListPairs", request)
     if as_json:
@@ -77,7 +79,7 @@ def review(
     if not page.pairs and not page.next_after:
         out.print(f"No pair is {state}.")
     elif state == "waiting" and page.pairs:
-        out.print("Decide with `fenhe resident merge` or `fenhe resident apart`.")
+        out.print("Decide: fenhe resident merge SURVIVOR OTHER --reason ..., or resident apart.")
     if page.next_after:
         out.print(f"More: --after {page.next_after}", soft_wrap=True, markup=False)
 
@@ -101,7 +103,9 @@ def _show_candidates(found: pb.CandidatesResponse) -> None:
 
 def _show_pair(pair: pb.Pair) -> None:
     out.print(f"{pair.probability:.1%}, {pair.weight:+.1f} bits, {pair.state}", markup=False)
-    first, second = dict(person_lines(pair.first)), dict(person_lines(pair.second))
+    for name, resident in (("one", pair.first), ("other", pair.second)):
+        out.print(f"{name:<5}  {resident.resident_id}", markup=False)
+    first, second = (dict(person_lines(each)[1:]) for each in (pair.first, pair.second))
     said = {each.field.replace("_", " "): each for each in pair.evidence}
     names = {"born": "birth date"}
     rows = []

@@ -18,7 +18,7 @@ from node.records.identity import IdentityNumberError, parse_identity_number
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
 
-__all__ = ["Resident", "add_to", "as_dict", "identifier_of", "person_lines"]
+__all__ = ["Resident", "add_to", "as_dict", "identifier_of", "person_lines", "typed"]
 
 _CALL_S: Final = 30
 _SEXES: Final = {
@@ -49,8 +49,7 @@ def find(
     as_json: AsJson = False,
 ) -> None:
     """The resident who carries a number, among those this node holds."""
-    said = sys.stdin.readline().strip() if identifier == "-" else identifier
-    request = empi.FindResidentRequest(identifier=identifier_of(said))
+    request = empi.FindResidentRequest(identifier=identifier_of(typed(identifier)))
     with connected(find_credentials(credentials)) as channel:
         found = empi_pb2_grpc.ResidentServiceStub(channel).Find(request, timeout=_CALL_S)
     if as_json:
@@ -99,17 +98,21 @@ def timeline(
     if not page.records:
         out.print("No records here that you may see.")
         return
-    ids = {record.resident_id for record in page.records}
-    headers = ("day", "record", "code", "what", "by", *(("under id",) if len(ids) > 1 else ()))
+    others = {record.resident_id for record in page.records} != {resident}
     print_table(
-        headers,
+        ("day", "record", "code", "what", "by", *(("under id",) if others else ())),
         [
-            (*_described(record), *((record.resident_id,) if len(ids) > 1 else ()))
+            (*_described(record), *((record.resident_id,) if others else ()))
             for record in page.records
         ],
     )
     if page.next_token:
         out.print(f"More: --after {page.next_token}", soft_wrap=True)
+
+
+def typed(value: str) -> str:
+    """A value of the command line; for - a line of the input, which no list of processes shows."""
+    return sys.stdin.readline().strip() if value == "-" else value
 
 
 def identifier_of(said: str) -> empi.Identifier:

@@ -9,7 +9,7 @@ import typer
 
 import protos.fenhe.empi.v1.steward_pb2 as pb
 from node.cli.client import CredentialsOption, connected, find_credentials
-from node.cli.output import command, out, print_json, print_table, printable
+from node.cli.output import command, out, print_json, printable
 from node.cli.person_cmd import Resident, as_dict
 from protos.fenhe.empi.v1 import steward_pb2_grpc
 
@@ -21,7 +21,7 @@ Survivor = Annotated[str, typer.Argument(help="Id of the resident who is shown."
 Merged = Annotated[str, typer.Argument(help="Id of the one who is merged into him.")]
 One = Annotated[str, typer.Argument(help="Id of one resident.")]
 Other = Annotated[str, typer.Argument(help="Id of the other.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept, sealed, with the event.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, 4 to 200 characters; kept, sealed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _SAID: Final = {pb.DECISION_SAME: "one person", pb.DECISION_DIFFERENT: "two people"}
@@ -53,25 +53,31 @@ def links(
         return
     if found.is_cut:
         out.print("More ids were merged than a person has: nobody is joined. Undo what is wrong.")
-    others = [each for each in found.member_ids if each != found.survivor_id]
     out.print(f"shown as  {found.survivor_id}", markup=False)
-    for each in others:
-        out.print(f"merged    {each}", markup=False)
-    if found.events:
-        print_table(
-            ("decided", "the two are", "survivor", "other", "in force", "reason"),
-            [
-                (
-                    event.decided_at[:16].replace("T", " "),
-                    _SAID.get(event.decision, "?"),
-                    event.survivor_id,
-                    event.merged_id,
-                    "yes" if event.in_force else "no",
-                    printable(event.reason),
-                )
-                for event in found.events
-            ],
-        )
+    for each in found.member_ids:
+        if each != found.survivor_id:
+            out.print(f"merged    {each}", markup=False)
+    for event in found.events:
+        _show_event(event)
+
+
+def _show_event(event: pb.IdentityEvent) -> None:
+    said = _SAID.get(event.decision, "decided otherwise, by a later release")
+    lines = [
+        ("event", event.event_id),
+        ("survivor" if event.decision == pb.DECISION_SAME else "one", event.survivor_id),
+        ("other", event.merged_id),
+        ("by", f"{event.decided_by}, at node {event.author_node}"),
+        ("because", event.reason),
+        ("ends", ", ".join(event.ends)),
+    ]
+    out.print()
+    at = event.decided_at[:16].replace("T", " ")
+    state = "in force" if event.in_force else "not in force"
+    out.print(f"{at}Z  {said}, {state}", markup=False)
+    for name, value in lines:
+        if value:
+            out.print(f"  {name:<8}  {printable(value)}", markup=False, soft_wrap=True)
 
 
 @command
@@ -80,7 +86,7 @@ def merge(
     merged: Merged,
     reason: Reason,
     despite: Annotated[
-        bool, typer.Option("--despite", help="Although the two were told apart before.")
+        bool, typer.Option("--despite", help="Merge although they were told apart before.")
     ] = False,
     credentials: CredentialsOption = None,
     as_json: AsJson = False,

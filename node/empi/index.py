@@ -91,11 +91,13 @@ class Answer:
             left out; else REVIEW.
         candidates: Best first.
         oversized: Blocks of which not every resident was compared.
+        is_blind: So little was asked by that no pass could look for anybody; the outcome is REVIEW.
     """
 
     outcome: Outcome
     candidates: tuple[Candidate, ...]
     oversized: tuple[OversizedBlock, ...]
+    is_blind: bool = False
 
 
 class ResidentIndex(Protocol):
@@ -297,7 +299,7 @@ class MemoryIndex:
         for vocabulary, form in zip(asked, forms, strict=True):
             if form is not None:
                 vocabulary.add(form)
-        rows, oversized = self._blocked(asked)
+        rows, oversized, is_blind = self._blocked(asked)
         rows, levels = self._plausible(asked, rows)
         extra = self._extra(asked)
         weights = self._scorer.weights(levels, [np.full(len(rows), bits) for bits in extra])
@@ -314,13 +316,14 @@ class MemoryIndex:
             )
             for each in kept.tolist()
         )
-        return Answer(_outcome(candidates, oversized), candidates, tuple(oversized))
+        outcome = Outcome.REVIEW if is_blind else _outcome(candidates, oversized)
+        return Answer(outcome, candidates, tuple(oversized), is_blind)
 
     def _prior(self) -> float:
         return min(self.model.prevalence / max(1, len(self)), 0.5)
 
-    def _blocked(self, asked: Sequence[Vocabulary]) -> tuple[Rows, list[OversizedBlock]]:
-        """The rows that agree with what is asked in all codes of one pass."""
+    def _blocked(self, asked: Sequence[Vocabulary]) -> tuple[Rows, list[OversizedBlock], bool]:
+        """The rows that agree with what is asked in all codes of one pass; whether none applies."""
         codes = np.array(
             [
                 asked[field].codes[0, place] if len(asked[field]) else 0
@@ -330,12 +333,14 @@ class MemoryIndex:
         )
         oversized: list[OversizedBlock] = []
         found = [np.zeros(0, dtype=np.int64)]
+        is_blind = True
         for postings, slots in zip(self._postings, self.model.passes, strict=True):
             key = int(pass_keys(codes[np.newaxis], slots)[0])
             if key:
+                is_blind = False
                 rows = postings.find(key)
                 found.extend(self._small(rows[self._alive[rows]], codes, slots, oversized))
-        return np.unique(np.concatenate(found)), list(dict.fromkeys(oversized))
+        return np.unique(np.concatenate(found)), list(dict.fromkeys(oversized)), is_blind
 
     def _small(
         self,

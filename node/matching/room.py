@@ -186,7 +186,8 @@ class MatchingRoom:
         Raises:
             MatchingOffError: This node does not match; the sentence says why.
             MatchingNotReadyError: The index holds nobody yet.
-            InvalidRequestError: A field that nobody is asked by, a text that is too long, or none.
+            InvalidRequestError: A field that nobody is asked by, a text that is too long, or too
+                little to look for anybody by.
         """
         _check(values)
         limit = min(max(limit, 1), _CANDIDATES_MAX)
@@ -203,7 +204,13 @@ class MatchingRoom:
         standing = finder.standing
         if not standing.indexed and not standing.is_ready:
             raise MatchingNotReadyError("the index of residents is being built")
-        return self._shower.candidates(caller, finder.query(values), standing, limit)
+        answer = finder.query(values)
+        if answer.is_blind:
+            raise InvalidRequestError(
+                "too little is known to look for anybody by it",
+                hint="Give an identity number, a telephone number, or a name with a birth date.",
+            )
+        return self._shower.candidates(caller, answer, standing, limit)
 
     async def pairs(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
@@ -26,8 +26,8 @@ from node.matching.model import (
     Standing,
     evidence_of,
 )
-from node.merging.fold import standing
-from node.merging.links import halves_of
+from node.merging.fold import Decision, standing
+from node.merging.links import groups, halves_of
 from node.security.caller import Caller
 from node.security.errors import SecurityError
 from node.security.sealing import cell_aad
@@ -111,9 +111,9 @@ class Shower:
             pairs = self._book.page(connection, state, place, _LOOKED_AT)
             ids = {i for pair in pairs for i in (pair.first_id, pair.second_id)}
             seen = seen_residents(connection, caller, scope, ids)
-            settled = _settled(connection, ids) if state is PairState.WAITING else frozenset()
+            is_done = _is_done(connection, ids if state is PairState.WAITING else ())
             for pair in pairs:
-                if frozenset({pair.first_id, pair.second_id}) in settled:
+                if is_done(pair):
                     continue
                 if len(found) == limit:
                     return PairPage(tuple(found), self._token(caller, _place(found[-1])))
@@ -163,13 +163,20 @@ def _outcome(found: Sequence[Evidence], is_partial: bool) -> MatchOutcome:
     return MatchOutcome.REVIEW if found or is_partial else MatchOutcome.NEW
 
 
-def _settled(connection: Connection, ids: Collection[str]) -> frozenset[frozenset[str]]:
-    """Pairs over which an event is in force, wherever it was decided."""
-    return (
-        frozenset(half.pair for half in standing(halves_of(connection, ids)))
-        if ids
-        else frozenset()
-    )
+def _is_done(connection: Connection, ids: Collection[str]) -> Callable[[MatchPair], bool]:
+    """Whether a pair of these was told apart or is one person already, wherever it was decided."""
+    if not ids:
+        return lambda pair: False  # noqa: ARG005
+    halves = standing(halves_of(connection, ids))
+    parted = {half.pair for half in halves if half.decision is Decision.DIFFERENT}
+    joined = groups(connection, ids)
+
+    def is_done(pair: MatchPair) -> bool:
+        group = joined.get(pair.first_id)
+        is_one = group is not None and pair.second_id in group.members
+        return is_one or frozenset({pair.first_id, pair.second_id}) in parted
+
+    return is_done
 
 
 def _place(pair: MatchPair) -> Place:

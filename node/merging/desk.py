@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -23,6 +24,7 @@ from node.merging.links import group, halves_of
 from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
+from node.storage.errors import RequestIdReusedError
 from node.storage.scope import seen_residents
 from node.storage.specs import IDENTITY_LINKS
 from replication.core.model import RowChange
@@ -34,13 +36,13 @@ _REASON_MIN: Final = 4
 _ENDS_MAX: Final = 10
 """As many ids as the column holds; nobody decides over a pair so often."""
 _EVENTS_MAX: Final = 500
+_ELSEWHERE: Final = (
+    "Compare the id. Residents of two villages are decided over at the township or county above"
+    " both."
+)
 _DECISIONS: Final = frozenset(Decision)
-_ACTIONS: Final[Mapping[tuple[Decision, bool], Action]] = {
-    (Decision.SAME, False): Action.LINK,
-    (Decision.DIFFERENT, True): Action.UNLINK,
-    (Decision.DIFFERENT, False): Action.TELL_APART,
-}
-"""By what was decided, and whether it undid a merge."""
+_REQUEST_ID_MIN: Final = 8
+_REQUEST_ID_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A decision as it is held here. `in_force`: no later one over the same pair ends it."""
+    """A decision as it is held here.
+
+    `in_force`: no later one over the pair ends it, and if it is a merge, it joins the two.
+    """
 
     event_id: str
     decision: Decision
@@ -117,7 +122,7 @@ class MergeDesk:
             MergeTooLargeError: They would be more than `GROUP_MAX`.
             RequestIdReusedError: The request wrote something else before.
         """
-        return self._decide(caller, wanted, Decision.SAME, self._may_merge)
+        return self._decide(caller, wanted, Action.LINK, self._may_merge)
 
     def unmerge(self, caller: Caller, wanted: Wanted) -> Event:
         """Undo whatever merges are in force over two residents; they are never matched again.
@@ -126,7 +131,7 @@ class MergeDesk:
             MergeUnknownError: Nothing is in force over the two.
             Others: As `merge`.
         """
-        return self._decide(caller, wanted, Decision.DIFFERENT, self._may_unmerge)
+        return self._decide(caller, wanted, Action.UNLINK, self._may_unmerge)
 
     def tell_apart(self, caller: Caller, wanted: Wanted) -> Event:
         """Say that two residents whom nobody merged are two people.
@@ -135,26 +140,12 @@ class MergeDesk:
             MergeStandsError: They are merged: that is undone with `unmerge`.
             Others: As `merge`.
         """
-        return self._decide(caller, wanted, Decision.DIFFERENT, self._may_tell_apart)
+        return self._decide(caller, wanted, Action.TELL_APART, self._may_tell_apart)
 
-    def group(self, caller: Caller, resident_id: str) -> Group:
-        """Under which ids somebody is known here. Audited.
+    def look(self, caller: Caller, resident_id: str) -> tuple[Group, list[Event]]:
+        """Under which ids somebody is known here, and what was decided over him, oldest first.
 
-        Raises:
-            InvalidRequestError: It is no id.
-            NotFoundError: He is not here, or not for this caller.
-        """
-        scope = self._store.scopes.parameters(caller)
-
-        def work(connection: Connection) -> Group:
-            self._seen(connection, caller, scope, resident_id)
-            self._audit_read(connection, caller, resident_id, 1)
-            return group(connection, resident_id)
-
-        return self._store.transactions.write(work)
-
-    def events(self, caller: Caller, resident_id: str) -> list[Event]:
-        """What was ever decided over a resident and others, oldest first. Audited.
+        Audited. Of very many events not all are given.
 
         Raises:
             InvalidRequestError: It is no id.
@@ -162,18 +153,21 @@ class MergeDesk:
         """
         scope = self._store.scopes.parameters(caller)
 
-        def work(connection: Connection) -> list[Event]:
+        def work(connection: Connection) -> tuple[Group, list[Event]]:
             self._seen(connection, caller, scope, resident_id)
             rows = self._rows.of_resident(
                 connection, IDENTITY_LINKS, resident_id, after="", limit=_EVENTS_MAX
             )
-            others = {str(row.values.get("other_id") or "") for row in rows}
-            stands = _standing_over(connection, {resident_id, *others})
-            self._audit_read(connection, caller, resident_id, len(rows))
+            in_force = _in_force(connection, resident_id)
+            deed = Deed(
+                Action.READ, IDENTITY_LINKS.name, Outcome.DONE, len(rows), resident_id=resident_id
+            )
+            self._store.auditor.write(connection, caller, deed)
             found = [
-                _event(row, stands) for row in rows if row.values.get("decision") in _DECISIONS
+                _event(row, in_force) for row in rows if row.values.get("decision") in _DECISIONS
             ]
-            return sorted(found, key=lambda event: (event.decided_at, event.event_id))
+            found.sort(key=lambda event: (event.decided_at, event.event_id))
+            return group(connection, resident_id), found
 
         return self._store.transactions.write(work)
 
@@ -183,14 +177,22 @@ class MergeDesk:
         self,
         caller: Caller,
         wanted: Wanted,
-        decision: Decision,
+        action: Action,
         ends_of: Callable[[Connection, Wanted], list[str]],
     ) -> Event:
+        """`ends_of`: the events that it ends, or why it is refused."""
         self._refuse_writes()
+        decision = Decision.SAME if action is Action.LINK else Decision.DIFFERENT
+        if not _REQUEST_ID_MIN <= len(wanted.request_id) <= _REQUEST_ID_MAX:
+            raise InvalidRequestError(
+                f"request_id has {_REQUEST_ID_MIN} to {_REQUEST_ID_MAX} characters"
+            )
         said = _said(caller, wanted, decision)
         ids = [
-            self._rows.request_row_id(caller, IDENTITY_LINKS, f"{wanted.request_id}{half}")
-            for half in ("", "|other")
+            self._rows.request_row_id(
+                caller, IDENTITY_LINKS, f"{action}|{half}|{wanted.request_id}"
+            )
+            for half in ("survivor", "merged")
         ]
         if wanted.survivor_id == wanted.merged_id:
             raise InvalidRequestError("the two residents named are one")
@@ -202,13 +204,12 @@ class MergeDesk:
             held = self._rows.repeated(
                 connection, IDENTITY_LINKS, ids[0], {**said[0], "other_id": wanted.merged_id}
             )
-            if held is not None and held.resident_id == wanted.survivor_id:
-                return _event(held, _standing_over(connection, pair))
+            if held is not None:
+                if held.resident_id != wanted.survivor_id:
+                    raise RequestIdReusedError("used before with another body", ["request_id"])
+                return _event(held, _in_force(connection, wanted.survivor_id))
             self._refuse_unless_over(homes)
-            ends = ends_of(connection, wanted)
-            if len(ends) > _ENDS_MAX:
-                raise MergeTooLargeError("the two were decided over too often")
-            undoes = decision is Decision.DIFFERENT and bool(ends)
+            ends = ends_of(connection, wanted)[:_ENDS_MAX]
             evidence, model = ("", "")
             if self._proposals is not None:
                 evidence, model = self._proposals.evidence(connection, *pair)
@@ -230,7 +231,7 @@ class MergeDesk:
             ]
             for row in rows:
                 deed = Deed(
-                    _ACTIONS[decision, undoes],
+                    action,
                     IDENTITY_LINKS.name,
                     Outcome.DONE,
                     1,
@@ -240,16 +241,19 @@ class MergeDesk:
                 self._store.auditor.write(connection, caller, deed)
             if self._proposals is not None:
                 self._proposals.decided(connection, *pair)
-            return _event(rows[0], {ids[0]})
+            return _event(rows[0], frozenset({ids[0]}))
 
         return self._store.transactions.write(work)
 
     def _seen(
         self, connection: Connection, caller: Caller, scope: Mapping[str, Any], resident_id: str
     ) -> HomeOf:
-        home = self._rows.home(connection, caller, resident_id)
+        try:
+            home = self._rows.home(connection, caller, resident_id)
+        except NotFoundError as error:
+            raise NotFoundError(error.message, hint=_ELSEWHERE) from None
         if not seen_residents(connection, caller, scope, [resident_id]):
-            raise NotFoundError("no such resident here")
+            raise NotFoundError("no such resident here", hint=_ELSEWHERE)
         return home
 
     def _refuse_unless_over(self, homes: list[HomeOf]) -> None:
@@ -258,7 +262,12 @@ class MergeDesk:
             return
         one, other = (NodeId(home.node) for home in homes)
         above = hierarchy.common_ancestor(one, other)
-        raise MergeNotHereError(f"their homes are {one} and {other}: ask at node {above}")
+        said = f"their homes are {one} and {other}, and node {above} is above both"
+        if hierarchy.parent(above) is None:
+            raise MergeNotHereError(
+                said, hint="No node there holds both in full: let one of them move first."
+            )
+        raise MergeNotHereError(said)
 
     def _may_merge(self, connection: Connection, wanted: Wanted) -> list[str]:
         survivor, merged = (
@@ -268,11 +277,13 @@ class MergeDesk:
             raise MergeStandsError("the two are one person already")
         for each, whose in ((wanted.survivor_id, survivor), (wanted.merged_id, merged)):
             if whose.survivor != each:
-                raise MergeStandsError(f"{each} is merged into {whose.survivor}")
+                raise MergeStandsError(
+                    f"{each} is merged into {whose.survivor}",
+                    hint="Merge with that one, or undo that merge first.",
+                )
         if len(survivor.members) + len(merged.members) > GROUP_MAX:
             raise MergeTooLargeError(f"they would be more than {GROUP_MAX} ids of one person")
-        halves = halves_of(connection, [wanted.survivor_id, wanted.merged_id])
-        told = apart(halves, wanted.survivor_id, wanted.merged_id)
+        told = self._told_apart(connection, wanted)
         if told and not wanted.despite:
             raise MergeApartError(f"they were told apart by event {told[0]}")
         return told
@@ -284,30 +295,45 @@ class MergeDesk:
         return ends
 
     def _may_tell_apart(self, connection: Connection, wanted: Wanted) -> list[str]:
-        if _merges_of(connection, wanted):
-            raise MergeStandsError("the two are merged; unmerge them")
-        if wanted.merged_id in group(connection, wanted.survivor_id).members:
-            raise MergeStandsError("the two are one person by way of others; unmerge those")
-        return []
+        joined = group(connection, wanted.survivor_id)
+        if wanted.merged_id not in joined.members:
+            # The newest word stands for those before it.
+            return self._told_apart(connection, wanted)
+        if joined.events.isdisjoint(_merges_of(connection, wanted)):
+            raise MergeStandsError(
+                f"the two are one person by way of others, shown as {joined.survivor}",
+                hint="Run `fenhe resident links` for each of his ids, and undo what is wrong.",
+            )
+        raise MergeStandsError(
+            "the two are merged", hint="Use `fenhe resident unmerge`: it tells them apart too."
+        )
 
-    def _audit_read(
-        self, connection: Connection, caller: Caller, resident_id: str, count: int
-    ) -> None:
-        deed = Deed(Action.READ, IDENTITY_LINKS.name, Outcome.DONE, count, resident_id=resident_id)
-        self._store.auditor.write(connection, caller, deed)
+    @staticmethod
+    def _told_apart(connection: Connection, wanted: Wanted) -> list[str]:
+        halves = halves_of(connection, [wanted.survivor_id, wanted.merged_id])
+        return apart(halves, wanted.survivor_id, wanted.merged_id)
 
 
-def _standing_over(connection: Connection, ids: Collection[str]) -> set[str]:
-    """Events in force over pairs of these."""
-    return {half.event_id for half in standing(halves_of(connection, ids))}
+def _in_force(connection: Connection, resident_id: str) -> frozenset[str]:
+    """Events over a resident that nobody ended; merges only if they join him with somebody."""
+    own = halves_of(connection, [resident_id])
+    others = halves_of(connection, {half.other_id for half in own}) if own else []
+    parts = {
+        half.event_id for half in standing([*own, *others]) if half.decision is Decision.DIFFERENT
+    }
+    return group(connection, resident_id).events | parts
 
 
 def _merges_of(connection: Connection, wanted: Wanted) -> list[str]:
+    """Merges of the two that stand; first those that join them, then halves that join nobody."""
     pair = {wanted.survivor_id, wanted.merged_id}
-    halves = standing(halves_of(connection, pair))
-    return sorted(
-        {half.event_id for half in halves if half.pair == pair and half.decision is Decision.SAME}
-    )
+    stands = {
+        half.event_id
+        for half in standing(halves_of(connection, pair))
+        if half.pair == pair and half.decision is Decision.SAME
+    }
+    joins = group(connection, wanted.survivor_id).events
+    return sorted(stands, key=lambda event_id: (event_id not in joins, event_id))
 
 
 def _said(caller: Caller, wanted: Wanted, decision: Decision) -> tuple[dict[str, str], ...]:
@@ -326,7 +352,7 @@ def _said(caller: Caller, wanted: Wanted, decision: Decision) -> tuple[dict[str,
     return tuple({**common, "part": part.value} for part in parts)
 
 
-def _event(row: RowChange, stands: set[str]) -> Event:
+def _event(row: RowChange, in_force: AbstractSet[str]) -> Event:
     def text(name: str) -> str:
         return str(row.values.get(name) or "")
 
@@ -344,5 +370,5 @@ def _event(row: RowChange, stands: set[str]) -> Event:
         evidence=text("evidence"),
         model=text("model"),
         ends=frozenset(text("ends").split()),
-        in_force=text("event_id") in stands,
+        in_force=text("event_id") in in_force,
     )

@@ -42,7 +42,7 @@ class MergeStandsError(MergingError):
 
     code = "MERGE_STANDS"
     fault = Fault.CALLER
-    default_hint = "Merge with the survivor that the message names, or undo that event first."
+    default_hint = "`fenhe resident links` shows what is in force."
 
 
 class MergeApartError(MergingError):

@@ -6,18 +6,27 @@ is not over both homes can write one half at most. Where only one of the two is 
 enough: it says under which id he is known elsewhere, and joins no rows.
 
 The people so connected are a group. The survivor is the only one of them who was merged into
-nobody; if decisions that did not know of each other leave several or none, the least id, which is
-the oldest. So the order in which events come changes nothing.
+nobody. Decisions that did not know of each other can leave several such, then it is the least id of
+them; or none, then the least of all. So the order in which events come changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["GROUP_MAX", "Decision", "Group", "Half", "Part", "apart", "group_of", "standing"]
+__all__ = [
+    "GROUP_MAX",
+    "Decision",
+    "Group",
+    "Half",
+    "Part",
+    "apart",
+    "group_of",
+    "standing",
+]
 
 GROUP_MAX: Final = 32
 """The most ids of one person. Beyond it nothing is joined: so many can only be a mistake."""
@@ -62,11 +71,13 @@ class Group:
     """Ids of one person. `survivor` is one of `members`; somebody unmerged is a group of his own.
 
     `is_cut`: there are more than `GROUP_MAX`, so `members` holds nobody but who was asked for.
+    `events`: those in force that join the members.
     """
 
     survivor: str
     members: frozenset[str]
     is_cut: bool = False
+    events: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def merged(self) -> tuple[str, ...]:
@@ -128,7 +139,7 @@ def group_of(resident_id: str, halves_of: HalvesOf, held_of: HeldOf) -> Group:
         if len(members) > GROUP_MAX:
             return Group(resident_id, frozenset({resident_id}), is_cut=True)
     halves = [half for each in members for half in seen.get(each, []) if half.event_id in events]
-    return Group(_survivor(members, halves), frozenset(members))
+    return Group(_survivor(members, halves), frozenset(members), events=frozenset(events))
 
 
 def _merges(halves: Iterable[Half]) -> list[Half]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
+from datetime import date
 from typing import Any, Final
 
 import grpc
@@ -18,10 +19,12 @@ from node.matching.room import MatchingRoom
 from node.merging.desk import Event, Wanted
 from node.merging.fold import Decision
 from node.merging.room import MergingRoom
+from node.records.identity import IdentityNumberError, parse_identity_number
 from node.security.caller import Caller
 from node.services.care import CareDesk
 from node.services.interceptor import current_call
-from node.services.wire import resident_in, resident_out
+from node.services.wire import joined_wire, resident_in, resident_wire
+from node.storage import ResidentQuestion
 from node.storage.specs import IDENTITY_NUMBER
 from protos.fenhe.empi.v1 import steward_pb2_grpc
 
@@ -61,8 +64,7 @@ class StewardServicer(steward_pb2_grpc.StewardServiceServicer):
     ) -> pb.ListEventsResponse:
         """Somebody's ids, and what was decided over them."""
         caller, desk = current_call().caller, self._room.desk
-        group = await asyncio.to_thread(desk.group, caller, request.resident_id)
-        events = await asyncio.to_thread(desk.events, caller, request.resident_id)
+        group, events = await asyncio.to_thread(desk.look, caller, request.resident_id)
         return pb.ListEventsResponse(
             survivor_id=group.survivor,
             member_ids=sorted(group.members),
@@ -124,12 +126,16 @@ class StewardServicer(steward_pb2_grpc.StewardServiceServicer):
 
     async def _people(self, caller: Caller, ids: Iterable[str]) -> dict[str, empi.Resident]:
         """Residents as the caller sees them, each read audited."""
-        found = {}
-        for each in dict.fromkeys(ids):
-            resident = await self._desk.run(self._desk.storage.resident, caller, each)
-            if resident is not None:
-                found[each] = resident_out(resident)
-        return found
+        wanted = list(dict.fromkeys(ids))
+        asked = [ResidentQuestion(caller, each) for each in wanted]
+        answers = await self._desk.run(
+            self._desk.storage.resident_answers, asked, resident_wire, joined_wire
+        )
+        return {
+            each: empi.Resident.FromString(answer)
+            for each, answer in zip(wanted, answers, strict=True)
+            if answer is not None
+        }
 
     async def _decided(
         self, decide: Callable[[Caller, Wanted], Event], request: pb.DecideRequest
@@ -147,9 +153,22 @@ class StewardServicer(steward_pb2_grpc.StewardServiceServicer):
 
 
 def _described(resident: empi.Resident) -> dict[str, str]:
-    """What is known of somebody, by the names of matching; the first number of each kind."""
+    """What is known of somebody, by the names of matching.
+
+    Raises:
+        InvalidRequestError: A date or an identity number that cannot be: nobody would be found.
+    """
     said = resident_in(resident)
     numbers = [each.value for each in said.identifiers if each.system == IDENTITY_NUMBER]
+    try:
+        if said.birth_date:
+            date.fromisoformat(said.birth_date)
+        for number in numbers:
+            parse_identity_number(number)
+    except IdentityNumberError as wrong:
+        raise InvalidRequestError(f"an identity number has {wrong}") from None
+    except ValueError:
+        raise InvalidRequestError("birth_date is a day such as 1956-03-08") from None
     known = {
         "name": said.name,
         "sex": said.sex,
@@ -188,6 +207,7 @@ def _event_out(event: Event) -> pb.IdentityEvent:
         author_node=event.author_node,
         reason=event.reason,
         evidence=evidence_out(event.evidence),
+        model=event.model,
         ends=sorted(event.ends),
         in_force=event.in_force,
     )

@@ -88,7 +88,7 @@ CAUSES: Final[Mapping[str, _Known]] = MappingProxyType(
         Misfit.FORM_NOT_IN_POLICY: _heals(f"policy does not copy it up in that form{_REGION}"),
         Misfit.AUTHOR_CHANGED: _heals("another node than its author amends the row"),
         Misfit.AUTHOR_NOT_OVER_HOME: _heals(
-            f"it says who works at a node that its author is neither nor is above{_REGION}"
+            f"it speaks of a home that its author is neither nor is above{_REGION}"
         ),
         LetterCause.SENDER_NOT_BELOW: _heals(f"a letter whose sender is not below it{_REGION}"),
         LetterCause.SENDER_NOT_ABOVE: _heals(f"the parent sent a letter written here{_REGION}"),

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import protos.fenhe.care.v1.care_pb2 as care
+import protos.fenhe.empi.v1.empi_pb2 as empi
 from hierarchy_config import NodeId
 from tests.services.command import fenhe
-from tests.services.people import Person, observation, put_request
+from tests.services.people import Person, observation
 from tests.services.region import Region, nodes
 from tests.services.waiting import until
 
@@ -63,7 +64,10 @@ def test_one_person_of_two_villages_is_found_merged_and_taken_apart(region: Regi
     one, other = Person(62, VILLAGE).resident_id, Person(63, SISTER).resident_id
     register(region, VILLAGE, one, 121.0)
     register(region, SISTER, other, 131.0)
-    region.put(VILLAGE, put_request("somebody-else", Person(64, VILLAGE)))
+    somebody_else = empi.Resident(name="王小梅", sex=empi.SEX_FEMALE, birth_date="1956-03-08")
+    region.put(
+        VILLAGE, care.PutBundleRequest(request_id="somebody-else", residents=[somebody_else])
+    )
 
     def waiting(node: NodeId) -> list[Any]:
         return list(command(region, node, "empi", "review", "--json")["pairs"])
@@ -75,7 +79,11 @@ def test_one_person_of_two_villages_is_found_merged_and_taken_apart(region: Regi
     assert {each["field"] for each in pair["evidence"]} >= {"name", "identity_number"}
     shown = command(region, TOWNSHIP, "empi", "review")
     assert max(map(len, shown.splitlines())) <= 100
+    assert one in shown
+    assert other in shown
     person = Person(61, VILLAGE)
+    little = command(region, TOWNSHIP, "empi", "candidates", "--sex", "male", code=1)
+    assert "too little is known" in little
     asked = ("--name", person.name, "--birth-date", person.birth_date.isoformat())
     found = command(region, TOWNSHIP, "empi", "candidates", *asked, "--json")
     assert {each["resident"]["resident_id"] for each in found["candidates"]} == {one, other}

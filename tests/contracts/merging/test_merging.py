@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from node.errors import InvalidRequestError, NotFoundError
 from node.merging.desk import MergeDesk, Wanted
@@ -21,9 +21,10 @@ from node.merging.fold import Decision, Group
 from node.security.caller import CallerKind
 from node.storage import ResidentQuestion
 from node.storage.errors import RequestIdReusedError
-from node.storage.tables import AUDIT, REPLICATED
+from node.storage.model import ApplyOutcome
+from node.storage.tables import AUDIT, CHANGELOG, REPLICATED
 from replication.core.config import PeerRole
-from replication.core.model import Lane
+from replication.core.model import Lane, RowChange
 from tests.contracts.storage.region import (
     CITY,
     COUNTY,
@@ -83,7 +84,7 @@ def spread(region: Region) -> None:
 
 def group_at(node: NodeStore, resident_id: str) -> Group:
     """Under which ids a node knows somebody."""
-    return desk_of(node).group(node.caller(), resident_id)
+    return desk_of(node).look(node.caller(), resident_id)[0]
 
 
 def timeline(node: NodeStore, resident_id: str) -> list[str]:
@@ -154,7 +155,7 @@ def test_merge_edit_unmerge_gives_back_what_was_with_the_edits(filled: Region) -
     again = desk.merge(township.caller(), wanted(despite=True))
     assert again.ends == {ended.event_id}
     assert timeline(township, B) == [A, B, B]
-    said = [(event.decision, event.in_force) for event in desk.events(township.caller(), A)]
+    said = [(event.decision, event.in_force) for event in desk.look(township.caller(), A)[1]]
     assert sorted(said) == sorted(
         [(Decision.SAME, False), (Decision.DIFFERENT, False), (Decision.SAME, True)]
     )
@@ -211,6 +212,10 @@ def test_told_apart_is_remembered(filled: Region) -> None:
     told = desk.tell_apart(asker, wanted(B, A))
     with pytest.raises(MergeApartError, match=told.event_id):
         desk.merge(asker, wanted())
+    for _ in range(12):
+        newest = desk.tell_apart(asker, wanted())
+    assert len(newest.ends) == 1
+    assert desk.merge(asker, wanted(despite=True)).ends == {newest.event_id}
 
 
 def test_the_same_request_again_gives_the_first_answer(filled: Region) -> None:
@@ -222,17 +227,22 @@ def test_the_same_request_again_gives_the_first_answer(filled: Region) -> None:
     assert count(township, "identity_links") == 2
     desk.unmerge(township.caller(), wanted())
     assert desk.merge(township.caller(), once) == replace(first, in_force=False)
-    with pytest.raises(RequestIdReusedError):
-        desk.merge(township.caller(), replace(once, merged_id=C))
-    with pytest.raises(RequestIdReusedError):
-        desk.unmerge(township.caller(), once)
+    rows = count(township, "identity_links")
+    for other in (replace(once, merged_id=C), replace(once, survivor_id=C)):
+        with pytest.raises(RequestIdReusedError):
+            desk.merge(township.caller(), other)
+    for length in (0, 7, 65):
+        with pytest.raises(InvalidRequestError):
+            desk.merge(township.caller(), wanted(C, A, request_id="x" * length))
+    assert count(township, "identity_links") == rows
 
 
 def test_it_is_decided_over_both_homes(filled: Region) -> None:
-    """A village does not reach its neighbour; the error names who does."""
+    """Whom a node does not hold it does not find, and says where to ask; nobody is merged alone."""
     village, city = filled.node(VILLAGE), filled.node(CITY)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match="no such resident") as refused:
         desk_of(village).merge(village.caller(), wanted())
+    assert "township or county above both" in refused.value.hint
     with pytest.raises(NotFoundError):
         desk_of(city).merge(city.caller(), wanted())
     with pytest.raises(InvalidRequestError):
@@ -268,13 +278,59 @@ def test_a_child_says_nothing_over_its_neighbour(filled: Region) -> None:
         home=VILLAGE,
         values={**half, "part": "survivor", "other_id": B},
     )
-    for number, row in enumerate((replace(own, resident_id=B), replace(others, resident_id=A))):
-        entry = log_entry(row, lane=Lane.CARE, origin=VILLAGE_2, sequence=90 + number)
-        outcome = send(township, VILLAGE_2, PeerRole.CHILD, entry, lane=Lane.CARE)
-        assert outcome.quarantined == number
+    rows = (replace(own, resident_id=B), replace(others, resident_id=A))
+    told(township, rows[0], 90)
+    outcome = told(township, rows[1], 91)
+    assert (outcome.applied, outcome.quarantined) == (0, 1)
+    with township.engine.connect() as connection:
+        causes = connection.execute(select(CHANGELOG.quarantine.c.cause)).scalars().all()
+    assert causes == ["AUTHOR_NOT_OVER_HOME"]
+    assert count(township, "identity_links") == 1
     assert group_at(township, A).members == {A}
     assert group_at(township, B).members == {B}
     assert timeline(township, A) == [A]
+    (said,) = desk_of(township).look(township.caller(), B)[1]
+    assert not said.in_force
+
+
+def told(node: NodeStore, row: RowChange, sequence: int) -> ApplyOutcome:
+    """A node takes a row that the second village sends."""
+    entry = log_entry(row, lane=Lane.CARE, origin=VILLAGE_2, sequence=sequence)
+    return send(node, VILLAGE_2, PeerRole.CHILD, entry, lane=Lane.CARE)
+
+
+def test_a_child_parts_its_own_resident_and_locks_nobody(filled: Region) -> None:
+    """Half an end is enough to part; any number of halves that join nobody do not stop an end."""
+    township = filled.node(TOWNSHIP)
+    desk = desk_of(township)
+    merged = desk.merge(township.caller(), wanted())
+    half = {"decision": "same", "part": "merged", "other_id": A}
+    for number in range(12):
+        row = change(
+            "identity_links",
+            row=number,
+            author=VILLAGE_2,
+            home=VILLAGE_2,
+            values={**half, "event_id": f"00000000-0000-7000-0000-{number:012d}"},
+        )
+        assert told(township, replace(row, resident_id=B), 90 + number).applied == 1
+    assert group_at(township, A).members == {A, B}
+    ended = desk.unmerge(township.caller(), wanted())
+    assert merged.event_id in ended.ends
+    assert group_at(township, A).members == {A}
+    again = desk.merge(township.caller(), wanted(despite=True))
+
+    parts = {"event_id": C, "decision": "different", "part": "neither", "other_id": A}
+    row = change(
+        "identity_links",
+        row=50,
+        author=VILLAGE_2,
+        home=VILLAGE_2,
+        values={**parts, "ends": again.event_id},
+    )
+    assert told(township, replace(row, resident_id=B), 120).applied == 1
+    assert group_at(township, A).members == {A}
+    assert group_at(township, C).members == {C}
 
 
 def test_both_residents_audits_say_who_decided(filled: Region) -> None:
@@ -318,6 +374,6 @@ def test_no_clear_word_of_a_reason_is_stored(filled: Region) -> None:
     for row in rows:
         assert REASON.encode() not in bytes(row[0])
         assert b"7.5" not in bytes(row[1])
-    (event,) = desk.events(township.caller(), A)
+    (event,) = desk.look(township.caller(), A)[1]
     assert (event.reason, event.model) == (REASON, "a-digest")
     assert event.evidence == '{"name": ["exact", 7.5]}'

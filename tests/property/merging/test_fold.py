@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.merging.fold import GROUP_MAX, Decision, Group, Half, Part, apart, group_of
+from node.merging.fold import GROUP_MAX, Decision, Group, Half, Part, apart, group_of, standing
 
 PEOPLE = tuple("abcdef")
 Event = tuple[str, str, Decision, frozenset[str]]
@@ -99,13 +99,32 @@ def test_half_an_event_joins_nobody_who_is_held(
         assert _group(who, [*halves, forged, *more]).members == _group(who, halves).members
 
 
+@given(histories(), st.data())
+def test_half_an_end_parts_and_never_joins(
+    history: list[tuple[str, Event]], data: st.DataObject
+) -> None:
+    """Whoever says over his own resident that he is somebody else parts him from that one alone."""
+    halves = _halves(history)
+    one, other = data.draw(st.permutations(PEOPLE))[:2]
+    ends = frozenset(event_id for event_id, _ in history)
+    forged = Half("forged", one, other, Decision.DIFFERENT, Part.NEITHER, ends)
+    left = [
+        (event_id, event) for event_id, event in history if {event[0], event[1]} != {one, other}
+    ]
+    for who in PEOPLE:
+        members = _group(who, [*halves, forged]).members
+        assert members <= _group(who, halves).members
+        assert members == _group(who, _halves(left)).members
+
+
 @given(histories())
 def test_where_the_other_is_not_held_his_id_is_told(history: list[tuple[str, Event]]) -> None:
-    """A node with one half of a merge says who he is elsewhere, whoever is older."""
-    expected = _plain_groups(history)
+    """A node with one half of a merge says who he is elsewhere."""
     for who in PEOPLE:
         alone = [half for half in _halves(history) if half.resident_id == who]
-        assert _group(who, alone, held=who).members <= expected[who]
+        stands = [half for half in standing(alone) if half.decision is Decision.SAME]
+        expected = {who, *(half.other_id for half in stands)}
+        assert _group(who, alone, held=who).members == expected
 
 
 @given(histories())
@@ -138,8 +157,8 @@ def _merge(event_id: str, survivor: str, merged: str) -> tuple[str, Event]:
     return event_id, (survivor, merged, Decision.SAME, frozenset())
 
 
-def test_decisions_that_did_not_know_of_each_other_leave_the_oldest() -> None:
-    """A circle has no survivor, one merged twice has two."""
+def test_decisions_that_did_not_know_of_each_other_leave_the_least_id() -> None:
+    """Of those merged into nobody; of all, if there is a circle."""
     circle = [_merge("e", "a", "b"), _merge("f", "b", "a")]
     assert _group("b", _halves(circle)).survivor == "a"
     twice = [_merge("e", "c", "a"), _merge("f", "b", "a")]

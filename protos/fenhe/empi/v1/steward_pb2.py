@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from protos.fenhe.empi.v1 import empi_pb2 as protos_dot_fenhe_dot_empi_dot_v1_dot_empi__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/fenhe/empi/v1/steward.proto\x12\rfenhe.empi.v1\x1a\x1fprotos/fenhe/empi/v1/empi.proto\"l\n\rDecideRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bsurvivor_id\x18\x02 \x01(\t\x12\x11\n\tmerged_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65spite\x18\x05 \x01(\x08\"\x91\x02\n\rIdentityEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x17.fenhe.empi.v1.Decision\x12\x13\n\x0bsurvivor_id\x18\x03 \x01(\t\x12\x11\n\tmerged_id\x18\x04 \x01(\t\x12\x12\n\ndecided_at\x18\x05 \x01(\t\x12\x12\n\ndecided_by\x18\x06 \x01(\t\x12\x13\n\x0b\x61uthor_node\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\x08\x65vidence\x18\t \x03(\x0b\x32\x1c.fenhe.empi.v1.FieldEvidence\x12\x0c\n\x04\x65nds\x18\n \x03(\t\x12\x10\n\x08in_force\x18\x0b \x01(\x08\"(\n\x11ListEventsRequest\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\"{\n\x12ListEventsResponse\x12\x13\n\x0bsurvivor_id\x18\x01 \x01(\t\x12\x12\n\nmember_ids\x18\x02 \x03(\t\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.fenhe.empi.v1.IdentityEvent\x12\x0e\n\x06is_cut\x18\x04 \x01(\x08\";\n\rFieldEvidence\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x0c\n\x04\x62its\x18\x03 \x01(\x01\"M\n\x11\x43\x61ndidatesRequest\x12)\n\x08resident\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\r\n\x05limit\x18\x02 \x01(\r\"\x8b\x01\n\tCandidate\x12)\n\x08resident\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12.\n\x08\x65vidence\x18\x04 \x03(\x0b\x32\x1c.fenhe.empi.v1.FieldEvidence\"\x8b\x01\n\x12\x43\x61ndidatesResponse\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12,\n\ncandidates\x18\x02 \x03(\x0b\x32\x18.fenhe.empi.v1.Candidate\x12\x12\n\nis_partial\x18\x03 \x01(\x08\x12\x0f\n\x07indexed\x18\x04 \x01(\x04\x12\x11\n\tresidents\x18\x05 \x01(\x04\"?\n\x10ListPairsRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"\xcd\x01\n\x04Pair\x12&\n\x05\x66irst\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\'\n\x06second\x18\x02 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12.\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\x1c.fenhe.empi.v1.FieldEvidence\x12\r\n\x05state\x18\x06 \x01(\t\x12\x10\n\x08\x66ound_at\x18\x07 \x01(\t\"K\n\x11ListPairsResponse\x12\"\n\x05pairs\x18\x01 \x03(\x0b\x32\x13.fenhe.empi.v1.Pair\x12\x12\n\nnext_after\x18\x02 \x01(\t*O\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x11\n\rDECISION_SAME\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_DIFFERENT\x10\x02\x32\xdb\x03\n\x0eStewardService\x12\x43\n\x05Merge\x12\x1c.fenhe.empi.v1.DecideRequest\x1a\x1c.fenhe.empi.v1.IdentityEvent\x12\x45\n\x07Unmerge\x12\x1c.fenhe.empi.v1.DecideRequest\x1a\x1c.fenhe.empi.v1.IdentityEvent\x12G\n\tTellApart\x12\x1c.fenhe.empi.v1.DecideRequest\x1a\x1c.fenhe.empi.v1.IdentityEvent\x12Q\n\nListEvents\x12 .fenhe.empi.v1.ListEventsRequest\x1a!.fenhe.empi.v1.ListEventsResponse\x12Q\n\nCandidates\x12 .fenhe.empi.v1.CandidatesRequest\x1a!.fenhe.empi.v1.CandidatesResponse\x12N\n\tListPairs\x12\x1f.fenhe.empi.v1.ListPairsRequest\x1a .fenhe.empi.v1.ListPairsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/fenhe/empi/v1/steward.proto\x12\rfenhe.empi.v1\x1a\x1fprotos/fenhe/empi/v1/empi.proto\"l\n\rDecideRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bsurvivor_id\x18\x02 \x01(\t\x12\x11\n\tmerged_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65spite\x18\x05 \x01(\x08\"\xa0\x02\n\rIdentityEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x17.fenhe.empi.v1.Decision\x12\x13\n\x0bsurvivor_id\x18\x03 \x01(\t\x12\x11\n\tmerged_id\x18\x04 \x01(\t\x12\x12\n\ndecided_at\x18\x05 \x01(\t\x12\x12\n\ndecided_by\x18\x06 \x01(\t\x12\x13\n\x0b\x61uthor_node\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\x08\x65vidence\x18\t \x03(\x0b\x32\x1c.fenhe.empi.v1.FieldEvidence\x12\x0c\n\x04\x65nds\x18\n \x03(\t\x12\x10\n\x08in_force\x18\x0b \x01(\x08\x12\r\n\x05model\x18\x0c \x01(\t\"(\n\x11ListEventsRequest\x12\x13\n\x0bresident_id\x18\x01 \x01(\t\"{\n\x12ListEventsResponse\x12\x13\n\x0bsurvivor_id\x18\x01 \x01(\t\x12\x12\n\nmember_ids\x18\x02 \x03(\t\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x1c.fenhe.empi.v1.IdentityEvent\x12\x0e\n\x06is_cut\x18\x04 \x01(\x08\";\n\rFieldEvidence\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x0c\n\x04\x62its\x18\x03 \x01(\x01\"M\n\x11\x43\x61ndidatesRequest\x12)\n\x08resident\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\r\n\x05limit\x18\x02 \x01(\r\"\x8b\x01\n\tCandidate\x12)\n\x08resident\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12.\n\x08\x65vidence\x18\x04 \x03(\x0b\x32\x1c.fenhe.empi.v1.FieldEvidence\"\x8b\x01\n\x12\x43\x61ndidatesResponse\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12,\n\ncandidates\x18\x02 \x03(\x0b\x32\x18.fenhe.empi.v1.Candidate\x12\x12\n\nis_partial\x18\x03 \x01(\x08\x12\x0f\n\x07indexed\x18\x04 \x01(\x04\x12\x11\n\tresidents\x18\x05 \x01(\x04\"?\n\x10ListPairsRequest\x12\r\n\x05state\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"\xcd\x01\n\x04Pair\x12&\n\x05\x66irst\x18\x01 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\'\n\x06second\x18\x02 \x01(\x0b\x32\x17.fenhe.empi.v1.Resident\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12.\n\x08\x65vidence\x18\x05 \x03(\x0b\x32\x1c.fenhe.empi.v1.FieldEvidence\x12\r\n\x05state\x18\x06 \x01(\t\x12\x10\n\x08\x66ound_at\x18\x07 \x01(\t\"K\n\x11ListPairsResponse\x12\"\n\x05pairs\x18\x01 \x03(\x0b\x32\x13.fenhe.empi.v1.Pair\x12\x12\n\nnext_after\x18\x02 \x01(\t*O\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x11\n\rDECISION_SAME\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_DIFFERENT\x10\x02\x32\xdb\x03\n\x0eStewardService\x12\x43\n\x05Merge\x12\x1c.fenhe.empi.v1.DecideRequest\x1a\x1c.fenhe.empi.v1.IdentityEvent\x12\x45\n\x07Unmerge\x12\x1c.fenhe.empi.v1.DecideRequest\x1a\x1c.fenhe.empi.v1.IdentityEvent\x12G\n\tTellApart\x12\x1c.fenhe.empi.v1.DecideRequest\x1a\x1c.fenhe.empi.v1.IdentityEvent\x12Q\n\nListEvents\x12 .fenhe.empi.v1.ListEventsRequest\x1a!.fenhe.empi.v1.ListEventsResponse\x12Q\n\nCandidates\x12 .fenhe.empi.v1.CandidatesRequest\x1a!.fenhe.empi.v1.CandidatesResponse\x12N\n\tListPairs\x12\x1f.fenhe.empi.v1.ListPairsRequest\x1a .fenhe.empi.v1.ListPairsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.fenhe.empi.v1.steward_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=1413
-  _globals['_DECISION']._serialized_end=1492
+  _globals['_DECISION']._serialized_start=1428
+  _globals['_DECISION']._serialized_end=1507
   _globals['_DECIDEREQUEST']._serialized_start=86
   _globals['_DECIDEREQUEST']._serialized_end=194
   _globals['_IDENTITYEVENT']._serialized_start=197
-  _globals['_IDENTITYEVENT']._serialized_end=470
-  _globals['_LISTEVENTSREQUEST']._serialized_start=472
-  _globals['_LISTEVENTSREQUEST']._serialized_end=512
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=514
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=637
-  _globals['_FIELDEVIDENCE']._serialized_start=639
-  _globals['_FIELDEVIDENCE']._serialized_end=698
-  _globals['_CANDIDATESREQUEST']._serialized_start=700
-  _globals['_CANDIDATESREQUEST']._serialized_end=777
-  _globals['_CANDIDATE']._serialized_start=780
-  _globals['_CANDIDATE']._serialized_end=919
-  _globals['_CANDIDATESRESPONSE']._serialized_start=922
-  _globals['_CANDIDATESRESPONSE']._serialized_end=1061
-  _globals['_LISTPAIRSREQUEST']._serialized_start=1063
-  _globals['_LISTPAIRSREQUEST']._serialized_end=1126
-  _globals['_PAIR']._serialized_start=1129
-  _globals['_PAIR']._serialized_end=1334
-  _globals['_LISTPAIRSRESPONSE']._serialized_start=1336
-  _globals['_LISTPAIRSRESPONSE']._serialized_end=1411
-  _globals['_STEWARDSERVICE']._serialized_start=1495
-  _globals['_STEWARDSERVICE']._serialized_end=1970
+  _globals['_IDENTITYEVENT']._serialized_end=485
+  _globals['_LISTEVENTSREQUEST']._serialized_start=487
+  _globals['_LISTEVENTSREQUEST']._serialized_end=527
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=529
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=652
+  _globals['_FIELDEVIDENCE']._serialized_start=654
+  _globals['_FIELDEVIDENCE']._serialized_end=713
+  _globals['_CANDIDATESREQUEST']._serialized_start=715
+  _globals['_CANDIDATESREQUEST']._serialized_end=792
+  _globals['_CANDIDATE']._serialized_start=795
+  _globals['_CANDIDATE']._serialized_end=934
+  _globals['_CANDIDATESRESPONSE']._serialized_start=937
+  _globals['_CANDIDATESRESPONSE']._serialized_end=1076
+  _globals['_LISTPAIRSREQUEST']._serialized_start=1078
+  _globals['_LISTPAIRSREQUEST']._serialized_end=1141
+  _globals['_PAIR']._serialized_start=1144
+  _globals['_PAIR']._serialized_end=1349
+  _globals['_LISTPAIRSRESPONSE']._serialized_start=1351
+  _globals['_LISTPAIRSRESPONSE']._serialized_end=1426
+  _globals['_STEWARDSERVICE']._serialized_start=1510
+  _globals['_STEWARDSERVICE']._serialized_end=1985
 # @@protoc_insertion_point(module_scope)

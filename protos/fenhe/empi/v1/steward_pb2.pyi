@@ -97,6 +97,7 @@ class IdentityEvent(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     ENDS_FIELD_NUMBER: _builtins.int
     IN_FORCE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUID."""
     decision: Global___Decision.ValueType
@@ -114,7 +115,9 @@ class IdentityEvent(_message.Message):
     reason: _builtins.str
     """As given."""
     in_force: _builtins.bool
-    """False: a later event ended it."""
+    """False: a later event ended it, or it is half a merge, which joins nobody."""
+    model: _builtins.str
+    """Digest of the model that said so; empty: matching was not asked."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldEvidence]:
         """What matching said of the pair then; empty: it was not asked."""
@@ -137,10 +140,11 @@ class IdentityEvent(_message.Message):
         evidence: _abc.Iterable[Global___FieldEvidence] | None = ...,
         ends: _abc.Iterable[_builtins.str] | None = ...,
         in_force: _builtins.bool = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_node", b"author_node", "decided_at", b"decided_at", "decided_by", b"decided_by", "decision", b"decision", "ends", b"ends", "event_id", b"event_id", "evidence", b"evidence", "in_force", b"in_force", "merged_id", b"merged_id", "reason", b"reason", "survivor_id", b"survivor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_node", b"author_node", "decided_at", b"decided_at", "decided_by", b"decided_by", "decision", b"decision", "ends", b"ends", "event_id", b"event_id", "evidence", b"evidence", "in_force", b"in_force", "merged_id", b"merged_id", "model", b"model", "reason", b"reason", "survivor_id", b"survivor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -245,11 +249,12 @@ class CandidatesRequest(_message.Message):
     RESIDENT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """At most so many, 1 to 50; 0: 10."""
+    """At most so many; 0: 10. More than 50 is taken as 50."""
     @_builtins.property
     def resident(self) -> _empi_pb2.Resident:
         """What is known of him: name, sex, birth_date, phone, address, an identity_number; nothing else
-        is looked at. One of them at least.
+        is looked at. So much that somebody can be looked for by it: an identity number, a telephone
+        number, or a name with a birth date.
         """
 
     def __init__(
@@ -360,7 +365,7 @@ class ListPairsRequest(_message.Message):
     after: _builtins.str
     """next_after of the page before; empty: from the likeliest."""
     limit: _builtins.int
-    """At most so many, 1 to 200; 0: 50."""
+    """At most so many; 0: 50. More than 200 is taken as 200."""
     def __init__(
         self,
         *,

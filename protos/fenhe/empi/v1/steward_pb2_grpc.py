@@ -103,7 +103,9 @@ class StewardServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Candidates(self, request, context):
-        """Who of the residents held here may be the one described, best first. Registers nobody.
+        """Who of the residents held here may be the one described, best first. Registers nobody. Errors:
+        INVALID_ARGUMENT if too little is known, or a value cannot be; FAILED_PRECONDITION with
+        MATCHING_OFF.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

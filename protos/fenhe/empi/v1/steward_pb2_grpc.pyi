@@ -47,7 +47,10 @@ class StewardServiceStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_steward_pb2.ListEventsRequest, _steward_pb2.ListEventsResponse]
     """Under which ids somebody is known, and what was decided over them."""
     Candidates: _grpc.UnaryUnaryMultiCallable[_steward_pb2.CandidatesRequest, _steward_pb2.CandidatesResponse]
-    """Who of the residents held here may be the one described, best first. Registers nobody."""
+    """Who of the residents held here may be the one described, best first. Registers nobody. Errors:
+    INVALID_ARGUMENT if too little is known, or a value cannot be; FAILED_PRECONDITION with
+    MATCHING_OFF.
+    """
     ListPairs: _grpc.UnaryUnaryMultiCallable[_steward_pb2.ListPairsRequest, _steward_pb2.ListPairsResponse]
     """Pairs that matching found, the likeliest first; of which the caller sees both residents."""
 
@@ -70,7 +73,10 @@ class StewardServiceAsyncStub(StewardServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_steward_pb2.ListEventsRequest, _steward_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Under which ids somebody is known, and what was decided over them."""
     Candidates: _aio.UnaryUnaryMultiCallable[_steward_pb2.CandidatesRequest, _steward_pb2.CandidatesResponse]  # type: ignore[assignment]
-    """Who of the residents held here may be the one described, best first. Registers nobody."""
+    """Who of the residents held here may be the one described, best first. Registers nobody. Errors:
+    INVALID_ARGUMENT if too little is known, or a value cannot be; FAILED_PRECONDITION with
+    MATCHING_OFF.
+    """
     ListPairs: _aio.UnaryUnaryMultiCallable[_steward_pb2.ListPairsRequest, _steward_pb2.ListPairsResponse]  # type: ignore[assignment]
     """Pairs that matching found, the likeliest first; of which the caller sees both residents."""
 
@@ -120,7 +126,10 @@ class StewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _steward_pb2.CandidatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_steward_pb2.CandidatesResponse, _abc.Awaitable[_steward_pb2.CandidatesResponse]]:
-        """Who of the residents held here may be the one described, best first. Registers nobody."""
+        """Who of the residents held here may be the one described, best first. Registers nobody. Errors:
+        INVALID_ARGUMENT if too little is known, or a value cannot be; FAILED_PRECONDITION with
+        MATCHING_OFF.
+        """
 
     @_abc_1.abstractmethod
     def ListPairs(
