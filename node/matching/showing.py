@@ -27,7 +27,7 @@ from node.matching.model import (
     evidence_of,
 )
 from node.merging.fold import Decision, standing
-from node.merging.links import groups, halves_of
+from node.merging.links import groups, halves_between
 from node.security.caller import Caller
 from node.security.errors import SecurityError
 from node.security.sealing import cell_aad
@@ -106,14 +106,17 @@ class Shower:
         limit: int,
     ) -> PairPage:
         state, place = where
+        now_ms = self._store.clock.now_ms()
         found: list[MatchPair] = []
         for _ in range(_LOOKS):
             pairs = self._book.page(connection, state, place, _LOOKED_AT)
             ids = {i for pair in pairs for i in (pair.first_id, pair.second_id)}
             seen = seen_residents(connection, caller, scope, ids)
-            is_done = _is_done(connection, ids if state is PairState.WAITING else ())
+            is_done = _is_done(self._store, connection, ids)
             for pair in pairs:
-                if is_done(pair):
+                if state is PairState.WAITING and is_done(pair):
+                    # At another node: what is done there is not met again here.
+                    self._book.decide(connection, pair.first_id, pair.second_id, now_ms)
                     continue
                 if len(found) == limit:
                     return PairPage(tuple(found), self._token(caller, _place(found[-1])))
@@ -163,13 +166,13 @@ def _outcome(found: Sequence[Evidence], is_partial: bool) -> MatchOutcome:
     return MatchOutcome.REVIEW if found or is_partial else MatchOutcome.NEW
 
 
-def _is_done(connection: Connection, ids: Collection[str]) -> Callable[[MatchPair], bool]:
+def _is_done(
+    store: StoreContext, connection: Connection, ids: Collection[str]
+) -> Callable[[MatchPair], bool]:
     """Whether a pair of these was told apart or is one person already, wherever it was decided."""
-    if not ids:
-        return lambda pair: False  # noqa: ARG005
-    halves = standing(halves_of(connection, ids))
+    halves = standing(halves_between(connection, ids, ids))
     parted = {half.pair for half in halves if half.decision is Decision.DIFFERENT}
-    joined = groups(connection, ids)
+    joined = groups(store, connection, ids)
 
     def is_done(pair: MatchPair) -> bool:
         group = joined.get(pair.first_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -20,7 +20,7 @@ from node.merging.errors import (
     MergeUnknownError,
 )
 from node.merging.fold import GROUP_MAX, Decision, Group, Part, apart, standing
-from node.merging.links import group, halves_of
+from node.merging.links import group, halves_around, halves_between, lock_residents
 from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
@@ -158,7 +158,7 @@ class MergeDesk:
             rows = self._rows.of_resident(
                 connection, IDENTITY_LINKS, resident_id, after="", limit=_EVENTS_MAX
             )
-            in_force = _in_force(connection, resident_id)
+            in_force = self._in_force(connection, resident_id)
             deed = Deed(
                 Action.READ, IDENTITY_LINKS.name, Outcome.DONE, len(rows), resident_id=resident_id
             )
@@ -167,7 +167,7 @@ class MergeDesk:
                 _event(row, in_force) for row in rows if row.values.get("decision") in _DECISIONS
             ]
             found.sort(key=lambda event: (event.decided_at, event.event_id))
-            return group(connection, resident_id), found
+            return group(self._store, connection, resident_id), found
 
         return self._store.transactions.write(work)
 
@@ -199,51 +199,76 @@ class MergeDesk:
         scope = self._store.scopes.parameters(caller)
 
         def work(connection: Connection) -> Event:
-            pair = (wanted.survivor_id, wanted.merged_id)
-            homes = [self._seen(connection, caller, scope, each) for each in pair]
+            homes = self._homes(connection, caller, scope, wanted, action)
             held = self._rows.repeated(
                 connection, IDENTITY_LINKS, ids[0], {**said[0], "other_id": wanted.merged_id}
             )
             if held is not None:
                 if held.resident_id != wanted.survivor_id:
                     raise RequestIdReusedError("used before with another body", ["request_id"])
-                return _event(held, _in_force(connection, wanted.survivor_id))
+                return _event(held, self._in_force(connection, wanted.survivor_id))
             self._refuse_unless_over(homes)
-            ends = ends_of(connection, wanted)[:_ENDS_MAX]
-            evidence, model = ("", "")
-            if self._proposals is not None:
-                evidence, model = self._proposals.evidence(connection, *pair)
-            common = {
-                "event_id": ids[0],
-                "ends": " ".join(ends),
-                "evidence": evidence,
-                "model": model,
-            }
-            rows = [
-                self._rows.put(
-                    connection,
-                    IDENTITY_LINKS,
-                    home,
-                    row_id,
-                    {**half, **common, "other_id": other},
-                )
-                for home, row_id, half, other in zip(homes, ids, said, pair[::-1], strict=True)
-            ]
-            for row in rows:
-                deed = Deed(
-                    action,
-                    IDENTITY_LINKS.name,
-                    Outcome.DONE,
-                    1,
-                    ids[0],
-                    row.resident_id,
-                )
-                self._store.auditor.write(connection, caller, deed)
-            if self._proposals is not None:
-                self._proposals.decided(connection, *pair)
-            return _event(rows[0], frozenset({ids[0]}))
+            ends = " ".join(ends_of(connection, wanted)[:_ENDS_MAX])
+            return self._written(connection, caller, action, wanted, (ids, homes, said, ends))
 
         return self._store.transactions.write(work)
+
+    def _written(
+        self,
+        connection: Connection,
+        caller: Caller,
+        action: Action,
+        wanted: Wanted,
+        event: tuple[Sequence[str], Sequence[HomeOf | None], Sequence[Mapping[str, str]], str],
+    ) -> Event:
+        """Write an event: row ids, homes (None: he is not here) and words of its halves; its ends.
+
+        What speaks for a pair goes along with a merge alone: of two people neither home is told
+        how like the other they are.
+        """
+        (ids, homes, said, ends), pair = event, (wanted.survivor_id, wanted.merged_id)
+        common = {"event_id": ids[0], "ends": ends}
+        if self._proposals is not None:
+            if action is Action.LINK:
+                evidence, model = self._proposals.evidence(connection, *pair)
+                common |= {"evidence": evidence, "model": model}
+            self._proposals.decided(connection, *pair)
+        rows = []
+        for home, row_id, half, other in zip(homes, ids, said, pair[::-1], strict=True):
+            if home is None:
+                continue
+            values = {**half, **common, "other_id": other}
+            rows.append(self._rows.put(connection, IDENTITY_LINKS, home, row_id, values))
+            deed = Deed(action, IDENTITY_LINKS.name, Outcome.DONE, 1, ids[0], home.resident_id)
+            self._store.auditor.write(connection, caller, deed)
+        return _event(rows[0], frozenset({ids[0]}))
+
+    def _homes(
+        self,
+        connection: Connection,
+        caller: Caller,
+        scope: Mapping[str, Any],
+        wanted: Wanted,
+        action: Action,
+    ) -> list[HomeOf | None]:
+        """Homes of the two, who stay as they are to the commit.
+
+        Of a merge to be undone one may be gone: one side's end is enough.
+        """
+        pair = (wanted.survivor_id, wanted.merged_id)
+        lock_residents(connection, pair)
+        homes: list[HomeOf | None] = []
+        for each, other in (pair, pair[::-1]):
+            try:
+                homes.append(self._seen(connection, caller, scope, each))
+            except NotFoundError:
+                beside = {half.other_id for half in halves_around(connection, other)}
+                if action is not Action.UNLINK or each not in beside:
+                    raise
+                homes.append(None)
+        if not any(homes):
+            raise NotFoundError("no such resident here", hint=_ELSEWHERE)
+        return homes
 
     def _seen(
         self, connection: Connection, caller: Caller, scope: Mapping[str, Any], resident_id: str
@@ -256,11 +281,12 @@ class MergeDesk:
             raise NotFoundError("no such resident here", hint=_ELSEWHERE)
         return home
 
-    def _refuse_unless_over(self, homes: list[HomeOf]) -> None:
+    def _refuse_unless_over(self, homes: Sequence[HomeOf | None]) -> None:
         hierarchy, here = self._store.hierarchy, self._store.node_id
-        if all(hierarchy.is_in_subtree(NodeId(home.node), here) for home in homes):
+        nodes = [NodeId(home.node) for home in homes if home is not None]
+        if all(hierarchy.is_in_subtree(node, here) for node in nodes):
             return
-        one, other = (NodeId(home.node) for home in homes)
+        one, other = nodes[0], nodes[-1]
         above = hierarchy.common_ancestor(one, other)
         said = f"their homes are {one} and {other}, and node {above} is above both"
         if hierarchy.parent(above) is None:
@@ -271,8 +297,10 @@ class MergeDesk:
 
     def _may_merge(self, connection: Connection, wanted: Wanted) -> list[str]:
         survivor, merged = (
-            group(connection, each) for each in (wanted.survivor_id, wanted.merged_id)
+            group(self._store, connection, each) for each in (wanted.survivor_id, wanted.merged_id)
         )
+        if survivor.is_cut or merged.is_cut:
+            raise MergeTooLargeError("one of the two has more ids already than a person has")
         if wanted.merged_id in survivor.members:
             raise MergeStandsError("the two are one person already")
         for each, whose in ((wanted.survivor_id, survivor), (wanted.merged_id, merged)):
@@ -289,17 +317,17 @@ class MergeDesk:
         return told
 
     def _may_unmerge(self, connection: Connection, wanted: Wanted) -> list[str]:
-        ends = _merges_of(connection, wanted)
+        ends = self._merges_of(connection, wanted)
         if not ends:
             raise MergeUnknownError("no merge of these two is in force")
         return ends
 
     def _may_tell_apart(self, connection: Connection, wanted: Wanted) -> list[str]:
-        joined = group(connection, wanted.survivor_id)
+        joined = group(self._store, connection, wanted.survivor_id)
         if wanted.merged_id not in joined.members:
             # The newest word stands for those before it.
             return self._told_apart(connection, wanted)
-        if joined.events.isdisjoint(_merges_of(connection, wanted)):
+        if joined.events.isdisjoint(self._merges_of(connection, wanted)):
             raise MergeStandsError(
                 f"the two are one person by way of others, shown as {joined.survivor}",
                 hint="Run `fenhe resident links` for each of his ids, and undo what is wrong.",
@@ -308,32 +336,30 @@ class MergeDesk:
             "the two are merged", hint="Use `fenhe resident unmerge`: it tells them apart too."
         )
 
+    def _in_force(self, connection: Connection, resident_id: str) -> frozenset[str]:
+        """Events over a resident that nobody ended; merges only if they join him with somebody."""
+        stands = standing(halves_around(connection, resident_id))
+        parts = {half.event_id for half in stands if half.decision is Decision.DIFFERENT}
+        return group(self._store, connection, resident_id).events | parts
+
+    def _merges_of(self, connection: Connection, wanted: Wanted) -> list[str]:
+        """Merges of the two that stand; first those that join them, then halves that do not."""
+        pair = frozenset({wanted.survivor_id, wanted.merged_id})
+        stands = {
+            half.event_id
+            for half in standing(halves_between(connection, pair, pair))
+            if half.pair == pair and half.decision is Decision.SAME
+        }
+        joins = {
+            event_id for each in pair for event_id in group(self._store, connection, each).events
+        }
+        return sorted(stands, key=lambda event_id: (event_id not in joins, event_id))
+
     @staticmethod
     def _told_apart(connection: Connection, wanted: Wanted) -> list[str]:
-        halves = halves_of(connection, [wanted.survivor_id, wanted.merged_id])
+        pair = (wanted.survivor_id, wanted.merged_id)
+        halves = halves_between(connection, pair, pair)
         return apart(halves, wanted.survivor_id, wanted.merged_id)
-
-
-def _in_force(connection: Connection, resident_id: str) -> frozenset[str]:
-    """Events over a resident that nobody ended; merges only if they join him with somebody."""
-    own = halves_of(connection, [resident_id])
-    others = halves_of(connection, {half.other_id for half in own}) if own else []
-    parts = {
-        half.event_id for half in standing([*own, *others]) if half.decision is Decision.DIFFERENT
-    }
-    return group(connection, resident_id).events | parts
-
-
-def _merges_of(connection: Connection, wanted: Wanted) -> list[str]:
-    """Merges of the two that stand; first those that join them, then halves that join nobody."""
-    pair = {wanted.survivor_id, wanted.merged_id}
-    stands = {
-        half.event_id
-        for half in standing(halves_of(connection, pair))
-        if half.pair == pair and half.decision is Decision.SAME
-    }
-    joins = group(connection, wanted.survivor_id).events
-    return sorted(stands, key=lambda event_id: (event_id not in joins, event_id))
 
 
 def _said(caller: Caller, wanted: Wanted, decision: Decision) -> tuple[dict[str, str], ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any, Final
 
 import grpc
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 import protos.fenhe.empi.v1.empi_pb2 as empi
 import protos.fenhe.empi.v1.steward_pb2 as pb
@@ -33,6 +33,7 @@ __all__ = ["StewardServicer", "evidence_out"]
 _CANDIDATES: Final = 10
 _PAIRS: Final = 50
 Context = grpc.aio.ServicerContext[Any, Any]
+_Said: Final = TypeAdapter(dict[str, tuple[str, FiniteFloat]])
 _DECISIONS: Final = {
     Decision.SAME: pb.DECISION_SAME,
     Decision.DIFFERENT: pb.DECISION_DIFFERENT,
@@ -67,7 +68,7 @@ class StewardServicer(steward_pb2_grpc.StewardServiceServicer):
         group, events = await asyncio.to_thread(desk.look, caller, request.resident_id)
         return pb.ListEventsResponse(
             survivor_id=group.survivor,
-            member_ids=sorted(group.members),
+            member_ids=sorted(group.members | group.away),
             events=map(_event_out, events),
             is_cut=group.is_cut,
         )
@@ -188,8 +189,14 @@ def _reasons_out(evidence: Evidence) -> list[pb.FieldEvidence]:
 
 
 def evidence_out(evidence: str) -> list[pb.FieldEvidence]:
-    """What a pair's evidence says field by field, from {field: [level, bits]}; "" is none."""
-    said = json.loads(evidence) if evidence else {}
+    """What a pair's evidence says field by field, from {field: [level, bits]}.
+
+    It may come from anywhere: what is not of that form says nothing.
+    """
+    try:
+        said = _Said.validate_json(evidence)
+    except ValidationError:
+        return []
     return [
         pb.FieldEvidence(field=field, level=level, bits=bits)
         for field, (level, bits) in said.items()

@@ -125,11 +125,11 @@ def joined_wire(resident_id: str, group: Group) -> bytes:
 
 
 def _joined(resident_id: str, group: Group | None) -> dict[str, Any]:
-    if group is None or len(group.members) == 1:
+    if group is None:
         return {}
     if resident_id != group.survivor:
         return {"merged_into": group.survivor}
-    return {"merged_ids": group.merged}
+    return {"merged_ids": sorted(group.others_of(resident_id))}
 
 
 def resident_wire(resident: StoredResident) -> bytes:

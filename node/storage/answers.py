@@ -171,8 +171,7 @@ class ResidentAnswers:
             self._store.auditor.write(connection, caller, *done)
         return work
 
-    @staticmethod
-    def _join(connection: Connection, batch: _Batch, answers: list[bytes | None]) -> None:
+    def _join(self, connection: Connection, batch: _Batch, answers: list[bytes | None]) -> None:
         """Say in each answer under which other ids the resident is known.
 
         Merges travel in another lane than residents, and are of this transaction: none is kept.
@@ -184,11 +183,13 @@ class ResidentAnswers:
             )
             if answer is not None and resident_id is not None
         ]
-        found = groups(connection, {resident_id for _, resident_id in shown})
+        found = groups(self._store, connection, {resident_id for _, resident_id in shown})
         for place, resident_id in shown if found else ():
             answer, group = answers[place], found.get(resident_id)
             if answer is not None and group is not None:
-                answers[place] = answer + batch.joined(resident_id, group)
+                question, _, scope = batch.parts[place]
+                seen = self._seen(connection, question.caller, scope, group.members)
+                answers[place] = answer + batch.joined(resident_id, group.shown_to(seen))
 
     def _seen_by_caller(
         self, connection: Connection, batch: _Batch, usable: Mapping[str, CachedAnswer]

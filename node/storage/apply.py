@@ -50,8 +50,6 @@ _HOMES: Final = select(_R.c.row_id, _R.c.home_node, _R.c.home_epoch).where(
 _NO_OUTCOME: Final = ApplyOutcome(0, 0, 0)
 _NO_HOME: Final = ("", 0)
 _OWN_ROWS: Final = frozenset({RESIDENTS.name, RESIDENT_INDEX.name})
-_OVER_HOME: Final = PEOPLE_NAMES | {IDENTITY_LINKS.name}
-"""Tables of which a row counts at its home because whoever stands over the home wrote it."""
 
 
 class BatchApplier:
@@ -383,15 +381,18 @@ class _Judgement:
         if entry.origin_node not in self._below:
             lost = entry.origin_node in self._path and not entry.origin_sequence
             return None if self._recovering and lost else Misfit.ORIGIN_NOT_BELOW
-        if change.table in _OVER_HOME and self._is_not_over_home(change):
+        if change.table in PEOPLE_NAMES and self._says_who_works_elsewhere(change):
+            return Misfit.AUTHOR_NOT_OVER_HOME
+        # Who is one person is said over homes of its own: whoever wrote it below the child, the
+        # child stands over the home, and has looked at the author itself.
+        if change.table == IDENTITY_LINKS.name and NodeId(change.home_node) not in self._below:
             return Misfit.AUTHOR_NOT_OVER_HOME
         return None if self._policy_allows(change) else Misfit.FORM_NOT_IN_POLICY
 
-    def _is_not_over_home(self, change: RowChange) -> bool:
-        """Whether somebody below says who works, or who is one person, where he is not over it.
+    def _says_who_works_elsewhere(self, change: RowChange) -> bool:
+        """Whether somebody below says who works at a node that he is not, nor is above.
 
-        It would be told that node from above, and there it counts: a role is such a row, a merge
-        is another.
+        It would be told that node from above, and there it counts: a role is such a row.
         """
         author = NodeId(change.author_node)
         below = author in self._below and author in self._store.hierarchy

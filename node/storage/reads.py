@@ -30,14 +30,14 @@ from sqlalchemy import (
     union_all,
 )
 
-from node.merging.links import group
+from node.merging.links import group, groups
 from node.records.model import NewIdentifier
 from node.security.caller import Caller
 from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.errors import PageTokenError
 from node.storage.model import Page, StoredRecord, StoredResident
-from node.storage.scope import SCOPE_FORMS, ScopeForm, form_of, visible
+from node.storage.scope import SCOPE_FORMS, ScopeForm, form_of, seen_residents, visible
 from node.storage.shapes import is_row_id
 from node.storage.specs import IDENTIFIERS, RECORD_TABLES, RESIDENTS, TABLES, TableSpec
 from node.storage.tables import REPLICATED
@@ -72,7 +72,7 @@ class Reader:
 
         def work(connection: Connection) -> StoredResident | None:
             found = self.held(connection, caller, {**scope, "id": named}) if named else None
-            found = found and _with_group(connection, found)
+            found = found and self._with_group(connection, found, caller, scope)
             self._store.auditor.write(connection, caller, resident_read(named, found is not None))
             return found
 
@@ -98,7 +98,7 @@ class Reader:
             query = self._finds[form_of(caller)]
             row = connection.execute(query, wanted).mappings().first()
             found = None if row is None else self._resident(connection, row)
-            found = found and _with_group(connection, found)
+            found = found and self._with_group(connection, found, caller, scope)
             # The value itself is never written down; that somebody looked is.
             if found is None:
                 deed = Deed(Action.FIND, IDENTIFIERS.name, Outcome.NOT_FOUND, 0)
@@ -138,7 +138,7 @@ class Reader:
 
         def work(connection: Connection) -> Page:
             page = {"size": size + 1, "before_date": before[0], "before_id": before[1]}
-            members = group(connection, named).members if named is not None else ()
+            members = self._members(connection, caller, scope, named)
             rows = nlargest(
                 size + 1,
                 (
@@ -155,6 +155,34 @@ class Reader:
             return Page(records, _encode_token(last[0], last[1], resident_id) if last else "")
 
         return self._store.transactions.write(work)
+
+    def _members(
+        self,
+        connection: Connection,
+        caller: Caller,
+        scope: Mapping[str, Any],
+        named: str | None,
+    ) -> frozenset[str]:
+        """Ids whose records are shown for one: his own alone to whoever does not see him."""
+        if named is None:
+            return frozenset()
+        members = group(self._store, connection, named).members
+        if len(members) > 1 and not seen_residents(connection, caller, scope, [named]):
+            return frozenset({named})
+        return members
+
+    def _with_group(
+        self,
+        connection: Connection,
+        found: StoredResident,
+        caller: Caller,
+        scope: Mapping[str, Any],
+    ) -> StoredResident:
+        whose = groups(self._store, connection, [found.resident_id]).get(found.resident_id)
+        if whose is None:
+            return found
+        seen = seen_residents(connection, caller, scope, whose.members)
+        return replace(found, group=whose.shown_to(seen))
 
     def _timeline(
         self, connection: Connection, caller: Caller, wanted: Mapping[str, Any]
@@ -214,11 +242,6 @@ def resident_read(named: str | None, found: bool) -> Deed:
     """What the audit says of a resident's read, wherever his answer came from."""
     outcome = Outcome.DONE if found else Outcome.NOT_FOUND
     return Deed(Action.READ, RESIDENTS.name, outcome, int(found), named, named)
-
-
-def _with_group(connection: Connection, found: StoredResident) -> StoredResident:
-    whose = group(connection, found.resident_id)
-    return replace(found, group=whose) if len(whose.members) > 1 else found
 
 
 def _timeline_reads(named: str | None, records: Sequence[StoredRecord]) -> list[Deed]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, update
 
 from node.errors import InvalidRequestError, NotFoundError
-from node.merging.desk import MergeDesk, Wanted
+from node.merging.desk import MergeDesk
 from node.merging.errors import (
     MergeApartError,
     MergeNotHereError,
@@ -21,76 +19,31 @@ from node.merging.fold import Decision, Group
 from node.security.caller import CallerKind
 from node.storage import ResidentQuestion
 from node.storage.errors import RequestIdReusedError
-from node.storage.model import ApplyOutcome
-from node.storage.tables import AUDIT, CHANGELOG, REPLICATED
-from replication.core.config import PeerRole
-from replication.core.model import Lane, RowChange
+from node.storage.tables import AUDIT, REPLICATED
+from tests.contracts.merging.place import (
+    REASON,
+    A,
+    B,
+    C,
+    desk_of,
+    group_at,
+    number_of,
+    spread,
+    timeline,
+    wanted,
+)
 from tests.contracts.storage.region import (
     CITY,
     COUNTY,
     TOWNSHIP,
     VILLAGE,
     VILLAGE_2,
-    NodeStore,
     Region,
     bundle,
-    change,
     count,
-    log_entry,
     observation,
     person,
-    send,
 )
-
-A, B, C = (f"00000000-0000-7000-9000-00000000000{number}" for number in (1, 2, 3))
-REASON = "the same number on both cards"
-
-
-@pytest.fixture
-def filled(region: Region) -> Region:
-    """A and C live in one village, B in the other; the county holds all three."""
-    for node_id, people in ((VILLAGE, (A, C)), (VILLAGE_2, (B,))):
-        node = region.node(node_id)
-        for number, each in enumerate(people):
-            rows = (person(resident_id=each, number=_number(each)), observation(each, 100.0))
-            node.storage.put_bundle(node.caller(), bundle(f"r-{number}", *rows))
-        region.ship_up(node_id, TOWNSHIP, COUNTY, CITY)
-    return region
-
-
-def _number(resident_id: str) -> str:
-    return {A: "14260119800101001X", B: "142601198001010036", C: "142601198001010052"}[resident_id]
-
-
-def desk_of(node: NodeStore) -> MergeDesk:
-    """The desk of a node."""
-    return MergeDesk(node.storage.context, lambda: None)
-
-
-_REQUESTS = itertools.count()
-
-
-def wanted(survivor: str = A, merged: str = B, **more: Any) -> Wanted:
-    """A new request over two residents."""
-    return replace(Wanted(f"request-{next(_REQUESTS)}", survivor, merged, REASON), **more)
-
-
-def spread(region: Region) -> None:
-    """What the township wrote goes up and down."""
-    township = region.node(TOWNSHIP)
-    for other in (COUNTY, VILLAGE, VILLAGE_2):
-        region.ship(township, region.node(other))
-
-
-def group_at(node: NodeStore, resident_id: str) -> Group:
-    """Under which ids a node knows somebody."""
-    return desk_of(node).look(node.caller(), resident_id)[0]
-
-
-def timeline(node: NodeStore, resident_id: str) -> list[str]:
-    """Under which ids the records stand that a node shows of somebody."""
-    page = node.storage.timeline(node.caller(), resident_id)
-    return sorted(record.resident_id for record in page.records)
 
 
 def test_a_merge_is_read_alike_at_every_level(filled: Region) -> None:
@@ -103,7 +56,8 @@ def test_a_merge_is_read_alike_at_every_level(filled: Region) -> None:
     for node_id in (TOWNSHIP, COUNTY, VILLAGE, VILLAGE_2):
         node = filled.node(node_id)
         here = B if node_id == VILLAGE_2 else A
-        assert group_at(node, here) == Group(A, frozenset({A, B}))
+        held = {TOWNSHIP: {A, B}, COUNTY: {A, B}}.get(node_id, {here})
+        assert group_at(node, here) == Group(A, frozenset(held), frozenset({A, B} - held))
     for node in (township, county):
         for asked in (A, B):
             assert timeline(node, asked) == [A, B]
@@ -130,7 +84,7 @@ def test_merge_edit_unmerge_gives_back_what_was_with_the_edits(filled: Region) -
     merged = desk.merge(township.caller(), wanted())
     spread(filled)
     village.storage.put_bundle(
-        village.caller(), bundle("edit", person(resident_id=A, number=_number(A), name="张三丰"))
+        village.caller(), bundle("edit", person(resident_id=A, number=number_of(A), name="张三丰"))
     )
     second = filled.node(VILLAGE_2)
     second.storage.put_bundle(second.caller(), bundle("late", observation(B, 130.0)))
@@ -258,79 +212,6 @@ def test_another_node_than_one_over_both_is_named(filled: Region) -> None:
         connection.execute(update(t).where(t.c.row_id == C).values(home_node=VILLAGE_2))
     with pytest.raises(MergeNotHereError, match=TOWNSHIP):
         desk_of(village).merge(village.caller(), wanted(A, C))
-
-
-def test_a_child_says_nothing_over_its_neighbour(filled: Region) -> None:
-    """Its word over its own resident joins nobody; over another's it waits in the quarantine."""
-    township = filled.node(TOWNSHIP)
-    half = {"event_id": C, "decision": "same", "reason": "mine"}
-    own = change(
-        "identity_links",
-        row=1,
-        author=VILLAGE_2,
-        home=VILLAGE_2,
-        values={**half, "part": "merged", "other_id": A},
-    )
-    others = change(
-        "identity_links",
-        row=2,
-        author=VILLAGE_2,
-        home=VILLAGE,
-        values={**half, "part": "survivor", "other_id": B},
-    )
-    rows = (replace(own, resident_id=B), replace(others, resident_id=A))
-    told(township, rows[0], 90)
-    outcome = told(township, rows[1], 91)
-    assert (outcome.applied, outcome.quarantined) == (0, 1)
-    with township.engine.connect() as connection:
-        causes = connection.execute(select(CHANGELOG.quarantine.c.cause)).scalars().all()
-    assert causes == ["AUTHOR_NOT_OVER_HOME"]
-    assert count(township, "identity_links") == 1
-    assert group_at(township, A).members == {A}
-    assert group_at(township, B).members == {B}
-    assert timeline(township, A) == [A]
-    (said,) = desk_of(township).look(township.caller(), B)[1]
-    assert not said.in_force
-
-
-def told(node: NodeStore, row: RowChange, sequence: int) -> ApplyOutcome:
-    """A node takes a row that the second village sends."""
-    entry = log_entry(row, lane=Lane.CARE, origin=VILLAGE_2, sequence=sequence)
-    return send(node, VILLAGE_2, PeerRole.CHILD, entry, lane=Lane.CARE)
-
-
-def test_a_child_parts_its_own_resident_and_locks_nobody(filled: Region) -> None:
-    """Half an end is enough to part; any number of halves that join nobody do not stop an end."""
-    township = filled.node(TOWNSHIP)
-    desk = desk_of(township)
-    merged = desk.merge(township.caller(), wanted())
-    half = {"decision": "same", "part": "merged", "other_id": A}
-    for number in range(12):
-        row = change(
-            "identity_links",
-            row=number,
-            author=VILLAGE_2,
-            home=VILLAGE_2,
-            values={**half, "event_id": f"00000000-0000-7000-0000-{number:012d}"},
-        )
-        assert told(township, replace(row, resident_id=B), 90 + number).applied == 1
-    assert group_at(township, A).members == {A, B}
-    ended = desk.unmerge(township.caller(), wanted())
-    assert merged.event_id in ended.ends
-    assert group_at(township, A).members == {A}
-    again = desk.merge(township.caller(), wanted(despite=True))
-
-    parts = {"event_id": C, "decision": "different", "part": "neither", "other_id": A}
-    row = change(
-        "identity_links",
-        row=50,
-        author=VILLAGE_2,
-        home=VILLAGE_2,
-        values={**parts, "ends": again.event_id},
-    )
-    assert told(township, replace(row, resident_id=B), 120).applied == 1
-    assert group_at(township, A).members == {A}
-    assert group_at(township, C).members == {C}
 
 
 def test_both_residents_audits_say_who_decided(filled: Region) -> None:

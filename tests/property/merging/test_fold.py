@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,11 +31,15 @@ def _halves(events: Iterable[tuple[str, Event]]) -> list[Half]:
 
 
 def _group(who: str, halves: Iterable[Half], held: Collection[str] = PEOPLE) -> Group:
-    known = list(halves)
+    known = [half for half in halves if half.resident_id in held]
     return group_of(
         who,
-        lambda ids: [half for half in known if half.resident_id in ids],
-        lambda ids: set(ids) & set(held),
+        own=lambda one: [half for half in known if half.resident_id == one],
+        back=lambda ids, one: [
+            half for half in known if half.resident_id in ids and half.other_id == one
+        ],
+        held_of=lambda ids: set(ids) & set(held),
+        above={"here"},
     )
 
 
@@ -124,7 +129,9 @@ def test_where_the_other_is_not_held_his_id_is_told(history: list[tuple[str, Eve
         alone = [half for half in _halves(history) if half.resident_id == who]
         stands = [half for half in standing(alone) if half.decision is Decision.SAME]
         expected = {who, *(half.other_id for half in stands)}
-        assert _group(who, alone, held=who).members == expected
+        group = _group(who, alone, held=who)
+        assert group.members == {who}
+        assert group.away | {who} == expected
 
 
 @given(histories())
@@ -149,8 +156,8 @@ def test_the_survivor_is_who_was_merged_into_nobody() -> None:
     """Also where only his half is held, and he is the younger."""
     halves = _halves([_merge("e", "b", "a")])
     assert _group("a", halves).survivor == "b"
-    assert _group("b", halves[:1], held="b") == Group("b", frozenset("ab"))
-    assert _group("a", halves[1:], held="a") == Group("b", frozenset("ab"))
+    assert _group("b", halves[:1], held="b") == Group("b", frozenset("b"), frozenset("a"))
+    assert _group("a", halves[1:], held="a") == Group("b", frozenset("a"), frozenset("b"))
 
 
 def _merge(event_id: str, survivor: str, merged: str) -> tuple[str, Event]:
@@ -176,3 +183,29 @@ def test_more_ids_than_anybody_has_join_nobody() -> None:
             group = _group(who, halves, held=names)
             assert group.is_cut is is_cut
             assert len(group.members) == (1 if is_cut else count)
+
+
+def test_what_is_said_below_dissolves_no_group_that_was_made_above() -> None:
+    """Of a group too large only what this node or one above decided counts; any end counts."""
+    made = [replace(half, author="here") for half in _halves([_merge("e", "b", "c")])]
+    names = ["b", *(f"n{number:02}" for number in range(GROUP_MAX))]
+    chain = [_merge(f"f{one}", one, other) for one, other in itertools.pairwise(names)]
+    halves = [*made, *_halves(chain)]
+    for who in ("b", "c"):
+        group = _group(who, halves, held=[*names, "c"])
+        assert (group.members, group.is_cut) == (frozenset("bc"), True)
+    parted = Half("g", "c", "b", Decision.DIFFERENT, Part.NEITHER, frozenset({"e"}))
+    assert _group("b", [*halves, parted], held=[*names, "c"]).members == {"b"}
+
+
+@given(histories(), st.data())
+def test_half_an_event_lifts_no_word_that_two_are_different(
+    history: list[tuple[str, Event]], data: st.DataObject
+) -> None:
+    """To join again what somebody told apart takes whoever stands over both."""
+    halves = _halves(history)
+    one, other = data.draw(st.permutations(PEOPLE))[:2]
+    ends = frozenset(event_id for event_id, _ in history)
+    for decision in Decision:
+        forged = Half("forged", one, other, decision, Part.MERGED, ends)
+        assert set(apart([*halves, forged], one, other)) >= set(apart(halves, one, other))
