@@ -7,7 +7,7 @@ steward has decided is never written by matching again.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select
@@ -58,11 +58,17 @@ class PairBook:
         return MatchProgress(row.store_epoch, row.sequence, row.model_digest, row.asked_to)
 
     def write(
-        self, asked: Collection[str], found: Mapping[PairKey, Evidence], progress: MatchProgress
+        self, asked: Mapping[str, bool], found: Mapping[PairKey, Evidence], progress: MatchProgress
     ) -> None:
         """Keep what was found of those asked for, and the progress. Durable on return.
 
-        A waiting pair of theirs that is not in `found` is gone; one that had gone waits again.
+        A waiting pair of theirs that is not in `found` is gone, if of one of the two all are known;
+        one that had gone waits again.
+
+        Args:
+            asked: Who was asked for, and whether all pairs of his are in `found`.
+            found: The pairs.
+            progress: What is kept with them.
         """
         now_ms = self._store.clock.now_ms()
         digest = progress.model_digest
@@ -74,7 +80,9 @@ class PairBook:
                 rows = [_row(key, found[key], digest, now_ms) for key in fresh]
                 connection.execute(insert(_P), rows)
             for key, row in held.items():
-                if row.state != PairState.DECIDED:
+                if row.state == PairState.DECIDED:
+                    continue
+                if key in found or any(asked.get(each) for each in key):
                     self._update(connection, row, found.get(key), digest, now_ms)
             _save(connection, progress)
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from node.aside import ITEM_FAULTS
 from node.empi.defaults import shipped_model
-from node.empi.errors import MatchModelError
+from node.empi.errors import IndexRowError, MatchModelError
 from node.empi.index import Answer, MemoryIndex
 from node.empi.model import MatchModel
 from node.logs import get_logger
@@ -43,10 +43,25 @@ PAGE: Final = 200
 ASKED: Final = 50
 """Residents who are asked for in a step and share a transaction."""
 _PAIRS_A_STEP: Final = 2_000
+_PAIRS_EACH: Final = 50
+"""Pairs that are kept of one resident: nobody compares more, and made-up people could be many."""
+_MODEL_BYTES_MAX: Final = 4 << 20
 _UNSAVED: Final = 1_000
 """Entries of the log that may be looked at in vain before the progress is saved."""
 _STALE: Final = 10_000
 _ASIDE: Final = "matching"
+
+
+_NO_MODEL: Final = (
+    ArithmeticError,
+    AttributeError,
+    IndexRowError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading and using a text that is no model comes to."""
 
 
 def model_of(path: Path) -> MatchModel:
@@ -58,14 +73,42 @@ def model_of(path: Path) -> MatchModel:
     if not path.exists():
         return shipped_model()
     try:
+        if path.stat().st_size > _MODEL_BYTES_MAX:
+            raise MatchModelError(f"{path.name} is larger than {_MODEL_BYTES_MAX >> 20} MiB")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise MatchModelError(f"{path.name} cannot be read ({type(error).__name__})") from None
-    model = MatchModel.from_json(text)
-    strange = sorted({field.name for field in model.fields} - set(PERSON_FIELDS))
-    if strange:
-        raise MatchModelError(f"{path.name} compares what residents do not have: {strange[0]}")
+    try:
+        model = MatchModel.from_json(text)
+        strange = sorted({field.name for field in model.fields} - set(PERSON_FIELDS))
+        if strange:
+            raise MatchModelError(f"it compares what residents do not have: {strange[0]}")
+        _try(model)
+    except MatchModelError as error:
+        said = f"{path.name} cannot be used: {error.message}"
+        raise MatchModelError(said, hint=error.hint) from None
+    except _NO_MODEL as error:
+        said = type(error).__name__
+        raise MatchModelError(f"{path.name} is no model of matching ({said})") from None
     return model
+
+
+def _try(model: MatchModel) -> None:
+    """Compare two made-up residents: what is wrong with a model shows here, and not at work."""
+    index = MemoryIndex(model)
+    values = {
+        "name": "王小梅",
+        "sex": "female",
+        "birth_date": "1956-03-08",
+        "identity_number": "142601195603080021",
+        "phone": "13903570000",
+        "address": "山西省临汾市尧都区鼓楼北大街1号",
+    }
+    fields = [each.name for each in model.fields]
+    for number, name in enumerate(("王小梅", "李建国")):
+        index.add(str(number), values_of(fields, {**values, "name": name}))
+    index.others("0")
+    index.query(values_of(fields, values))
 
 
 def digest_of(model: MatchModel) -> str:
@@ -176,7 +219,7 @@ class Finder:
             return held
         self._asks_everybody = False
         fresh = MatchProgress(epoch, since, self.digest, "")
-        self._save([], {}, fresh)
+        self._save({}, {}, fresh)
         get_logger("matching").info("asking for everybody", residents=len(self._index))
         return fresh
 
@@ -194,7 +237,7 @@ class Finder:
         if not self._waiting:
             self._progress = replace(progress, sequence=self._stretch_to)
             if self._stretch_to - self._saved >= _UNSAVED:
-                self._save([], {}, self._progress)
+                self._save({}, {}, self._progress)
             return
         some = self._waiting[:ASKED]
         page = self._people.of(some)
@@ -207,7 +250,7 @@ class Finder:
         asked, later, found = self._ask(taken)
         left = [*later, *self._waiting[ASKED:]]
         reached = progress if left else replace(progress, sequence=self._stretch_to)
-        self._save([*asked, *lost], found, reached)
+        self._save({**asked, **dict.fromkeys(lost, True)}, found, reached)
         self._waiting, self._progress = left, reached
         self._refuse_too_many(len(self._index))
 
@@ -245,33 +288,36 @@ class Finder:
             self._save(asked, found, progress)
         elif not self._book.sweep():
             progress = replace(progress, asked_to=None)
-            self._save([], {}, progress)
+            self._save({}, {}, progress)
         self._progress = progress
 
     def _ask(
         self, resident_ids: Sequence[str]
-    ) -> tuple[list[str], Sequence[str], dict[PairKey, Evidence]]:
+    ) -> tuple[dict[str, bool], Sequence[str], dict[PairKey, Evidence]]:
         """Who was asked for, who is left for the next step, and the pairs that were found.
+
+        Of those asked for: whether everybody was compared and every pair is kept; else none of his
+        is known to be gone.
 
         At least the first is not left. Who cannot be asked for is set aside, his pairs as they are.
         """
-        asked: list[str] = []
+        asked: dict[str, bool] = {}
         found: dict[PairKey, Evidence] = {}
         for place, resident_id in enumerate(resident_ids):
             if len(found) >= _PAIRS_A_STEP:
                 return asked, resident_ids[place:], found
             try:
-                candidates = self._index.others(resident_id).candidates
+                answer = self._index.others(resident_id)
             except ITEM_FAULTS as error:
                 self._store.aside.add(_ASIDE, resident_id, error)
                 continue
-            asked.append(resident_id)
-            for each in candidates:
+            asked[resident_id] = not answer.oversized and len(answer.candidates) <= _PAIRS_EACH
+            for each in answer.candidates[:_PAIRS_EACH]:
                 found[key_of(resident_id, each.resident_id)] = evidence_of(each)
         return asked, (), found
 
     def _save(
-        self, asked: Sequence[str], found: Mapping[PairKey, Evidence], progress: MatchProgress
+        self, asked: Mapping[str, bool], found: Mapping[PairKey, Evidence], progress: MatchProgress
     ) -> None:
         self._book.write(asked, found, progress)
         self._saved = progress.sequence

@@ -268,9 +268,9 @@ def test_what_asks_for_everybody_again(matching: Matching, what: str) -> None:
         case "model":
             model = OTHER_MODEL
         case "epoch":
-            matching.book.write([], {}, replace(held, store_epoch=held.store_epoch + 1))
+            matching.book.write({}, {}, replace(held, store_epoch=held.store_epoch + 1))
         case "ahead":
-            matching.book.write([], {}, replace(held, sequence=held.sequence + 1_000))
+            matching.book.write({}, {}, replace(held, sequence=held.sequence + 1_000))
         case _:
             crowd(matching)
             _prune(matching)
@@ -412,3 +412,23 @@ def test_the_pair_is_weighed_as_if_its_two_were_strangers_to_the_index(
         matching.settle()
     assert first[pair][1] == MatchOutcome.LINK
     assert matching.found() == first
+
+
+def test_made_up_people_hide_no_pair(matching: Matching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not everybody was compared, or not every pair is kept, none is known to be gone."""
+    pair = twice(matching, 1)
+    matching.settle()
+    monkeypatch.setattr("node.empi.index.BLOCK_ROWS_MAX", 2)
+    crowd = [person("", **{**values(1), "address": "", "phone": ""}) for _ in range(4)]
+    matching.register(*crowd)
+    matching.settle()
+    matching.register(person("", resident_id=pair[0], **values(1)))
+    matching.settle()
+    assert pair in matching.pairs()
+
+    monkeypatch.setattr("node.empi.index.BLOCK_ROWS_MAX", 2_000)
+    monkeypatch.setattr("node.matching.finder._PAIRS_EACH", 1)
+    matching.open(OTHER_MODEL)
+    matching.settle()
+    assert pair in matching.pairs()
+    assert len(matching.pairs() | matching.pairs(PairState.GONE)) < 15
