@@ -23,7 +23,7 @@ from node.services.care import CareDesk
 from node.services.interceptor import GuardInterceptor
 from node.services.point_reads import PointReads
 from node.services.registration import Servicers
-from node.services.wire import resident_wire
+from node.services.wire import joined_wire, resident_wire
 from node.storage.rows import RowMaker
 from node.storage.writes import BundleWriter
 
@@ -46,7 +46,7 @@ class BareAssembly(Assembly):
             threads,
             self._clock,
             lambda: False,
-            PointReads(lambda asked: answers.answers(asked, resident_wire), threads),
+            PointReads(lambda asked: answers.answers(asked, resident_wire, joined_wire), threads),
             BundleWrites(writer.put_all, threads, parts.pump.notify),
         )
 
