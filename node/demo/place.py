@@ -237,6 +237,9 @@ class DemoPlace:
                     door_listen=_DOOR,
                 ),
             )
+            # Each would take its part of a machine's time, and of its memory, for itself.
+            alone = load_settings(self.node_dir(node)).model_copy(update={"matching": "off"})
+            save_settings(self.node_dir(node), alone)
             self._issue_credentials(node, addresses[node], now)
 
 

@@ -21,6 +21,7 @@ from node.demo.processes import Fleet, NodeProcess
 from node.mariadb_server import PrivateMariaDB
 from node.security.credentials import Credentials, load_credentials
 from node.security.tls import GrpcLimits, channel_credentials, channel_options
+from node.settings import load_settings, save_settings
 from protos.fenhe.care.v1 import care_pb2_grpc
 from protos.fenhe.empi.v1 import empi_pb2_grpc
 from tests.services.nursery import forked
@@ -67,14 +68,20 @@ class Region:
         database: str = "sqlite",
         made_by: Clock = CLOCK,
         launch: Callable[[Sequence[str], Path], NodeProcess] = forked,
+        *,
+        matching: bool = False,
     ) -> None:
         """Make the data folders, and with "mysql" one server; start no node yet.
 
-        `made_by`: the clock by which certificates are made. `launch`: see Fleet.
+        `made_by`: the clock by which certificates are made. `launch`: see Fleet. `matching`: the
+        nodes look who of their residents may be one person.
         """
         self._exit = ExitStack()
         self.place, _ = DemoPlace.open(root, database, made_by, codes)
         self.place.complete()
+        for node in codes if matching else ():
+            folder = self.place.node_dir(node)
+            save_settings(folder, load_settings(folder).model_copy(update={"matching": "on"}))
         self.fleet = Fleet(self.place, CLOCK, launch)
         if database == "mysql":
             server = PrivateMariaDB(root / "mariadb", configuration=MARIADB)

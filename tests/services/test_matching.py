@@ -43,7 +43,7 @@ def waiting(region: Region, node: NodeId) -> dict[tuple[str, str], int]:
 
 def test_two_nodes_find_who_was_registered_twice(tmp_path: Path) -> None:
     """The village, and the township that holds its residents in full; nothing is found anew."""
-    with Region(tmp_path / "region", NODES) as region:
+    with Region(tmp_path / "region", NODES, matching=True) as region:
         region.start()
         region.linked(VILLAGE)
         first = register(region, 1)

@@ -25,7 +25,7 @@ REASON = ("--reason", "the same card was shown twice")
 @pytest.fixture(scope="module")
 def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
     """Two villages, their township and their county."""
-    with Region(tmp_path_factory.mktemp("steward") / "region", NODES) as region:
+    with Region(tmp_path_factory.mktemp("steward") / "region", NODES, matching=True) as region:
         region.start()
         region.linked()
         yield region
