@@ -10,7 +10,16 @@ from replication.core.config import QUEUE_BATCHES_LIMIT, PeerRole
 from replication.core.effects import ApplyBatch, Close, LinkUp, SaveMark
 from replication.core.greeting import versions_of
 from replication.core.link import TRANSITIONS, LinkEnd, LinkEvent, LinkState
-from replication.core.model import PROTOCOL_MAX, Goodbye, Hello, Lane, Mark, Receipt, Refusal
+from replication.core.model import (
+    PROTOCOL_MAX,
+    SCHEMA_VERSION,
+    Goodbye,
+    Hello,
+    Lane,
+    Mark,
+    Receipt,
+    Refusal,
+)
 from replication.errors import LocalProtocolError
 from tests.unit.replication_core.ends import (
     HERE,
@@ -50,7 +59,7 @@ def test_is_up_after_both_hellos() -> None:
         ({"protocol_min": 0, "protocol_max": 0}, "PROTOCOL_TOO_OLD"),
         ({"protocol_min": 3, "protocol_max": 3}, "PROTOCOL_TOO_NEW"),
         ({"schema": 0}, "SCHEMA_TOO_OLD"),
-        ({"schema": 9, "schema_min": 3}, "SCHEMA_TOO_NEW"),
+        ({"schema": 9, "schema_min": SCHEMA_VERSION + 1}, "SCHEMA_TOO_NEW"),
         ({"store_epoch": 0}, "STORE_EPOCH_REUSED"),
         ({"store_epoch": 2}, "STORE_EPOCH_REUSED"),
         ({"store_epoch": 3, "store_incarnation": "another"}, "STORE_EPOCH_REUSED"),
@@ -74,7 +83,7 @@ def test_refuses_a_peer_that_does_not_fit(changes: dict[str, object], code: str)
     [
         {"protocol_max": 1, "schema": 1},
         {"schema": 1, "schema_min": 1},
-        {"protocol_max": 3, "schema": 3, "schema_min": 2},
+        {"protocol_max": 3, "schema": SCHEMA_VERSION + 1, "schema_min": 2},
     ],
 )
 def test_a_peer_one_release_apart_is_welcome(changes: dict[str, int]) -> None:
@@ -88,7 +97,7 @@ def test_a_peer_one_release_apart_is_welcome(changes: dict[str, int]) -> None:
 
 def test_both_ends_hear_which_of_them_is_to_be_upgraded() -> None:
     """Each refuses by itself, in the same words."""
-    newer = LinkEnd(config(schema=3, schema_min=2), {}, {})
+    newer = LinkEnd(config(schema=SCHEMA_VERSION + 1, schema_min=2), {}, {})
     theirs = config(node_id=PEER, peer_id=HERE, peer_role=PeerRole.PARENT, schema=1)
     older = LinkEnd(theirs, {}, {})
     [greets] = sent(newer.start(0), Hello)
