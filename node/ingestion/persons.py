@@ -47,12 +47,14 @@ class Answer:
     """Who it is: exactly one of `known`, `is_new` and `rule`.
 
     `rule` says why nobody is named. `adds`: identifiers that the known one does not carry yet.
+    `is_matched`: no identifier says so; who he is and where he lives do.
     """
 
     known: KnownPerson | None = None
     is_new: bool = False
     rule: str = ""
     adds: tuple[Identifier, ...] = ()
+    is_matched: bool = False
 
 
 class Persons(Protocol):

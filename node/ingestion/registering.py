@@ -91,6 +91,8 @@ class Registry:
             return None
         if answer.known is not None:
             self._differs(judged, answer.known)
+            if answer.is_matched:
+                judged.noted.append(Trouble("PERSON_MATCHED", "person"))
             adds = list(answer.adds)
             if judged.draft.former is not None:
                 adds.append(judged.draft.former)

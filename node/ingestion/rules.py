@@ -273,6 +273,12 @@ _TABLE: Final = (
         "What is held stays; a file is no reason to change who somebody is.",
     ),
     _warning(
+        "PERSON_MATCHED",
+        "identify",
+        "a number that somebody here carries",
+        "He was taken for a resident who is certainly he by name, birth date and more; look at it.",
+    ),
+    _warning(
         "IDENTIFIER_NOT_KEPT",
         "identify",
         "a person registered at this node, to whom a further number can be given",
