@@ -68,6 +68,10 @@ class MatchedPersons:
         """See Persons."""
         self._known.forget(identifiers)
 
+    def are_one(self, one: str, other: str) -> bool:
+        """See Persons."""
+        return self._known.are_one(one, other)
+
     def _certain(self, people: Sequence[Person]) -> list[str]:
         now = self._clock.monotonic_ms()
         if now - self._since_ms > _REMEMBERED_MS or len(self._asked) > _REMEMBERED_MAX:

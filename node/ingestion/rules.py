@@ -307,7 +307,7 @@ _TABLE: Final = (
         "PERSONS_TO_MERGE",
         "identify",
         "a merge that a steward decided",
-        "Merging is for the main index, where it can be taken back.",
+        "A merge can be taken back: `fenhe resident merge`, then try it again.",
     ),
     _error(
         "KEY_CONFLICT",

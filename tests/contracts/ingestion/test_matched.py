@@ -7,16 +7,19 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from node.empi.defaults import shipped_model
 from node.ingestion.matched import MatchedPersons
+from node.ingestion.model import Person
 from node.ingestion.persons import IdentifierIndex
+from node.ingestion.pipeline import Pipeline
 from node.ingestion.runs import Run
 from node.matching.finder import Finder
 from node.matching.model import certain_of
+from node.merging.desk import MergeDesk, Wanted
 from node.records.identity import make_identity_number
-from node.storage.tables import INTAKE, REPLICATED
+from node.storage.tables import REPLICATED
 from replication.changelog import read_transaction
 from tests.contracts.ingestion.place import Intake
 from tests.contracts.storage.region import bundle, person
@@ -77,20 +80,12 @@ def load(intake: Intake, *rows: str) -> Run:
     return intake.load("\n".join([HEADER, *rows]), MAPPING)
 
 
-def warned(intake: Intake, run: Run) -> dict[str, int]:
-    """How often each rule was noted in a run."""
-    t = INTAKE.warnings
-    query = select(t.c.rule, func.count()).where(t.c.run_id == run.run_id).group_by(t.c.rule)
-    with read_transaction(intake.node.engine) as connection:
-        return {row[0]: row[1] for row in connection.execute(query)}
-
-
 def test_who_is_certainly_known_is_not_registered_again(intake: Intake, matched: Matched) -> None:
     """Her record is hers, she gets the number, and it is noted; from then on the number says it."""
     first = load(intake, "A1,,王小梅,female,1956-03-08,13903570011,131,2026-03-01")
     assert (first.counts.accepted, first.counts.residents) == (1, 0)
     assert intake.rows("residents") == 1
-    assert warned(intake, first) == {"PERSON_MATCHED": 1}
+    assert list(intake.warned()) == ["PERSON_MATCHED"]
     with read_transaction(intake.node.engine) as connection:
         t = REPLICATED["identifiers"]
         systems = connection.execute(select(t.c.system).order_by(t.c.system)).scalars().all()
@@ -98,7 +93,8 @@ def test_who_is_certainly_known_is_not_registered_again(intake: Intake, matched:
     asked = matched.asked
 
     second = load(intake, "A1,,王小梅,female,1956-03-08,13903570011,133,2026-03-02")
-    assert (second.counts.accepted, warned(intake, second), matched.asked) == (1, {}, asked)
+    assert (second.counts.accepted, second.counts.warnings) == (1, 0)
+    assert matched.asked == asked
     assert (intake.rows("residents"), intake.rows("observations")) == (1, 2)
 
 
@@ -120,7 +116,7 @@ def test_who_is_merely_like_somebody_is_registered(
     run = load(intake, row)
     assert matched.asked == 1
     assert (run.counts.accepted, run.counts.residents) == (1, 1)
-    assert "PERSON_MATCHED" not in warned(intake, run)
+    assert "PERSON_MATCHED" not in intake.warned()
     assert intake.rows("residents") == 2
 
 
@@ -130,3 +126,38 @@ def test_of_two_who_are_certain_neither_is_taken(intake: Intake, matched: Matche
     run = load(intake, "A3,,王小梅,female,1956-03-08,13903570011,131,2026-03-01")
     assert (run.counts.residents, intake.rows("residents")) == (1, 3)
     assert matched.asked == 1
+
+
+def test_a_number_of_two_who_were_merged_names_the_survivor(intake: Intake) -> None:
+    """What says that two numbers are one person passes then, and their rows find him."""
+    of_hospital = MAPPING.replace("source: ward", "source: his")
+    rows = [
+        f"{number},,王小梅,female,1956-03-08,,{120 + place},2026-03-0{place + 1}"
+        for place, number in enumerate(("P1", "P2"))
+    ]
+    intake.load("\n".join([HEADER, *rows]), of_hospital)
+    segments = ("EVN||20260301", "PID|1||P1^^^H^MR", "MRG|P2^^^H^MR")
+    head = "MSH|^~\\&|HIS|H|F|N|20260301101500||ADT^A40|1|P|2.5"
+    run = intake.load("\r".join((head, *segments)), "name: feed\nsource: his\nformat: hl7\n")
+    assert intake.rules(run) == {"PERSONS_TO_MERGE": 1}
+
+    t = REPLICATED["residents"]
+    with read_transaction(intake.node.engine) as connection:
+        ids = sorted(connection.execute(select(t.c.row_id)).scalars())
+    assert len(ids) == 2
+    desk = MergeDesk(intake.node.storage.context, lambda: None)
+    desk.merge(intake.caller, Wanted("merge-them", ids[1], ids[0], "said by the hospital"))
+    items = intake.workshop.runs.items(run_id=run.run_id, after=0, limit=10)
+    opened = intake.workshop.runs.opened([each.item_id for each in items])
+    written = Pipeline(intake.workshop, run, reads=False).retry(opened)
+    assert [list(each) for each in written.troubles] == [[]]
+    assert intake.rules(run) == {}
+
+    persons = IdentifierIndex(intake.node.storage.context)
+    both = (("local", "his:P1"), ("local", "his:P2"))
+    (answer,) = persons.resolve([Person(identifiers=both)])
+    assert answer.known is not None
+    assert (answer.known.resident_id, answer.rule, answer.adds) == (ids[1], "", ())
+    desk.unmerge(intake.caller, Wanted("part-them", ids[1], ids[0], "it was wrong"))
+    (answer,) = persons.resolve([Person(identifiers=both)])
+    assert answer.rule == "PERSON_AMBIGUOUS"
