@@ -178,7 +178,7 @@ class Assembly:
             checkup,
             ConsentRoom(store, disk_is_full=is_full, notify=pump.notify),
             people,
-            self._intake(store, pump, region, disk),
+            self._intake(store, pump, is_full, matching),
             matching,
             MergingRoom(store, disk_is_full=is_full, notify=pump.notify, proposals=matching),
             disk,
@@ -314,7 +314,11 @@ class Assembly:
         return people
 
     def _intake(
-        self, store: OpenStore, pump: LogPump, region: RegionRoom, disk: DiskGuard
+        self,
+        store: OpenStore,
+        pump: LogPump,
+        is_full: Callable[[], bool],
+        matching: MatchingRoom,
     ) -> IntakeRoom:
         return IntakeRoom(
             self._base,
@@ -322,7 +326,8 @@ class Assembly:
             thread=self.threads("intake", 1),
             clock=self._clock,
             notify=pump.notify,
-            disk_is_full=partial(_refuses_writes, region, disk),
+            disk_is_full=is_full,
+            matching=matching,
         )
 
     def _matching(self, store: OpenStore, pump: LogPump, disk: DiskGuard) -> MatchingRoom:

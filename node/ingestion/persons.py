@@ -7,6 +7,7 @@ node's keyed index of identifiers, and by nothing else: it never guesses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from node.ingestion.checking import KnownPerson
 from node.ingestion.model import Person
+from node.merging.links import group
 from node.storage.context import StoreContext
 from node.storage.rows import chunks
 from node.storage.specs import IDENTIFIERS, RESIDENTS
@@ -47,12 +49,14 @@ class Answer:
     """Who it is: exactly one of `known`, `is_new` and `rule`.
 
     `rule` says why nobody is named. `adds`: identifiers that the known one does not carry yet.
+    `is_matched`: no identifier says so; who he is and where he lives do.
     """
 
     known: KnownPerson | None = None
     is_new: bool = False
     rule: str = ""
     adds: tuple[Identifier, ...] = ()
+    is_matched: bool = False
 
 
 class Persons(Protocol):
@@ -63,6 +67,9 @@ class Persons(Protocol):
 
     def forget(self, identifiers: Iterable[Identifier]) -> None:
         """What was answered of these may be out of date."""
+
+    def are_one(self, one: str, other: str) -> bool:
+        """Whether stewards merged two residents."""
 
 
 @dataclass
@@ -102,6 +109,20 @@ class IdentifierIndex:
             self._known.clear()
             self._since_ms = now
 
+    def are_one(self, one: str, other: str) -> bool:
+        """See Persons."""
+        return self._survivor({one, other}) is not None
+
+    def _survivor(self, ids: AbstractSet[str]) -> str | None:
+        """Of ids that stewards merged, the one who is shown; None: they are not one person's."""
+        if len(ids) == 1:
+            return min(ids)
+        store = self.store
+        whose = store.transactions.read(lambda connection: group(store, connection, min(ids)))
+        if not ids <= whose.members:
+            return None
+        return whose.survivor if whose.survivor in ids else min(ids)
+
     def _answer(
         self, person: Person, by_id: Mapping[str, KnownPerson], ambiguous: set[Identifier]
     ) -> Answer:
@@ -114,10 +135,11 @@ class IdentifierIndex:
             if named is None:
                 return Answer(rule="PERSON_UNKNOWN")
             found[named.resident_id] = named
-        if len(found) > 1:
-            return Answer(rule="PERSON_AMBIGUOUS")
         if found:
-            (known,) = found.values()
+            survivor = self._survivor(found.keys())
+            if survivor is None:
+                return Answer(rule="PERSON_AMBIGUOUS")
+            known = found[survivor]
             adds = tuple(each for each, carrier in held.items() if carrier is None)
             return Answer(known, adds=adds)
         return Answer(is_new=True) if person.introduces else Answer(rule="PERSON_UNKNOWN")
@@ -131,33 +153,26 @@ class IdentifierIndex:
     ) -> None:
         index = self.store.blind_index.index
         places = {(system, index(system, value)): (system, value) for system, value in missing}
+        carriers: dict[Identifier, dict[str, KnownPerson]] = {}
 
         def work(connection: Connection) -> None:
             for some in chunks([digest for _, digest in places]):
                 for row in connection.execute(_BY_IDENTIFIER, {"indexes": some}):
-                    self._note(places, row, ambiguous)
+                    identifier = places.get((row.system, row.value_index))
+                    if identifier is not None:
+                        carriers.setdefault(identifier, {})[row.row_id] = _known(row)
             for some in chunks(sorted(ids)):
                 for named in connection.execute(_BY_ID, {"ids": some}):
                     found[named.row_id] = _known(named)
 
         self.store.transactions.read(work)
-        self.forget(ambiguous)
-
-    def _note(
-        self,
-        places: Mapping[tuple[str, str], Identifier],
-        row: Any,
-        ambiguous: set[Identifier],
-    ) -> None:
-        identifier = places.get((row.system, row.value_index))
-        if identifier is None:
-            return
-        held = self._known.get(identifier)
-        if held is not None and held.resident_id != row.row_id:
-            # Two residents carry it: which of them is meant, nobody can say by it alone.
-            ambiguous.add(identifier)
-            return
-        self._known[identifier] = _known(row)
+        for identifier, people in carriers.items():
+            survivor = self._survivor(people.keys())
+            if survivor is None:
+                # Several carry it: which of them is meant, nobody can say by it alone.
+                ambiguous.add(identifier)
+            else:
+                self._known[identifier] = people[survivor]
 
 
 def _known(row: Any) -> KnownPerson:

@@ -91,8 +91,10 @@ class Registry:
             return None
         if answer.known is not None:
             self._differs(judged, answer.known)
+            if answer.is_matched:
+                judged.noted.append(Trouble("PERSON_MATCHED", "person"))
             adds = list(answer.adds)
-            if judged.draft.former is not None:
+            if judged.draft.former is not None and not self._is_merged(judged, answer.known):
                 adds.append(judged.draft.former)
             if adds and answer.known.author_node != self._storage.context.node_id:
                 # Only who registered him gives him another number; his records are stored.
@@ -150,13 +152,14 @@ class Registry:
         return _as_known(resident_id, person)
 
     def _former(self, judged: Judged, answer: Answer) -> bool:
-        """A40: the former number must be nobody's, or the same one's."""
+        """A40: the former number must be nobody's, the same one's, or one's who was merged."""
         former = judged.draft.former
         if former is None:
             return True
         (held,) = self._persons.resolve([Person(identifiers=(former,))])
         if held.known and (
-            answer.known is None or held.known.resident_id != answer.known.resident_id
+            answer.known is None
+            or not self._persons.are_one(held.known.resident_id, answer.known.resident_id)
         ):
             judged.refused.append(Trouble("PERSONS_TO_MERGE", "MRG-1"))
             return False
@@ -164,6 +167,12 @@ class Registry:
         if answer.known is None and former not in held_by:
             judged.draft.person.identifiers = (*held_by, former)
         return True
+
+    def _is_merged(self, judged: Judged, known: KnownPerson) -> bool:
+        """Whether the former number is carried by an id that a steward merged with his."""
+        former = judged.draft.former
+        (held,) = self._persons.resolve([Person(identifiers=(former,) if former else ())])
+        return held.known is not None and held.known.resident_id != known.resident_id
 
     def _differs(self, judged: Judged, known: KnownPerson) -> None:
         person = judged.draft.person

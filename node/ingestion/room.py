@@ -21,6 +21,7 @@ from node.ingestion.errors import IngestionError, QuarantinedUnitError, RunState
 from node.ingestion.feed import MessageFeed
 from node.ingestion.hours import is_open
 from node.ingestion.mapping import MappingModel, read_mapping
+from node.ingestion.matched import Certain, MatchedPersons
 from node.ingestion.model import Format, RunState
 from node.ingestion.persons import IdentifierIndex
 from node.ingestion.pipeline import Pipeline, Workshop
@@ -61,6 +62,7 @@ class IntakeRoom:
         clock: Clock,
         notify: Callable[[], None],
         disk_is_full: Callable[[], bool],
+        matching: Certain,
     ) -> None:
         """Opens nothing. `thread` is one thread: the order of windows is that of the store."""
         context = store.storage.context
@@ -72,7 +74,7 @@ class IntakeRoom:
         self._storage = store.storage
         self.shop = Workshop(
             store.storage,
-            IdentifierIndex(context),
+            MatchedPersons(IdentifierIndex(context), matching, clock),
             Contents(context, clock),
             Runs(context, base.hierarchy, clock, context.ids),
             clock,

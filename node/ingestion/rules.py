@@ -273,6 +273,12 @@ _TABLE: Final = (
         "What is held stays; a file is no reason to change who somebody is.",
     ),
     _warning(
+        "PERSON_MATCHED",
+        "identify",
+        "a number that somebody here carries",
+        "He was taken for a resident who is certainly he by name, birth date and more; look at it.",
+    ),
+    _warning(
         "IDENTIFIER_NOT_KEPT",
         "identify",
         "a person registered at this node, to whom a further number can be given",
@@ -301,7 +307,7 @@ _TABLE: Final = (
         "PERSONS_TO_MERGE",
         "identify",
         "a merge that a steward decided",
-        "Merging is for the main index, where it can be taken back.",
+        "A merge can be taken back: `fenhe resident merge`, then try it again.",
     ),
     _error(
         "KEY_CONFLICT",

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from node.empi.index import Candidate
+    from node.empi.index import Answer, Candidate
 
 __all__ = [
     "PERSON_FIELDS",
@@ -24,6 +24,7 @@ __all__ = [
     "PairState",
     "Reason",
     "Standing",
+    "certain_of",
     "evidence_of",
     "key_of",
 ]
@@ -33,6 +34,29 @@ PERSON_FIELDS: Final = ("name", "sex", "birth_date", "identity_number", "phone",
 
 PairKey = tuple[str, str]
 """The ids of two residents, the lesser first."""
+
+
+_CERTAIN: Final = 0.99
+_EXACT: Final = ("name", "birth_date")
+
+
+def certain_of(answer: Answer) -> str:
+    """The resident whom an answer names without any doubt; "" if there is none.
+
+    Everybody was compared; exactly one is likely enough to need no steward; his name and birth date
+    are exact, something besides speaks for him, and neither his sex nor a sound number against.
+    """
+    likely = [each for each in answer.candidates if each.outcome.value == MatchOutcome.LINK]
+    if answer.is_blind or answer.oversized or len(likely) != 1:
+        return ""
+    (found,) = likely
+    levels = {each.field: each.level for each in found.why}
+    exact = all(levels.get(field) == "exact" for field in _EXACT)
+    besides = any(each.bits > 0 for each in found.why if each.field not in {*_EXACT, "sex"})
+    conflicts = levels.get("identity_number") == "conflict" or levels.get("sex") == "different"
+    if found.probability < _CERTAIN or not exact or not besides or conflicts:
+        return ""
+    return found.resident_id
 
 
 def key_of(one: str, other: str) -> PairKey:

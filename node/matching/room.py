@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +34,7 @@ from node.matching.model import (
     PairPage,
     PairState,
     Standing,
+    certain_of,
 )
 from node.matching.showing import Shower
 from node.security.caller import Caller
@@ -228,6 +229,27 @@ class MatchingRoom:
             PageTokenError: `after` is not the `next` of a page.
         """
         return await self._in_thread(self._shower.pairs, caller, state, after, limit)
+
+    def certain(self, people: Sequence[Mapping[str, str]]) -> list[str]:
+        """For each of whom so much is known, the resident who he certainly is; "" if there is none.
+
+        What certain is, `certain_of` says. Shows nobody and audits nothing: whoever asks says what
+        he did with it. Blocks on the room's thread; where this node does not match, or not yet,
+        nobody is certain.
+        """
+        if self._finder is None or not people:
+            return [""] * len(people)
+        try:
+            return self._thread.submit(self._certain, people).result()
+        except RuntimeError:
+            # The thread takes no more work: the node is stopping.
+            return [""] * len(people)
+
+    def _certain(self, people: Sequence[Mapping[str, str]]) -> list[str]:
+        finder = self._finder
+        if finder is None or not finder.standing.is_ready:
+            return [""] * len(people)
+        return [certain_of(finder.query(values)) for values in people]
 
     # -------------------------------------------------------------------- what a steward decided
 
