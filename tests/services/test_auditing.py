@@ -15,6 +15,7 @@ import pytest
 import protos.fenhe.care.v1.care_pb2 as care
 import protos.fenhe.empi.v1.empi_pb2 as empi
 import protos.fenhe.empi.v1.residence_pb2 as residence
+import protos.fenhe.empi.v1.steward_pb2 as steward_pb
 import protos.fenhe.federation.v1.federation_pb2 as federation
 import protos.fenhe.node.v1.auditing_pb2 as pb
 import protos.fenhe.node.v1.bundles_pb2 as bundles
@@ -26,7 +27,7 @@ from node.auditing.deeds import AUDITED
 from node.auditing.keeper import COUNTED_FACT
 from node.auditing.standing import SavedStanding
 from protos.fenhe.care.v1 import care_pb2_grpc
-from protos.fenhe.empi.v1 import empi_pb2_grpc, residence_pb2_grpc
+from protos.fenhe.empi.v1 import empi_pb2_grpc, residence_pb2_grpc, steward_pb2_grpc
 from protos.fenhe.federation.v1 import federation_pb2_grpc
 from protos.fenhe.node.v1 import (
     auditing_pb2_grpc,
@@ -82,12 +83,19 @@ def called(channel: grpc.Channel) -> Iterator[grpc.RpcError | None]:
     invitations = joining_pb2_grpc.InvitationServiceStub(channel)
     person = PEOPLE[0]
     number = empi.Identifier(system="identity_number", value=person.identity_number)
+    steward = steward_pb2_grpc.StewardServiceStub(channel)
     calls: list[Any] = [
         (people.Register, empi.RegisterRequest(request_id="x" * 8)),
         (people.Get, empi.GetResidentRequest(resident_id=person.resident_id)),
         (people.Find, empi.FindResidentRequest(identifier=number)),
         (moves.Where, residence.WhereRequest(resident_id=person.resident_id)),
         (moves.ListProposals, residence.ListProposalsRequest()),
+        *(
+            (decide, _decision(f"decision-{number}"))
+            for number, decide in enumerate((steward.Merge, steward.Unmerge, steward.TellApart))
+        ),
+        (steward.ListEvents, steward_pb.ListEventsRequest(resident_id=person.resident_id)),
+        (steward.ListPairs, steward_pb.ListPairsRequest()),
         (records.Get, care.GetRecordRequest(record_id=person.record_id("encounter"))),
         (records.Timeline, care.TimelineRequest(resident_id=person.resident_id)),
         (records.Where, care.WhereRequest(record_id=person.record_id("encounter"))),
@@ -130,6 +138,14 @@ def called(channel: grpc.Channel) -> Iterator[grpc.RpcError | None]:
     feed = bundles_pb2_grpc.BundleServiceStub(channel).Import
     pieces = [bundles.BundlePiece(data=b"no bundle")]
     yield _error(lambda: feed(iter(pieces), timeout=CALL_S))
+
+
+def _decision(request_id: str) -> steward_pb.DecideRequest:
+    """Over two of the residents."""
+    one, other = (person.resident_id for person in PEOPLE[:2])
+    return steward_pb.DecideRequest(
+        request_id=request_id, survivor_id=one, merged_id=other, reason="for the audit"
+    )
 
 
 def _error(call: Any) -> grpc.RpcError | None:
