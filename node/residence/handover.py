@@ -152,11 +152,12 @@ class Handover:
             HandoverInvalidError: It is none, or not the sender's to send.
         """
         piece = piece_in(letter.body)
-        grant = self._homes.newest(connection, [piece.resident_id]).get(piece.resident_id)
-        if (grant is None or grant.home_epoch < piece.home_epoch) and piece.grant is not None:
-            # The lanes are not in step: the grant itself may still be on its way.
+        held = self._homes.signed(connection, piece.resident_id, piece.home_epoch)
+        if held is None and piece.grant is not None:
+            # The lanes are not in step, and the grant itself may still be on its way; or this node
+            # was put back from before it, and knows of a later move alone.
             self.learn(connection, piece.grant)
-            grant = self._homes.newest(connection, [piece.resident_id]).get(piece.resident_id)
+        grant = self._homes.newest(connection, [piece.resident_id]).get(piece.resident_id)
         if grant is None or grant.home_epoch < piece.home_epoch:
             return GRANT_UNKNOWN
         known = self._homes.of_resident(connection, piece.resident_id)

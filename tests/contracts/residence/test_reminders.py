@@ -17,6 +17,7 @@ from replication.core.model import Form, Hello, Lane, LogEntry
 from tests.contracts.residence.region import (
     CITY,
     COUNTY,
+    FAR_TOWNSHIP,
     FAR_VILLAGE,
     TOWNSHIP,
     VILLAGE,
@@ -141,6 +142,28 @@ def test_an_old_home_put_back_while_it_ships_hears_the_word_again(region: Moving
     assert region.node(VILLAGE_3).home(resident_id) == (VILLAGE_3, 2)
     assert region.node(VILLAGE_3).waiting() == 0
     assert listed(region.node(VILLAGE_3), resident_id) == []
+
+
+def test_a_home_put_back_from_before_he_came_passes_on_what_his_former_home_ships(
+    region: MovingRegion,
+) -> None:
+    """It has heard of the move away alone; the history brings the grant under which he had come."""
+    resident_id = settle(region)
+    old, between, new = (region.node(each) for each in (VILLAGE, FAR_VILLAGE, FAR_TOWNSHIP))
+    first = region.node(CITY).grant(resident_id, FAR_VILLAGE)
+    region.flow()
+    region.node(FAR_TOWNSHIP).grant(resident_id, FAR_TOWNSHIP)
+    region.flow()
+    between.write(lambda c: between.residence.homes.forget(c, first.grant))
+    between.write(lambda c: between.residence.moves.drop(c, resident_id, 2))
+    late = new.read(lambda c: new.residence.rows.read(c, resident_id))
+    old.write(lambda c: old.residence.handover.ship(c, first.grant, late, whole=True))
+    region.flow()
+    epochs = [
+        each.grant.home_epoch
+        for each in between.read(lambda c: between.residence.homes.of_resident(c, resident_id))
+    ]
+    assert (epochs, between.waiting(), new.waiting()) == ([2, 3], 0, 0)
 
 
 def test_who_waits_for_a_word_that_was_lost_asks_for_it(region: MovingRegion) -> None:
