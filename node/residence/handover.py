@@ -19,7 +19,7 @@ from node.logs import get_logger
 from node.residence.errors import HandoverInvalidError
 from node.residence.fence import RowFence
 from node.residence.homes import Homes, SignedGrant
-from node.residence.moves import Move, Moves, MoveState
+from node.residence.moves import Move, Moves, MoveState, shipping
 from node.residence.papers import HANDOVER, piece_in, piece_out, pieces_of
 from node.residence.pieces import History, Pieces
 from node.residence.proposals import FORWARDED, Proposals
@@ -310,6 +310,34 @@ class Handover:
         if changes:
             whole = history.whole and not judged
             self.ship(connection, grant, changes, whole=whole, judged=judged)
+            if whole:
+                self._wait_for_both(connection, grant, history)
+
+    def _wait_for_both(self, connection: Connection, grant: Grant, history: History) -> None:
+        """Owe the former home the next home's word about a whole history that was passed on.
+
+        A node that was put back from before he came has shipped nothing and taken nothing, and its
+        part in both moves was over: the word would end here, and the former home hold him for ever.
+        """
+        signed = self._homes.signed(connection, grant.resident_id, history.home_epoch)
+        here, now_ms = str(self._store.node_id), self._store.clock.now_ms()
+        came = None if signed is None else signed.grant
+        if came is None or (came.home_node, came.from_node) != (here, history.sender):
+            return
+        if self._moves.get(connection, came.resident_id, came.home_epoch) is None:
+            owed = Move(
+                came.resident_id,
+                came.home_epoch,
+                came.home_node,
+                came.from_node,
+                MoveState.GRANTED,
+                since=now_ms,
+                changed_at=now_ms,
+            )
+            self._moves.save(connection, owed)
+        left = self._moves.get(connection, grant.resident_id, grant.home_epoch)
+        if left is not None and left.state in {MoveState.GRANTED, MoveState.SETTLED}:
+            self._moves.save(connection, shipping(left, now_ms))
 
     def as_shipped(self, changes: Sequence[RowChange], move: Move) -> list[RowChange]:
         """A new home's rows with the versions under which they were handed over to it."""

@@ -22,9 +22,13 @@ __all__ = ["History", "Pieces"]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A set that has come whole: what one node held of a resident, or some rows of it."""
+    """A set that has come whole: what one node held of a resident, or some rows of it.
+
+    `home_epoch`: of the move for which it was sent.
+    """
 
     handover_id: str
+    home_epoch: int
     sender: str
     whole: bool
     judged: bool
@@ -143,7 +147,14 @@ class Pieces:
                 rows_of,
             )
             changes.extend(piece.changes())
-        return History(first.handover_id, first.sender, bool(first.whole), judged, tuple(changes))
+        return History(
+            first.handover_id,
+            first.home_epoch,
+            first.sender,
+            bool(first.whole),
+            judged,
+            tuple(changes),
+        )
 
     def _aad(self, handover_id: str, number: int) -> bytes:
         return b"|".join(

@@ -147,23 +147,33 @@ def test_an_old_home_put_back_while_it_ships_hears_the_word_again(region: Moving
 def test_a_home_put_back_from_before_he_came_passes_on_what_his_former_home_ships(
     region: MovingRegion,
 ) -> None:
-    """It has heard of the move away alone; the history brings the grant under which he had come."""
+    """It has heard of the move away alone; the history brings the grant under which he had come.
+
+    And his former home, which was put back as well, hears that the next one holds him.
+    """
     resident_id = settle(region)
     old, between, new = (region.node(each) for each in (VILLAGE, FAR_VILLAGE, FAR_TOWNSHIP))
+    backup = _held(old, resident_id)
     first = region.node(CITY).grant(resident_id, FAR_VILLAGE)
     region.flow()
     region.node(FAR_TOWNSHIP).grant(resident_id, FAR_TOWNSHIP)
     region.flow()
-    between.write(lambda c: between.residence.homes.forget(c, first.grant))
-    between.write(lambda c: between.residence.moves.drop(c, resident_id, 2))
-    late = new.read(lambda c: new.residence.rows.read(c, resident_id))
-    old.write(lambda c: old.residence.handover.ship(c, first.grant, late, whole=True))
+    _put_back(between, resident_id, {name: [] for name in REPLICATED}, first)
+    _put_back(old, resident_id, backup, first)
+    old.write(lambda c: old.residence.learn(c, first))
     region.flow()
     epochs = [
         each.grant.home_epoch
         for each in between.read(lambda c: between.residence.homes.of_resident(c, resident_id))
     ]
     assert (epochs, between.waiting(), new.waiting()) == ([2, 3], 0, 0)
+    assert _has_let_go(region, resident_id)
+    for node in (between, new):
+        moves = node.read(partial(node.residence.moves.of_resident, resident_id=resident_id))
+        assert {move.state.value for move in moves} == {"settled"}
+    assert new.home(resident_id) == (FAR_TOWNSHIP, 3)
+    assert between.rows(resident_id, "residents") == []
+    assert listed(new, resident_id) == []
 
 
 def test_who_waits_for_a_word_that_was_lost_asks_for_it(region: MovingRegion) -> None:
