@@ -33,6 +33,7 @@ from node.residence.papers import Ask, ask_in, ask_out, grant_in, grant_out, hom
 from node.residence.reminders import Reminders
 from node.residence.residence import Knowledge, Residence
 from node.residence.steps import MoveSteps
+from node.residence.upward import Upward
 from node.security.caller import Caller, CallerKind, caller_for, local_operator
 from node.storage.audit import Action
 from node.storage.context import StoreContext
@@ -108,6 +109,7 @@ class ResidenceDesk:
         self._notify = notify
         self._steps = MoveSteps(store, residence, is_connected=self._is_connected)
         self.reminders = Reminders(store, residence)
+        self.upward = Upward(store, residence)
         self._log = get_logger("residence")
 
     @property
@@ -362,8 +364,9 @@ class ResidenceDesk:
     async def pulse(self) -> None:
         """One look at everything that is due."""
         await self._blocking(self._forget_done)
-        if await self._blocking(self.reminders.step):
-            self._notify()
+        for tell in (self.reminders.step, self.upward.step):
+            if await self._blocking(tell):
+                self._notify()
         due = await self._blocking(self._steps.due)
         if not due:
             return

@@ -8,6 +8,7 @@ township must not move its people for ever.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 from sqlalchemy import Connection, select
@@ -28,23 +29,31 @@ class FormerHierarchies:
         self._kept: dict[int, Hierarchy] = {}
 
     def __call__(self, connection: Connection, epoch: int) -> Hierarchy | None:
-        """The hierarchy of an epoch that was replaced at most thirty days ago, by this clock."""
+        """The hierarchy of an epoch, or of the first after it that is believed; None: all are past.
+
+        Believed is what was replaced at most thirty days ago, by this clock: who was above both
+        homes then could have granted the move anew, whatever changed elsewhere in between.
+        """
         t = REGION_EPOCHS
-        later = (
-            select(t.c.activated_at)
-            .where(t.c.epoch > epoch, t.c.activated_at.is_not(None))
+        query = (
+            select(t.c.epoch, t.c.activated_at)
+            .where(t.c.epoch >= epoch, t.c.activated_at.is_not(None))
             .order_by(t.c.epoch)
-            .limit(1)
         )
-        replaced_ms = connection.execute(later).scalar()
-        if replaced_ms is None or self._now_ms() - int(replaced_ms) > BELIEVED_MS:
+        in_force = [(int(row.epoch), int(row.activated_at)) for row in connection.execute(query)]
+        if not in_force or in_force[0][0] != epoch:
             return None
+        now_ms = self._now_ms()
+        for (each, _), (_, replaced_ms) in pairwise(in_force):
+            if now_ms - replaced_ms <= BELIEVED_MS:
+                return self._hierarchy(connection, each)
+        return None
+
+    def _hierarchy(self, connection: Connection, epoch: int) -> Hierarchy:
         if epoch not in self._kept:
-            was_in_force = (t.c.epoch == epoch, t.c.activated_at.is_not(None))
-            query = select(t.c.region_text).where(*was_in_force)
-            row = connection.execute(query).first()
-            if row is None:
-                return None
-            text = bytes(row.region_text).decode("utf-8")
-            self._kept[epoch] = parse_region(text, file=f"epoch {epoch}")
+            t = REGION_EPOCHS
+            text = connection.execute(
+                select(t.c.region_text).where(t.c.epoch == epoch)
+            ).scalar_one()
+            self._kept[epoch] = parse_region(bytes(text).decode("utf-8"), file=f"epoch {epoch}")
         return self._kept[epoch]

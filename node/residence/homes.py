@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select
 
 from node.residence.tables import ResidenceTables
 from replication.core.model import RowChange
@@ -78,12 +78,27 @@ class Homes:
         self, connection: Connection, homes: Collection[str], *, after: str, limit: int
     ) -> list[str]:
         """Residents with a move away from one of these homes, by id, of those behind `after`."""
+        return self._residents(connection, self._g.c.from_node.in_(sorted(homes)), after, limit)
+
+    def granted_above(
+        self, connection: Connection, below: Collection[str], *, after: str, limit: int
+    ) -> list[str]:
+        """Residents moved in or out of this subtree by who is above it, as `left` gives them."""
+        g, inside = self._g, sorted(below)
+        touches = or_(g.c.from_node.in_(inside), g.c.home_node.in_(inside))
+        return self._residents(
+            connection, and_(touches, g.c.granted_by.not_in(inside)), after, limit
+        )
+
+    def _residents(
+        self, connection: Connection, wanted: ColumnElement[bool], after: str, limit: int
+    ) -> list[str]:
         if not self.is_any(connection):
             return []
         g = self._g
         query = (
             select(g.c.resident_id)
-            .where(g.c.from_node.in_(sorted(homes)), g.c.resident_id > after)
+            .where(wanted, g.c.resident_id > after)
             .distinct()
             .order_by(g.c.resident_id)
             .limit(limit)

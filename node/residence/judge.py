@@ -21,7 +21,7 @@ from replication.core.residence import Grant, Path, is_genuine
 __all__ = ["FormerHierarchy", "GrantJudge", "path_in"]
 
 FormerHierarchy = Callable[[Connection, int], Hierarchy | None]
-"""The hierarchy of an earlier epoch, for as long as grants made in it are believed; else None."""
+"""The hierarchy of an earlier epoch, or the first after it that is believed still; else None."""
 
 
 def path_in(tree: Hierarchy) -> Path:

@@ -46,6 +46,7 @@ from node.storage.audit import Action, Deed, Outcome
 from node.storage.context import StoreContext
 from node.storage.specs import RESIDENTS
 from node.transit import Letter, SentLetter
+from replication.core.admission import Cause
 from replication.core.model import Lane, RowChange
 from replication.core.residence import (
     Duty,
@@ -66,6 +67,10 @@ __all__ = ["Knowledge", "Residence"]
 AWAY_MS: Final = 5_000
 """How long a node on the old path gives the old home before it looks whether it is there."""
 _NOT_THE_HOME: Final = "NOT_THE_HOME"
+_WAITS_FOR_A_GRANT: Final = frozenset(
+    {Cause.HOME_NOT_GRANTED, Cause.HOME_DISPUTED, "GRANT_UNKNOWN", _NOT_THE_HOME}
+)
+"""Causes of quarantine; a row without a name does not say whose grant it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +273,9 @@ class Residence:
             if held.grant == grant or not outranks(grant, held.grant, self.path):
                 return False
             self._overrule(connection, held.grant, signed)
-        self.homes.record(connection, signed, self._store.clock.now_ms())
+        now_ms = self._store.clock.now_ms()
+        self.homes.record(connection, signed, now_ms)
+        self._store.quarantine.hurry(connection, _WAITS_FOR_A_GRANT, now_ms)
         self.answered(connection, grant.resident_id, "")
         newest = self.homes.newest(connection, [grant.resident_id])[grant.resident_id]
         if newest.home_epoch == grant.home_epoch:

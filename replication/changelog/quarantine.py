@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -362,6 +362,12 @@ class Quarantine:
             .where(t.c.item_id == item_id, t.c.closed_as.is_(null()))
             .values(attempts=t.c.attempts + 1, cause=cause, last_at=now_ms, retry_at=retry_at_ms)
         )
+
+    def hurry(self, connection: Connection, causes: Collection[str], now_ms: int) -> int:
+        """Make items due that wait for what has come by now; how many."""
+        t = self._table
+        waits = (t.c.closed_as.is_(null()), t.c.cause.in_(sorted(causes)), t.c.retry_at > now_ms)
+        return connection.execute(update(t).where(*waits).values(retry_at=now_ms)).rowcount
 
     def close(
         self,

@@ -13,6 +13,7 @@ import protos.fenhe.node.v1.operations_pb2 as pb
 from hierarchy_config import NodeId
 from node.demo.processes import NodeStartError
 from protos.fenhe.node.v1 import maintenance_pb2_grpc, operations_pb2_grpc
+from replication.core.admission import Cause
 from tests.chaos.faults import Faults
 from tests.chaos.place import ChaosPlace, Teller
 from tests.services.stores import opened
@@ -69,7 +70,7 @@ def _waiting(place: ChaosPlace, faults: Faults) -> str:
     """What is waited for, one thing of it; "" if all is done."""
     if not faults.change.is_settled():
         return "the change of the hierarchy is not settled"
-    for look in (_not_drained, _owes):
+    for look in (_not_drained, _owes, _not_granted):
         for node in place.nodes:
             if said := look(place, node, faults):
                 return said
@@ -118,6 +119,13 @@ def _owes(place: ChaosPlace, node: NodeId, faults: Faults) -> str:
             f"{move['from_node']} to {move['home_node']} is {move['state']}"
         )
     return ""
+
+
+def _not_granted(place: ChaosPlace, node: NodeId, _faults: Faults) -> str:
+    """Rows that wait for a grant: whoever is below a node that lost it tells it again."""
+    with opened(place.place, node) as store:
+        waiting = store.quarantine_causes()[Cause.HOME_NOT_GRANTED]
+    return f"{node} has {waiting} rows that wait for a grant" if waiting else ""
 
 
 def _is_for_nobody(letter: RowMapping, faults: Faults) -> bool:

@@ -7,7 +7,7 @@ not cut, both ways, and drives what each node still owes, until nothing moves an
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -27,6 +27,7 @@ from node.residence.reminders import Reminders
 from node.residence.residence import AWAY_MS, Residence, ResidenceSealers
 from node.residence.seal import KeyedSeal
 from node.residence.steps import MoveSteps
+from node.residence.upward import Upward
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.storage import CHANGELOG, Storage
 from node.storage.model import BundleResult
@@ -38,7 +39,8 @@ from replication.changelog import LinkState, read_transaction, write_transaction
 from replication.core.model import Lane, LogEntry
 from replication.core.residence import KnownHome
 from tests.contracts.storage.region import NodeStore, Region, bundle
-from tests.unit.security.region import Held, create
+from tests.unit.security.region import Held, below, create
+from tests.unit.security.region import Region as Authorities
 
 CITY: Final = NodeId("1410")
 COUNTY: Final = NodeId("141002")
@@ -73,14 +75,19 @@ _ROUNDS_MAX: Final = 80
 _IDLE_ROUNDS: Final = 3
 
 
-def moving_hierarchy() -> Hierarchy:
-    """Two counties; in the first two townships with three villages, in the other one of each."""
+def moving_hierarchy(
+    epoch: int = 1, above: Sequence[NodeId | None] = tuple(ABOVE.values())
+) -> Hierarchy:
+    """Two counties; in the first two townships with three villages, in the other one of each.
+
+    `above`: whom the nodes have above them, in the order of ABOVE.
+    """
     return Hierarchy(
         region="linfen",
-        epoch=1,
+        epoch=epoch,
         nodes={
-            node: NodeEntry(node, _LEVELS[len(node)], "地", "di", above, None, "village")
-            for node, above in ABOVE.items()
+            node: NodeEntry(node, _LEVELS[len(node)], "地", "di", parent, None, "village")
+            for node, parent in zip(ABOVE, above, strict=True)
         },
     )
 
@@ -90,13 +97,36 @@ _AUTHORITIES: Final = create(_TREE)
 _HELD: Final = {node: _AUTHORITIES.node(node) for node in ABOVE}
 
 
+_Above = tuple[NodeId | None, ...]
+
+
+def _above(tree: Hierarchy) -> _Above:
+    return tuple(tree.parent(node) for node in ABOVE)
+
+
 @cache
-def _known() -> tuple[KnownKey, ...]:
+def _known(above: _Above) -> tuple[KnownKey, ...]:
     """Everybody's key, as a node keeps it once it has verified the chain."""
     return tuple(
         KnownKey(node, key_name(held.private_key.public_key()), held.chain_pem)
-        for node, held in _HELD.items()
+        for node, held in _held_under(above).items()
     )
+
+
+@cache
+def _held_under(above: _Above) -> dict[NodeId, Held]:
+    """Everybody's certificate: who has another node above it got a new one, and all below it."""
+    tree, held = moving_hierarchy(above=above), dict(_HELD)
+    issued = Authorities(tree, _AUTHORITIES.root, dict(_AUTHORITIES.authorities))
+    changed: set[NodeId] = set()
+    for node, parent in zip(ABOVE, above, strict=True):
+        if parent is None or (parent == ABOVE[node] and parent not in changed):
+            continue
+        changed.add(node)
+        issuer = issued.authorities[parent]
+        issued.authorities[node] = below(issuer, node, tree, tree.nodes[node].level)
+        held[node] = issued.node(node)
+    return held
 
 
 @dataclass
@@ -115,6 +145,7 @@ class MovingNode(NodeStore):
     residence: Residence = field(init=False)
     steps: MoveSteps = field(init=False)
     reminders: Reminders = field(init=False)
+    upward: Upward = field(init=False)
     proposals: ProposalDesk = field(init=False)
     connected: set[NodeId] = field(default_factory=set)
     former: dict[int, Hierarchy] = field(default_factory=dict)
@@ -122,7 +153,7 @@ class MovingNode(NodeStore):
 
     def open_storage(self, source: random.Random, cache: Cache | None) -> Storage:
         """The node's storage with everything that moves need."""
-        keys = _Keys(_HELD[self.node_id])
+        keys = _Keys(_held_under(_above(self.tree))[self.node_id])
 
         def now() -> datetime:
             return datetime.fromtimestamp(self.clock.ms / 1000, UTC)
@@ -170,9 +201,10 @@ class MovingNode(NodeStore):
             storage.context, self.residence, is_connected=lambda node: node in self.connected
         )
         self.reminders = Reminders(storage.context, self.residence)
+        self.upward = Upward(storage.context, self.residence)
         self.proposals = ProposalDesk(storage.context, self.residence)
         with write_transaction(self.engine) as connection:
-            for known in _known():
+            for known in _known(_above(self.tree)):
                 self.post.chains.save(connection, known)
         return storage
 
@@ -214,6 +246,7 @@ class MovingNode(NodeStore):
             answered = self.write(lambda c: self.post.answer_owed(c, partial(self._delivered, c)))
             busy |= bool(answered)
         busy |= self.reminders.step()
+        busy |= self.upward.step()
         for resident_id, home_epoch in self.steps.due():
             before = self._standing(resident_id)
             self.steps.step(resident_id, home_epoch)
@@ -288,6 +321,14 @@ class MovingRegion(Region):
     def nodes(self, *codes: NodeId) -> list[MovingNode]:
         """Several of them."""
         return [self.node(code) for code in codes]
+
+    def regroup(self, tree: Hierarchy) -> None:
+        """Every node has restarted with another hierarchy; grants of the first are believed."""
+        self.tree = tree
+        for node in self.nodes(*ABOVE):
+            node.tree = tree
+            node.former[_TREE.epoch] = _TREE
+            node.storage = node.open_storage_again()
 
     def ship(self, sender: NodeStore, receiver: NodeStore) -> list[LogEntry]:
         """Send everything, and keep at the sender what the receiver has confirmed."""

@@ -134,3 +134,19 @@ def test_what_was_in_force_is_believed_for_thirty_days(region: MovingRegion) -> 
     assert former(BELIEVED_MS + 1, 1) is None
     assert former(0, 2) is None
     assert former(0, 7) is None
+
+
+def test_of_an_epoch_that_is_past_the_first_one_that_is_believed_counts(
+    region: MovingRegion,
+) -> None:
+    """An epoch elsewhere came between: who was above both homes when it ended is believed still."""
+    city = region.node(CITY)
+    now_ms = [region.clock.ms]
+    epochs = EpochStore(city.storage.context.transactions, lambda: now_ms[0])
+    epochs.settle(moving_hierarchy(), lambda _: frozenset())
+    epochs.settle(moving_hierarchy(epoch=2), lambda _: frozenset())
+    now_ms[0] += BELIEVED_MS + 1
+    epochs.settle(replace(_changed(), epoch=3), lambda _: frozenset())
+    reads = FormerHierarchies(lambda: now_ms[0])
+    found = city.read(lambda c: reads(c, 1))
+    assert (found.epoch, found.parent(TOWNSHIP)) == (2, COUNTY)
