@@ -52,7 +52,9 @@ from replication.core.model import (
 
 __all__ = ["BundlePlan", "PlannedRow", "plan_bundle"]
 
-_FIRST = Version(1, 1)
+_NONE_YET = Version(1, 0)
+"""Before a first version. A row whose id was given may have been written here in a former life of
+the store, and be held elsewhere: the first version of this life lies above all of that one."""
 _RECORD_COLUMNS: Mapping[str, frozenset[str]] = {spec.name: spec.given for spec in RECORD_TABLES}
 
 
@@ -411,7 +413,7 @@ class _Planner:
         operation: Operation = Operation.PUT,
     ) -> PlannedRow:
         epoch = self._store.changelog.store_epoch
-        version = next_version(held.version, epoch) if held else _FIRST
+        version = next_version(held.version if held else _NONE_YET, epoch)
         change = RowChange(
             table=table,
             row_id=row_id,

@@ -147,10 +147,10 @@ class Storage:
     def put_bundle(self, caller: Caller, bundle: Bundle) -> BundleResult:
         """Store a bundle, all of it or nothing, with its log entries and audit.
 
-        New rows get version (1, 1); a given id that is held is amended: the next version, with all
-        values as given. An amended resident keeps the identifiers he has. A retracted record's next
-        version is a tombstone without values. The same request of the same principal again gives
-        the first answer.
+        New rows get the first version of this life of the store, (1, 1) in the first; a given id
+        that is held is amended: the next version, with all values as given. An amended resident
+        keeps the identifiers he has. A retracted record's next version is a tombstone without
+        values. The same request of the same principal again gives the first answer.
 
         Raises:
             BundleError: Of the kind that says why, with positions in the bundle; nothing stored.

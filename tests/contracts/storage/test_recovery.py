@@ -8,12 +8,12 @@ from sqlalchemy import select
 from hierarchy_config.model import NodeId
 from node.records.model import NewRecord, NewResident
 from node.storage.errors import RecoveringError
-from node.storage.tables import CHANGELOG
+from node.storage.tables import CHANGELOG, REPLICATED
 from replication.changelog import StoreState, read_transaction, write_transaction
 from replication.core.config import PeerRole
 from replication.core.effects import SEED
 from replication.core.greeting import RECOVERING, seed_feature
-from replication.core.model import Audience, Lane
+from replication.core.model import Audience, Lane, Version
 from tests.contracts.storage.region import (
     CITY,
     COUNTY,
@@ -189,6 +189,30 @@ def test_a_recovering_node_writes_new_rows_and_amends_none(region: Region, what:
     assert "recover --status" in refused.value.hint
     fresh = village.storage.put_bundle(village.caller(), bundle("new-1", observation(resident)))
     assert fresh.acknowledged == 1
+
+
+def test_a_later_life_writes_an_id_that_it_does_not_know_above_all_former_versions(
+    region: Region,
+) -> None:
+    """What was written for a home elsewhere does not come back; who amends it has its id still."""
+    village = region.node(VILLAGE)
+    put = village.storage.put_bundle(village.caller(), bundle("home-1", person()))
+    [resident] = put.resident_ids
+    lost = "00000000-0000-7000-8000-00000000000f"
+    first = village.storage.put_bundle(
+        village.caller(), bundle("away-1", observation(resident, 120.0, record_id=lost))
+    )
+    assert first.record_ids == (lost,)
+    before = held(village)["observations", lost].version
+    village.store_epoch = 2
+    storage = village.open_storage_again()
+    t = REPLICATED["observations"]
+    with village.engine.begin() as connection:
+        connection.execute(t.delete().where(t.c.row_id == lost))
+    storage.put_bundle(
+        village.caller(), bundle("again-1", observation(resident, 121.0, record_id=lost))
+    )
+    assert before == Version(1, 1) < held(village)["observations", lost].version
 
 
 def test_a_recovering_node_asks_lane_by_lane(region: Region) -> None:
