@@ -66,13 +66,23 @@ class Homes:
                 found[row.resident_id] = _grant(row)
         return found
 
-    def away_from(self, connection: Connection, home_node: str) -> list[Grant]:
-        """Every move away from a home, for those who cannot say whose row they hold."""
+    def moves_from(
+        self, connection: Connection, homes: Collection[str], after: int, up_to: int
+    ) -> list[tuple[str, str, int]]:
+        """Moves away from these homes, for those who cannot say whose row they hold.
+
+        Of the epochs after `after` and up to `up_to`; each as (old home, new home, epoch).
+        """
         if not self.is_any(connection):
             return []
         g = self._g
-        query = select(g).where(g.c.from_node == home_node).order_by(g.c.home_epoch)
-        return [_grant(row) for row in connection.execute(query)]
+        query = (
+            select(g.c.from_node, g.c.home_node, g.c.home_epoch)
+            .where(g.c.from_node.in_(sorted(homes)), g.c.home_epoch > after)
+            .where(g.c.home_epoch <= up_to)
+            .distinct()
+        )
+        return [(row.from_node, row.home_node, row.home_epoch) for row in connection.execute(query)]
 
     def left(
         self, connection: Connection, homes: Collection[str], *, after: str, limit: int

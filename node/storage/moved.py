@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
@@ -64,6 +65,7 @@ class MovedHomes:
         self._connection = connection
         self._below = below
         self._grants = store.homes.newest(connection, resident_ids)
+        self._unnamed: dict[tuple[KnownHome, KnownHome], bool] = {}
 
     def known(self, change: RowChange, home: tuple[str, int]) -> WhatIsKnown:
         """`home`: by the rows held here, ("", 0) if he is not."""
@@ -90,9 +92,22 @@ class MovedHomes:
         """Whether somebody moved as this row without a name claims to have."""
         if change.form is not Form.DEIDENTIFIED or not node or change.home_epoch <= epoch:
             return False
-        grants = self._store.homes.away_from(self._connection, node)
-        claimed = KnownHome(change.home_node, change.home_epoch)
-        return pseudonym_home(KnownHome(node, epoch), claimed, grants, self._below)
+        held, claimed = KnownHome(node, epoch), KnownHome(change.home_node, change.home_epoch)
+        if (held, claimed) not in self._unnamed:
+            self._unnamed[held, claimed] = pseudonym_home(
+                held,
+                claimed,
+                self._below,
+                moves_from=partial(self._store.homes.moves_from, self._connection),
+                branch=self._branch,
+            )
+        return self._unnamed[held, claimed]
+
+    def _branch(self, home: str) -> frozenset[str]:
+        tree, here = self._store.hierarchy, self._store.node_id
+        if home == here or not tree.is_in_subtree(NodeId(home), here):
+            return frozenset({home})
+        return frozenset(tree.subtree(tree.next_hop(here, NodeId(home))))
 
 
 def taken_by_home(change: RowChange, held: HeldRow) -> bool:

@@ -41,6 +41,11 @@ Path = Callable[[str], Sequence[str]]
 """A node and all above it, the root last; empty for a node of no region known here."""
 
 
+MovesFrom = Callable[[AbstractSet[str], int, int], Iterable[tuple[str, str, int]]]
+"""(homes, after, up_to): moves granted from one of them, of epochs after < epoch <= up_to, each as
+(old home, new home, epoch)."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownHome:
     """A resident's home as somebody knows it. home_epoch rises with each move, from 1."""
@@ -242,16 +247,43 @@ def judge_late_edit(base: Version | None, offered: Version) -> LateEdit:
 
 
 def pseudonym_home(
-    held: KnownHome, claimed: KnownHome, grants: Iterable[Grant], peer_subtree: AbstractSet[str]
+    held: KnownHome,
+    claimed: KnownHome,
+    peer_subtree: AbstractSet[str],
+    *,
+    moves_from: MovesFrom,
+    branch: Callable[[str], AbstractSet[str]],
 ) -> bool:
     """Whether a row without a name may claim another home than the one held of it.
 
-    Nobody above the boundary can say whose it is; but somebody must have been granted a move away
-    from where this one lived, into the subtree that now speaks of him.
+    Nobody above the boundary can say whose it is; but somebody must have been granted moves from
+    where this one lived into the subtree that now speaks of him. What was granted inside a branch
+    below this node is not known here, so he may have moved there unheard, an epoch each time.
+
+    Args:
+        held: His home by the rows held here.
+        claimed: What the child says; of a later epoch.
+        peer_subtree: The child's.
+        moves_from: What this node knows was granted.
+        branch: What lies below the child of this node that a home lies below; the home itself.
     """
-    return claimed.home_node in peer_subtree and any(
-        grant.from_node == held.home_node
-        and grant.home_node in peer_subtree
-        and held.home_epoch < grant.home_epoch <= claimed.home_epoch
-        for grant in grants
-    )
+    if claimed.home_node not in peer_subtree:
+        return False
+    at_first = branch(held.home_node)
+    best: dict[AbstractSet[str], int] = {at_first: held.home_epoch}
+    waiting = [at_first]
+    while waiting:
+        inside = min(waiting, key=best.__getitem__)
+        waiting.remove(inside)
+        epoch = best[inside]
+        for from_node, home_node, home_epoch in moves_from(inside, epoch, claimed.home_epoch):
+            is_elsewhere = inside is at_first and from_node != held.home_node
+            if is_elsewhere and home_epoch == epoch + 1:
+                continue
+            if home_node in peer_subtree:
+                return True
+            beyond = branch(home_node)
+            if home_epoch < best.get(beyond, claimed.home_epoch):
+                best[beyond] = home_epoch
+                waiting += [] if beyond in waiting else [beyond]
+    return False

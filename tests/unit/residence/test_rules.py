@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import pytest
@@ -34,6 +34,7 @@ _PARENTS = {
     "1": "",
     "11": "1",
     "12": "1",
+    "13": "1",
     "111": "11",
     "112": "11",
     "1111": "111",
@@ -222,15 +223,50 @@ def test_a_late_edit_is_a_proposal_and_an_old_one_is_known() -> None:
     assert judge_late_edit(None, Version(1, 1)) is LateEdit.PROPOSAL
 
 
+def _unnamed(held: KnownHome, claimed: KnownHome, peer: str, *granted: Grant) -> bool:
+    """As the city judges it: its counties are 11 and 12 and 13."""
+
+    def moves_from(homes: Set[str], after: int, up_to: int) -> list[tuple[str, str, int]]:
+        return [
+            (each.from_node, each.home_node, each.home_epoch)
+            for each in granted
+            if each.from_node in homes and after < each.home_epoch <= up_to
+        ]
+
+    return pseudonym_home(
+        held,
+        claimed,
+        _subtree(peer),
+        moves_from=moves_from,
+        branch=lambda home: _subtree(home[:2]),
+    )
+
+
 def test_a_row_without_a_name_moves_only_where_somebody_was_granted_to() -> None:
     """The city cannot say who it is, but it knows who was let go where."""
     held, moved = KnownHome("1111", 1), KnownHome("1211", 2)
-    granted = [_grant(to="1211", by="1")]
-    assert pseudonym_home(held, moved, granted, _subtree("12"))
-    assert not pseudonym_home(held, moved, [], _subtree("12"))
-    assert not pseudonym_home(held, moved, granted, _subtree("112"))
-    assert not pseudonym_home(KnownHome("1112", 1), moved, granted, _subtree("12"))
-    assert not pseudonym_home(KnownHome("1111", 2), moved, granted, _subtree("12"))
-    further = KnownHome("1211", 3)
-    first = [_grant(to="12", by="1")]
-    assert pseudonym_home(held, further, first, _subtree("12"))
+    granted = _grant(to="1211", by="1")
+    assert _unnamed(held, moved, "12", granted)
+    assert not _unnamed(held, moved, "12")
+    assert not _unnamed(held, moved, "112", granted)
+    assert not _unnamed(KnownHome("1112", 1), moved, "12", granted)
+    assert not _unnamed(KnownHome("1111", 2), moved, "12", granted)
+    assert _unnamed(held, KnownHome("1211", 3), "12", _grant(to="12", by="1"))
+
+
+def test_who_moved_inside_his_branch_unheard_may_leave_it_from_another_home() -> None:
+    """The county granted the second epoch, and his rows of it never came to the city."""
+    held, moved = KnownHome("1112", 1), KnownHome("1211", 3)
+    assert _unnamed(held, moved, "12", _grant(frm="1111", to="1211", by="1", epoch=3))
+    assert not _unnamed(held, KnownHome("1211", 2), "12", _grant(frm="1111", to="1211", epoch=3))
+
+
+def test_who_only_passed_through_a_branch_is_followed_through_it() -> None:
+    """Nothing of him came to the city from there; he may have moved inside it too."""
+    held, moved = KnownHome("1111", 1), KnownHome("13", 4)
+    there, on = _grant(to="12", by="1"), _grant(frm="1211", to="13", by="1", epoch=4)
+    assert _unnamed(held, moved, "13", on, there)
+    assert not _unnamed(held, moved, "13", on)
+    assert not _unnamed(held, moved, "13", there)
+    late = _grant(to="12", by="1", epoch=4)
+    assert not _unnamed(held, moved, "13", late, on)
