@@ -26,6 +26,7 @@ from node.errors import DeniedError, InvalidRequestError, NotFoundError
 from node.links.hub import LinkHub, RequestHandler
 from node.logs import get_logger
 from node.records.canaries import is_canary
+from node.residence.asking import GrantAsker
 from node.residence.errors import MoveNotNeededError, MoveRefusedError, ResidentMovedError
 from node.residence.homes import SignedGrant
 from node.residence.moves import REQUESTED_EPOCH, MoveState
@@ -33,7 +34,6 @@ from node.residence.papers import Ask, ask_in, ask_out, grant_in, grant_out, hom
 from node.residence.reminders import Reminders
 from node.residence.residence import Knowledge, Residence
 from node.residence.steps import MoveSteps
-from node.residence.upward import Upward
 from node.security.caller import Caller, CallerKind, caller_for, local_operator
 from node.storage.audit import Action
 from node.storage.context import StoreContext
@@ -109,7 +109,7 @@ class ResidenceDesk:
         self._notify = notify
         self._steps = MoveSteps(store, residence, is_connected=self._is_connected)
         self.reminders = Reminders(store, residence)
-        self.upward = Upward(store, residence)
+        self._asker = GrantAsker(store, residence, hub, threads=threads, notify=notify)
         self._log = get_logger("residence")
 
     @property
@@ -120,7 +120,8 @@ class ResidenceDesk:
     @property
     def handlers(self) -> Mapping[str, RequestHandler]:
         """What the parent may ask."""
-        return {KNOWN_METHOD: self._answer_known, GRANT_METHOD: self._answer_parent}
+        own = {KNOWN_METHOD: self._answer_known, GRANT_METHOD: self._answer_parent}
+        return {**own, **self._asker.handlers}
 
     # -- callers ----------------------------------------------------------------------------
 
@@ -364,9 +365,9 @@ class ResidenceDesk:
     async def pulse(self) -> None:
         """One look at everything that is due."""
         await self._blocking(self._forget_done)
-        for tell in (self.reminders.step, self.upward.step):
-            if await self._blocking(tell):
-                self._notify()
+        if await self._blocking(self.reminders.step):
+            self._notify()
+        await self._asker.step()
         due = await self._blocking(self._steps.due)
         if not due:
             return

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select
 
 from node.residence.tables import ResidenceTables
 from replication.core.model import RowChange
@@ -88,27 +88,12 @@ class Homes:
         self, connection: Connection, homes: Collection[str], *, after: str, limit: int
     ) -> list[str]:
         """Residents with a move away from one of these homes, by id, of those behind `after`."""
-        return self._residents(connection, self._g.c.from_node.in_(sorted(homes)), after, limit)
-
-    def granted_above(
-        self, connection: Connection, below: Collection[str], *, after: str, limit: int
-    ) -> list[str]:
-        """Residents moved in or out of this subtree by who is above it, as `left` gives them."""
-        g, inside = self._g, sorted(below)
-        touches = or_(g.c.from_node.in_(inside), g.c.home_node.in_(inside))
-        return self._residents(
-            connection, and_(touches, g.c.granted_by.not_in(inside)), after, limit
-        )
-
-    def _residents(
-        self, connection: Connection, wanted: ColumnElement[bool], after: str, limit: int
-    ) -> list[str]:
         if not self.is_any(connection):
             return []
         g = self._g
         query = (
             select(g.c.resident_id)
-            .where(wanted, g.c.resident_id > after)
+            .where(g.c.from_node.in_(sorted(homes)), g.c.resident_id > after)
             .distinct()
             .order_by(g.c.resident_id)
             .limit(limit)
@@ -124,18 +109,32 @@ class Homes:
         row = connection.execute(query.with_for_update()).first()
         if row is None:
             return None
-        return SignedGrant(
-            _grant(row), bytes(row.statement), bytes(row.signature), bytes(row.chain)
-        )
+        return _signed(row)
 
     def of_resident(self, connection: Connection, resident_id: str) -> list[SignedGrant]:
         """Every grant of a resident, the newest last."""
         g = self._g
         query = select(g).where(g.c.resident_id == resident_id).order_by(g.c.home_epoch)
-        return [
-            SignedGrant(_grant(row), bytes(row.statement), bytes(row.signature), bytes(row.chain))
-            for row in connection.execute(query)
-        ]
+        return [_signed(row) for row in connection.execute(query)]
+
+    def newest_by(self, connection: Connection, granter: str) -> int:
+        """When a node granted a move last, ms since 1970 UTC; 0: never."""
+        g = self._g
+        query = select(func.max(g.c.granted_at)).where(g.c.granted_by == granter)
+        return int(connection.execute(query).scalar() or 0)
+
+    def made_by(
+        self, connection: Connection, granter: str, after: tuple[int, str], limit: int
+    ) -> list[SignedGrant]:
+        """Grants of one node behind (time, resident), by time and resident."""
+        g, (after_ms, after_id) = self._g, after
+        later = or_(
+            g.c.granted_at > after_ms,
+            and_(g.c.granted_at == after_ms, g.c.resident_id > after_id),
+        )
+        query = select(g).where(g.c.granted_by == granter, later)
+        rows = connection.execute(query.order_by(g.c.granted_at, g.c.resident_id).limit(limit))
+        return [_signed(row) for row in rows]
 
     def record(self, connection: Connection, signed: SignedGrant, now_ms: int) -> None:
         """Keep a grant that was proven.
@@ -177,6 +176,10 @@ class Homes:
                 connection.execute(select(self._g.c.resident_id).limit(1)).first() is not None
             )
         return self._any
+
+
+def _signed(row: Any) -> SignedGrant:
+    return SignedGrant(_grant(row), bytes(row.statement), bytes(row.signature), bytes(row.chain))
 
 
 def _grant(row: Any) -> Grant:

@@ -19,6 +19,7 @@ __all__ = [
     "Move",
     "MoveState",
     "Moves",
+    "settled",
     "shipping",
 ]
 
@@ -90,6 +91,11 @@ def shipping(move: Move, now_ms: int) -> Move:
         sequence=1,
         next_at=now_ms + PATIENCE_MS,
     )
+
+
+def settled(move: Move, now_ms: int) -> Move:
+    """The move of a node that owes nothing for it any more."""
+    return replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None)
 
 
 class Moves:

@@ -28,7 +28,6 @@ __all__ = [
     "HANDOVER",
     "PIECE_BYTES_MAX",
     "SETTLED",
-    "TOLD",
     "Ask",
     "Piece",
     "Settled",
@@ -38,6 +37,8 @@ __all__ = [
     "fingerprint",
     "grant_in",
     "grant_out",
+    "grants_in",
+    "grants_out",
     "home_in",
     "home_out",
     "piece_in",
@@ -46,20 +47,15 @@ __all__ = [
     "settled_in",
     "settled_out",
     "statement_of",
-    "told_in",
-    "told_out",
 ]
 
 GRANT: Final = "residence.grant"
 HANDOVER: Final = "residence.handover"
 SETTLED: Final = "residence.settled"
-TOLD: Final = "residence.told"
-"""A grant on its way up, to whoever was not above the homes when it was made."""
 GRANT_TAG: Final = b"fenhe-home-grant-1\0"
 PIECE_BYTES_MAX: Final = 256 * 1024
 PIECES_MAX: Final = 4096
 FINGERPRINT_BYTES: Final = 8
-_IS_SETTLED: Final = b"settled"
 _VERSION: Final = 1
 _EPOCH_MAX: Final = 2**31
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -172,15 +168,18 @@ def grant_in(body: bytes) -> SignedGrant:
     return SignedGrant(grant, statement, signature, chain)
 
 
-def told_out(signed: SignedGrant, *, settled: bool) -> bytes:
-    """A grant on its way up. `settled`: for all the teller knows, the new home holds him."""
-    return grant_out(signed) + b"\n" + (_IS_SETTLED if settled else b"")
+def grants_out(grants: Sequence[SignedGrant]) -> bytes:
+    """Several grants, as an answer."""
+    return _json([grant_out(signed).decode() for signed in grants])
 
 
-def told_in(body: bytes) -> tuple[SignedGrant, bool]:
-    """A grant and whether the new home holds him. Raises GrantInvalidError."""
-    grant, _, state = body.partition(b"\n")
-    return grant_in(grant), state == _IS_SETTLED
+def grants_in(body: bytes) -> list[SignedGrant]:
+    """Several grants, nothing proven yet. Raises GrantInvalidError."""
+    try:
+        texts = [text.encode() for text in json.loads(body)]
+    except _BROKEN:
+        raise GrantInvalidError("an answer about grants cannot be read") from None
+    return [grant_in(text) for text in texts]
 
 
 def pieces_of(

@@ -22,7 +22,7 @@ from node.residence.errors import (
 from node.residence.handover import Handover
 from node.residence.homes import Homes, SignedGrant
 from node.residence.judge import FormerHierarchy, GrantJudge
-from node.residence.moves import REQUESTED_EPOCH, Move, Moves, MoveState, shipping
+from node.residence.moves import REQUESTED_EPOCH, Move, Moves, MoveState, settled, shipping
 from node.residence.papers import (
     GRANT,
     HANDOVER,
@@ -265,6 +265,23 @@ class Residence:
         self.judge.prove(connection, signed)
         return self._learn(connection, signed, "")
 
+    def learn_late(self, connection: Connection, signed: SignedGrant) -> bool:
+        """As `learn`, of a move whose new home has spoken already, or may have.
+
+        What is held here is shipped at once: who hands over hears the new home's word again. Who
+        holds nothing waits for nothing.
+        """
+        if not self.learn(connection, signed):
+            return False
+        grant, now_ms = signed.grant, self._store.clock.now_ms()
+        move = self.moves.get(connection, grant.resident_id, grant.home_epoch)
+        part = (grant.from_node, grant.home_node)
+        if move is not None and move.state is MoveState.GRANTED and self._store.node_id not in part:
+            shipped = self.handover.ship_all(connection, grant)
+            move = shipping(move, now_ms) if shipped else settled(move, now_ms)
+            self.moves.save(connection, move)
+        return True
+
     def _learn(self, connection: Connection, signed: SignedGrant, reason: str) -> bool:
         """Whether it was news."""
         grant = signed.grant
@@ -275,7 +292,7 @@ class Residence:
             self._overrule(connection, held.grant, signed)
         now_ms = self._store.clock.now_ms()
         self.homes.record(connection, signed, now_ms)
-        self._store.quarantine.hurry(connection, _WAITS_FOR_A_GRANT, now_ms)
+        self._store.quarantine.hurry(connection, grant.resident_id, _WAITS_FOR_A_GRANT, now_ms)
         self.answered(connection, grant.resident_id, "")
         newest = self.homes.newest(connection, [grant.resident_id])[grant.resident_id]
         if newest.home_epoch == grant.home_epoch:
@@ -380,11 +397,7 @@ class Residence:
     def say_settled(self, connection: Connection, move: Move) -> None:
         """At the new home, once the node above confirmed: tell the old path that he is held."""
         self._say_settled_to(connection, move, NodeId(move.from_node))
-        now_ms = self._store.clock.now_ms()
-        self.moves.save(
-            connection,
-            replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None),
-        )
+        self.moves.save(connection, settled(move, self._store.clock.now_ms()))
 
     def _say_settled_to(self, connection: Connection, move: Move, node: NodeId) -> None:
         held = frozenset(fingerprint(change) for change in self._as_shipped(connection, move))
@@ -396,11 +409,7 @@ class Residence:
         `held`: what that home said it holds; whoever lets go sends what is not among it.
         """
         self._send_settled(connection, move, NodeId(move.from_node), held)
-        now_ms = self._store.clock.now_ms()
-        self.moves.save(
-            connection,
-            replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None),
-        )
+        self.moves.save(connection, settled(move, self._store.clock.now_ms()))
 
     def _send_settled(
         self, connection: Connection, move: Move, node: NodeId, held: frozenset[bytes]
@@ -427,8 +436,8 @@ class Residence:
         self._note_settled(connection, letter)
 
     def _note_settled(self, connection: Connection, letter: Letter) -> str:
-        settled = settled_in(letter.body)
-        move = self.moves.get(connection, settled.resident_id, settled.home_epoch)
+        word = settled_in(letter.body)
+        move = self.moves.get(connection, word.resident_id, word.home_epoch)
         if move is None or letter.sender != move.home_node:
             return _NOT_THE_HOME
         if move.state in {MoveState.PURGING, MoveState.SETTLED}:
@@ -447,7 +456,7 @@ class Residence:
             replace(
                 move,
                 state=MoveState.PURGING if goes else MoveState.SETTLED,
-                held=b"".join(sorted(settled.held)) if goes else None,
+                held=b"".join(sorted(word.held)) if goes else None,
                 changed_at=now_ms,
                 next_at=now_ms if goes else None,
             ),

@@ -41,7 +41,7 @@ class ResidenceRoom:
             durable_head=store.durable_head,
             notify=notify,
         )
-        link_store.greeted += [self.desk.reminders.greeted, self.desk.upward.greeted]
+        link_store.greeted.append(self.desk.reminders.greeted)
         self.proposals = ProposalDesk(context, store.residence)
         hub.handlers = {**hub.handlers, **self.desk.handlers}
         hub.child_handlers = {**hub.child_handlers, **self.desk.child_handlers}

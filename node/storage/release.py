@@ -194,6 +194,9 @@ class QuarantineDesk:
         together = Together(connection)
         self._applier.admit(together, peer, role, [work])
         if cause := self._refused_letter(connection, work):
+            if cause != item.cause:
+                # Its author goes by the last word: who has moved is written to elsewhere.
+                self._applier.log(together, [work])
             return self._still(connection, item, cause, now_ms)
         if work.rejected and not item.whole_entry:
             return self._still(connection, item, work.rejected[0][1], now_ms)

@@ -363,11 +363,17 @@ class Quarantine:
             .values(attempts=t.c.attempts + 1, cause=cause, last_at=now_ms, retry_at=retry_at_ms)
         )
 
-    def hurry(self, connection: Connection, causes: Collection[str], now_ms: int) -> int:
-        """Make items due that wait for what has come by now; how many."""
+    def hurry(
+        self, connection: Connection, resident_id: str, causes: Collection[str], now_ms: int
+    ) -> None:
+        """Make due what waits for something about a resident that has come by now.
+
+        Letters and rows without a name do not say whose they are: all of them are.
+        """
         t = self._table
         waits = (t.c.closed_as.is_(null()), t.c.cause.in_(sorted(causes)), t.c.retry_at > now_ms)
-        return connection.execute(update(t).where(*waits).values(retry_at=now_ms)).rowcount
+        his = or_(t.c.resident_id.in_((resident_id, "")), t.c.form == Form.DEIDENTIFIED.value)
+        connection.execute(update(t).where(*waits, his).values(retry_at=now_ms))
 
     def close(
         self,

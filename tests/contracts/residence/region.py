@@ -22,12 +22,13 @@ from node.clock import Ids
 from node.records.model import Bundle
 from node.residence.decisions import ProposalDesk
 from node.residence.homes import SignedGrant
-from node.residence.papers import Ask
+from node.residence.lost import LostGrants, LostQuestion
+from node.residence.papers import Ask, grants_in, grants_out
+from node.residence.questions import GrantQuestion, GrantQuestions
 from node.residence.reminders import Reminders
 from node.residence.residence import AWAY_MS, Residence, ResidenceSealers
 from node.residence.seal import KeyedSeal
 from node.residence.steps import MoveSteps
-from node.residence.upward import Upward
 from node.security.blind_index import BlindIndex, Pseudonymizer, RegionalIndex
 from node.storage import CHANGELOG, Storage
 from node.storage.model import BundleResult
@@ -145,7 +146,8 @@ class MovingNode(NodeStore):
     residence: Residence = field(init=False)
     steps: MoveSteps = field(init=False)
     reminders: Reminders = field(init=False)
-    upward: Upward = field(init=False)
+    questions: GrantQuestions = field(init=False)
+    lost: LostGrants = field(init=False)
     proposals: ProposalDesk = field(init=False)
     connected: set[NodeId] = field(default_factory=set)
     former: dict[int, Hierarchy] = field(default_factory=dict)
@@ -201,7 +203,8 @@ class MovingNode(NodeStore):
             storage.context, self.residence, is_connected=lambda node: node in self.connected
         )
         self.reminders = Reminders(storage.context, self.residence)
-        self.upward = Upward(storage.context, self.residence)
+        self.questions = GrantQuestions(storage.context, self.residence)
+        self.lost = LostGrants(storage.context, self.residence)
         self.proposals = ProposalDesk(storage.context, self.residence)
         with write_transaction(self.engine) as connection:
             for known in _known(_above(self.tree)):
@@ -246,7 +249,6 @@ class MovingNode(NodeStore):
             answered = self.write(lambda c: self.post.answer_owed(c, partial(self._delivered, c)))
             busy |= bool(answered)
         busy |= self.reminders.step()
-        busy |= self.upward.step()
         for resident_id, home_epoch in self.steps.due():
             before = self._standing(resident_id)
             self.steps.step(resident_id, home_epoch)
@@ -322,6 +324,26 @@ class MovingRegion(Region):
         """Several of them."""
         return [self.node(code) for code in codes]
 
+    def _ask_for_grants(self, node: MovingNode, only: Collection[NodeId]) -> bool:
+        """What the desk does every few seconds; whether anything was learned."""
+        busy = False
+        for question in node.questions.wanted():
+            asked: NodeId | None = question.peer
+            said = grants_out([])
+            while asked is not None and asked in only and asked not in self.cut:
+                child = self.node(asked)
+                here = GrantQuestion.read(asked, question.body())
+                grants, asked = child.read(partial(child.questions.held, question=here))
+                said = grants_out(grants)
+            busy |= node.write(partial(node.questions.take, question, grants_in(said)))
+        for lost in node.lost.wanted():
+            if lost.peer in only and lost.peer not in self.cut:
+                child, read = self.node(lost.peer), LostQuestion.read(lost.peer, lost.body())
+                look = partial(child.lost.held, granter=node.node_id, question=read)
+                told = grants_in(grants_out(child.read(look)))
+                busy |= node.write(partial(node.lost.take, lost, told))
+        return busy
+
     def regroup(self, tree: Hierarchy) -> None:
         """Every node has restarted with another hierarchy; grants of the first are believed."""
         self.tree = tree
@@ -348,6 +370,10 @@ class MovingRegion(Region):
                     _LINKS.save_outbound(connection, receiver.node_id, cursor)
         return sent
 
+    def say_all_again(self) -> None:
+        """Nobody is known to have nothing for a neighbour."""
+        self._quiet.clear()
+
     def flow(self, only: Collection[NodeId] = tuple(ABOVE)) -> None:
         """Carry everything between these nodes until nothing moves. Time passes as it must."""
         chosen = [node for node in ABOVE if node in only]
@@ -364,6 +390,7 @@ class MovingRegion(Region):
                     busy |= bool(self.ship(self.node(parent), self.node(node)))
             for node in chosen:
                 busy |= self.node(node).work_off()
+                busy |= self._ask_for_grants(self.node(node), only)
             # A node waits a little before it ships in another's place.
             idle = 0 if busy else idle + 1
             if idle == _IDLE_ROUNDS:

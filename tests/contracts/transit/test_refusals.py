@@ -159,6 +159,29 @@ def test_a_letter_that_is_refused_again_waits_on(region: KeyedRegion) -> None:
     assert kept(village, letter_id).parcel.state is PostState.CONFIRMED
 
 
+def test_another_refusal_of_a_letter_that_waits_is_told_to_its_author(
+    region: KeyedRegion,
+) -> None:
+    """He goes by the last word: a resident who was unknown, and has moved, is written to there."""
+    village, county = region.node(VILLAGE), region.node(OTHER_COUNTY)
+    village.knows(county)
+    taking(county, "RESIDENT_UNKNOWN")
+    letter_id = post(village)
+    region.travel(*THERE)
+    region.travel(*BACK)
+    assert kept(village, letter_id).parcel.code == "RESIDENT_UNKNOWN"
+    [item] = county.storage.desk.waiting(county.caller(), after=0, limit=10)[0]
+    taking(county, "RESIDENT_MOVED:141002")
+    heads = []
+    for _ in range(2):
+        region.clock.ms += 60_000
+        county.storage.desk.retry(item.item_id)
+        heads.append(county.durable_head())
+    region.travel(*BACK)
+    assert kept(village, letter_id).parcel.code == "RESIDENT_MOVED:141002"
+    assert heads[0] == heads[1]
+
+
 @pytest.mark.parametrize("letter_id", ["\ud800", "每", "", "x" * 4000, 7, None])
 def test_a_receipt_for_what_is_no_letter_is_set_aside(region: KeyedRegion, letter_id: Any) -> None:
     """Whatever a peer says, what comes behind it arrives."""
