@@ -20,7 +20,7 @@ from node.residence.errors import HandoverInvalidError
 from node.residence.fence import RowFence
 from node.residence.homes import Homes, SignedGrant
 from node.residence.moves import Move, Moves, MoveState, shipping
-from node.residence.papers import HANDOVER, piece_in, piece_out, pieces_of
+from node.residence.papers import HANDOVER, fingerprint, piece_in, piece_out, pieces_of
 from node.residence.pieces import History, Pieces
 from node.residence.proposals import FORWARDED, Proposals
 from node.residence.rows import IDENTITY_TABLES, ResidentRows
@@ -199,13 +199,16 @@ class Handover:
         if grant.home_node != self._store.node_id:
             self._pass_on(connection, grant, history)
         elif move is not None and move.state is MoveState.GRANTED:
-            if not history.whole:
+            if not history.whole or not _says_who_he_is(history):
                 return
             self._take_over(connection, grant, move, history)
         else:
             self._merge(connection, grant, _Said(history.changes, history.judged), _base_of(move))
             if history.whole and move is not None and move.state is MoveState.SETTLED:
-                self.arrived_late(connection, move, NodeId(history.sender))
+                # He may have come back since: the word is about the move for which it was sent.
+                then = self._moves.get(connection, grant.resident_id, history.home_epoch) or move
+                then = replace(then, home_epoch=history.home_epoch)
+                self.arrived_late(connection, then, NodeId(history.sender))
         self._pieces.drop(connection, history.handover_id)
 
     def _may_ship(self, sender: NodeId, grant: Grant) -> bool:
@@ -307,37 +310,48 @@ class Handover:
                 if change.table not in IDENTITY_TABLES or self._is_late(change, base)
             ]
             judged = True
+        whole = history.whole and not judged
         if changes:
-            whole = history.whole and not judged
             self.ship(connection, grant, changes, whole=whole, judged=judged)
-            if whole:
-                self._wait_for_both(connection, grant, history)
+        if history.whole:
+            self._owe_word(connection, grant, history, will_be_answered=whole and bool(changes))
 
-    def _wait_for_both(self, connection: Connection, grant: Grant, history: History) -> None:
-        """Owe the former home the next home's word about a whole history that was passed on.
+    def _owe_word(
+        self, connection: Connection, grant: Grant, history: History, *, will_be_answered: bool
+    ) -> None:
+        """Owe whoever sent a whole history here the word that he is held, once that is true.
 
-        A node that was put back from before he came has shipped nothing and taken nothing, and its
-        part in both moves was over: the word would end here, and the former home hold him for ever.
+        It was sent by a node that was put back, or to one: the word of then is lost, and this
+        node's part in both moves is over. A history that went on whole is answered by the next
+        home. Of one that was judged here only what was late went on: once that is confirmed there,
+        and if there was none at once, everything of it is held.
         """
         signed = self._homes.signed(connection, grant.resident_id, history.home_epoch)
         here, now_ms = str(self._store.node_id), self._store.clock.now_ms()
-        came = None if signed is None else signed.grant
-        if came is None or (came.home_node, came.from_node) != (here, history.sender):
+        if signed is None or signed.grant.home_node != here:
             return
-        if self._moves.get(connection, came.resident_id, came.home_epoch) is None:
-            owed = Move(
-                came.resident_id,
-                came.home_epoch,
-                came.home_node,
-                came.from_node,
+        came = self._moves.get(connection, grant.resident_id, history.home_epoch)
+        if came is None:
+            by = signed.grant
+            came = Move(
+                by.resident_id,
+                by.home_epoch,
+                by.home_node,
+                by.from_node,
                 MoveState.GRANTED,
                 since=now_ms,
                 changed_at=now_ms,
             )
-            self._moves.save(connection, owed)
         left = self._moves.get(connection, grant.resident_id, grant.home_epoch)
-        if left is not None and left.state in {MoveState.GRANTED, MoveState.SETTLED}:
+        self._moves.save(connection, replace(came, state=MoveState.GRANTED, changed_at=now_ms))
+        if left is None or left.state not in {MoveState.GRANTED, MoveState.SETTLED}:
+            return
+        if will_be_answered:
             self._moves.save(connection, shipping(left, now_ms))
+        elif left.state is MoveState.SETTLED:
+            held = b"".join(sorted(fingerprint(change) for change in history.changes))
+            left = replace(left, state=MoveState.PURGING, sequence=1, held=held)
+            self._moves.save(connection, replace(left, changed_at=now_ms, next_at=now_ms))
 
     def as_shipped(self, changes: Sequence[RowChange], move: Move) -> list[RowChange]:
         """A new home's rows with the versions under which they were handed over to it."""
@@ -366,6 +380,14 @@ class Handover:
         operator = local_operator(self._store.node_id, self._store.hierarchy, "move of a resident")
         deed = Deed(action, _HANDED, Outcome.DONE, count, resident_id, resident_id)
         self._store.auditor.write(connection, operator, deed)
+
+
+def _says_who_he_is(history: History) -> bool:
+    """Whether a set has the resident himself.
+
+    All that a home holds has not, where his history never came to it and he has records there.
+    """
+    return any(change.table == RESIDENTS.name for change in history.changes)
 
 
 def _base_of(move: Move | None) -> Mapping[str, Version]:

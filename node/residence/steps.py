@@ -154,16 +154,23 @@ class MoveSteps:
         is away: each pause is as long as all of them before, so that a week costs a few looks.
         """
         now_ms = self._store.clock.now_ms()
-        grant = self._newest(connection, move)
-        if grant is None:
+        homes = self._residence.homes
+        newest = homes.newest(connection, [move.resident_id]).get(move.resident_id)
+        signed = homes.signed(connection, move.resident_id, move.home_epoch)
+        if newest is None or signed is None:
             self._save(connection, replace(move, next_at=None))
+            return
+        is_back = self._here in self._residence.path(newest.home_node)
+        if newest.home_epoch > move.home_epoch and is_back:
+            # He lives here, or below, by now: whoever was to take him has let him go.
+            self._end(connection, move)
             return
         if self._store.recovery.active:
             self._save(connection, replace(move, next_at=now_ms + _LATER_MS))
             return
         waits = self._residence.moves.unconfirmed(connection, move.resident_id, move.home_epoch)
         if not waits:
-            self._residence.handover.ship_all(connection, grant)
+            self._residence.handover.ship_all(connection, signed.grant)
         least_ms = _LATER_MS if waits else PATIENCE_MS
         pause_ms = min(max(least_ms, now_ms - move.changed_at), LONGEST_PAUSE_MS)
         self._save(connection, replace(move, next_at=now_ms + pause_ms))

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, delete, insert, select
 
 from hierarchy_config import NodeId
 from node.residence.homes import SignedGrant
+from node.residence.moves import shipping
 from node.storage.tables import REPLICATED
 from replication.core.codec import decode_changes
 from replication.core.config import PeerRole
 from replication.core.model import Form, Hello, Lane, LogEntry
 from tests.contracts.residence.region import (
+    ABOVE,
     CITY,
     COUNTY,
     FAR_TOWNSHIP,
     FAR_VILLAGE,
     TOWNSHIP,
     VILLAGE,
+    VILLAGE_2,
     VILLAGE_3,
     MovingNode,
     MovingRegion,
 )
 from tests.contracts.residence.test_moves import settle
 from tests.contracts.residence.test_partitions import listed
-from tests.contracts.storage.region import person
+from tests.contracts.storage.region import observation, person
 
 _Held = dict[str, list[dict[str, Any]]]
 
@@ -104,8 +108,11 @@ def test_an_old_home_put_back_from_before_he_was_registered_has_nothing_to_do(
     assert region.node(VILLAGE_3).home(resident_id) == (VILLAGE_3, 2)
 
 
-def _put_back_while_it_ships(region: MovingRegion) -> str:
-    """An old home as it was before the new home's word came; all it had sent was confirmed."""
+def _put_back_while_it_ships(region: MovingRegion, onward: Sequence[NodeId] = ()) -> str:
+    """An old home as it was before the new home's word came; all it had sent was confirmed.
+
+    `onward`: where he has moved since.
+    """
     resident_id = settle(region)
     old = region.node(VILLAGE)
     region.node(COUNTY).grant(resident_id, VILLAGE_3)
@@ -115,6 +122,9 @@ def _put_back_while_it_ships(region: MovingRegion) -> str:
     (shipped,) = old.read(lambda c: old.residence.moves.of_resident(c, resident_id))
     region.flow()
     assert old.state(resident_id) == "settled"
+    for to in onward:
+        region.node(CITY if to == FAR_VILLAGE else COUNTY).grant(resident_id, to)
+        region.flow()
     _put_back(old, resident_id, backup)
     old.write(lambda c: old.residence.moves.save(c, shipped))
     region.flow()
@@ -174,6 +184,45 @@ def test_a_home_put_back_from_before_he_came_passes_on_what_his_former_home_ship
     assert new.home(resident_id) == (FAR_TOWNSHIP, 3)
     assert between.rows(resident_id, "residents") == []
     assert listed(new, resident_id) == []
+
+
+@pytest.mark.parametrize("onward", [(FAR_VILLAGE,), (VILLAGE_2, VILLAGE_3)])
+def test_an_old_home_put_back_while_it_ships_lets_go_of_who_has_moved_on(
+    region: MovingRegion, onward: tuple[NodeId, ...]
+) -> None:
+    """The home he had next answers for what it took and let go; or he has come back to it."""
+    resident_id = _put_back_while_it_ships(region, onward)
+    old, home, epoch = region.node(VILLAGE), onward[-1], 2 + len(onward)
+    old.write(partial(_wake, old))
+    late = old.put("late-visit", observation(resident_id, 155.0)).record_ids[0]
+    region.flow()
+    assert _has_let_go(region, resident_id)
+    assert region.node(home).home(resident_id) == (home, epoch)
+    assert late in {row.row_id for row in region.node(home).rows(resident_id)}
+    for node in region.nodes(*ABOVE):
+        moves = node.read(partial(node.residence.moves.of_resident, resident_id=resident_id))
+        assert {move.state.value for move in moves} <= {"settled"}, node.node_id
+    assert listed(region.node(home), resident_id) == []
+
+
+def test_a_home_he_has_come_back_to_waits_for_nobody(region: MovingRegion) -> None:
+    """Put back while it shipped him on: it was his home again before it heard the word."""
+    resident_id = settle(region)
+    for to in (VILLAGE_3, VILLAGE):
+        region.node(COUNTY).grant(resident_id, to)
+        region.flow()
+    home = region.node(VILLAGE)
+    first, _ = home.read(lambda c: home.residence.moves.of_resident(c, resident_id))
+    home.write(lambda c: home.residence.moves.save(c, shipping(first, region.clock.ms)))
+    home.write(partial(_wake, home))
+    region.flow()
+    states = home.read(lambda c: home.residence.moves.of_resident(c, resident_id))
+    assert [move.state.value for move in states] == ["settled", "settled"]
+    assert home.home(resident_id) == (VILLAGE, 3)
+
+
+def _wake(node: MovingNode, connection: Connection) -> None:
+    node.residence.moves.wake(connection, node.clock.ms)
 
 
 def test_who_waits_for_a_word_that_was_lost_asks_for_it(region: MovingRegion) -> None:
