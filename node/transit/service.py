@@ -117,7 +117,7 @@ class TransitService:
         wanting = await self._run(self._send_due)
         for addressee, letters in wanting.items():
             bad = letters[0][1]
-            known = await self._find(addressee, bad, _KEY_MS)
+            known = await self._find(addressee, bad, _KEY_MS, may_be_kept=True)
             await self._run(self._go_on_with, known, [letter_id for letter_id, _ in letters])
         if await self._run(self._answer_owed):
             self._notify()
@@ -192,12 +192,19 @@ class TransitService:
 
     # -- keys -----------------------------------------------------------------------------------
 
-    async def _find(self, node_id: NodeId, bad: str, remaining_ms: int) -> KnownKey | None:
-        """A node's chain, learnt; `bad` names the key that its owner no longer has."""
-        known = await self._run(self._known, node_id)
-        if known is not None and known.key_id != bad:
-            return known
+    async def _find(
+        self, node_id: NodeId, bad: str, remaining_ms: int, *, may_be_kept: bool
+    ) -> KnownKey | None:
+        """A node's chain, learnt; `bad` names the key that its owner no longer has.
+
+        `may_be_kept`: the chain kept here will do. Where a key was given up, that of a node further
+        off may be older still: then its neighbour is asked, who has met it since.
+        """
         hop = next_hop(self._hierarchy, self._here, node_id)
+        if may_be_kept or hop is None or hop == node_id:
+            known = await self._run(self._known, node_id)
+            if known is not None and known.key_id != bad:
+                return known
         if hop is None:
             return None
         body = json.dumps({"node": node_id, "not": bad}).encode()
@@ -232,7 +239,8 @@ class TransitService:
                 known = await self._run(self._known, node_id)
                 known = known if known is not None and known.key_id != bad else None
             else:
-                known = await self._find(node_id, bad, request.remaining_ms - _HOP_MS)
+                left_ms = request.remaining_ms - _HOP_MS
+                known = await self._find(node_id, bad, left_ms, may_be_kept=not bad)
         if known is None:
             raise AskRefusedError(
                 "KEY_NOT_FOUND", f"{self._here} cannot give the chain of {node_id}"

@@ -36,6 +36,8 @@ __all__ = [
 
 _PAUSE_MS_FIRST: Final = 60_000
 _PAUSE_MS_MOST: Final = 6 * 3_600_000
+_AT_ONCE: Final = 3
+"""Sendings after which an old key is replaced at once."""
 _KEY_PAUSE_MS_FIRST: Final = 5_000
 _KEY_PAUSE_MS_MOST: Final = 600_000
 
@@ -123,8 +125,9 @@ def receipted(parcel: Parcel, code: str, now_ms: int) -> Parcel:
     if not code:
         return replace(parcel, state=PostState.CONFIRMED, next_ms=None, code="")
     if code == LETTER_KEY_OLD:
-        # Once by return of post; an addressee that says so for ever is asked ever more seldom.
-        next_ms = now_ms if parcel.attempts <= 1 else parcel.next_ms
+        # Some times by return of post: a key may be old of which another was newer than the one
+        # that is kept on the way. An addressee that says so for ever is asked ever more seldom.
+        next_ms = now_ms if parcel.attempts <= _AT_ONCE else parcel.next_ms
         return replace(parcel, state=PostState.WAITING_KEY, next_ms=next_ms or now_ms, code=code)
     if code in PASSING_CODES:
         return replace(parcel, code=code)
