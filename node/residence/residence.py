@@ -323,7 +323,9 @@ class Residence:
         has_rows = self.rows.is_held(connection, grant.resident_id)
         mine = self.rows.home(connection, grant.resident_id)
         is_home = mine is not None and mine.home_node == here
-        if owed is Duty.OLD_HOME or (has_rows and is_home and owed is not Duty.NEW_HOME):
+        if owed is Duty.NEW_HOME:
+            move = self._awaited(move, mine)
+        elif owed is Duty.OLD_HOME or (has_rows and is_home):
             move = self._fence(connection, grant, move)
         elif has_rows and owed in {Duty.LEAVES, Duty.KEEPS}:
             move = replace(move, next_at=now_ms + AWAY_MS)
@@ -334,6 +336,20 @@ class Residence:
         self.moves.save(connection, move)
         operator = local_operator(self._store.node_id, self._store.hierarchy, "a home was granted")
         self.audit(connection, operator, Action.LEARN, grant.resident_id)
+
+    def _awaited(self, move: Move, held: KnownHome | None) -> Move:
+        """The new home: waits for the history, or has it: put back, it got his rows from above.
+
+        Then nobody hands them over again. They may come after the grant, so it looks for them.
+        """
+        now_ms = self._store.clock.now_ms()
+        if held is not None and (held.home_node, held.home_epoch) == (
+            move.home_node,
+            move.home_epoch,
+        ):
+            return replace(move, state=MoveState.HOLDING, next_at=now_ms)
+        was_put_back = self._store.changelog.store_epoch > 1
+        return replace(move, next_at=now_ms + AWAY_MS if was_put_back else None)
 
     def _fence(self, connection: Connection, grant: Grant, move: Move) -> Move:
         """The old home: ships what it holds and owns him no more, in one transaction.

@@ -102,6 +102,9 @@ class MoveSteps:
         if owed is Duty.OLD_HOME:
             self._without_rows(connection, move)
             return
+        if owed is Duty.NEW_HOME:
+            self._look_for_rows(connection, move)
+            return
         if grant is None or owed not in {Duty.LEAVES, Duty.KEEPS}:
             self._save(connection, replace(move, next_at=None))
             return
@@ -116,6 +119,24 @@ class MoveSteps:
             self._save(connection, replace(move, sequence=0, next_at=now_ms + _LATER_MS))
             return
         self._save(connection, shipping(move, now_ms))
+
+    def _look_for_rows(self, connection: Connection, move: Move) -> None:
+        """A new home that was put back: what it had taken over comes to it from above, as its own.
+
+        Ever more seldom, for his history may come from his former home just as well.
+        """
+        now_ms = self._store.clock.now_ms()
+        held = self._residence.rows.home(connection, move.resident_id)
+        is_his = held is not None and (held.home_node, held.home_epoch) == (
+            self._here,
+            move.home_epoch,
+        )
+        if is_his and not self._store.recovery.active:
+            holding = replace(move, state=MoveState.HOLDING, changed_at=now_ms, sequence=0)
+            self._save(connection, replace(holding, next_at=now_ms))
+            return
+        pause_ms = min(max(AWAY_MS, now_ms - move.changed_at), LONGEST_PAUSE_MS)
+        self._save(connection, replace(move, next_at=now_ms + pause_ms))
 
     def _without_rows(self, connection: Connection, move: Move) -> None:
         """An old home that has nothing of him, as one put back from before he was registered.

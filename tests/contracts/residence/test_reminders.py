@@ -221,6 +221,31 @@ def test_a_home_he_has_come_back_to_waits_for_nobody(region: MovingRegion) -> No
     assert home.home(resident_id) == (VILLAGE, 3)
 
 
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_a_new_home_put_back_has_who_came_back_to_it_from_above(
+    region: MovingRegion, *, rows_first: bool
+) -> None:
+    """Its former home has let him go: nobody hands him over again, and it waits for nobody."""
+    resident_id = settle(region)
+    granted = region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow()
+    new = region.node(VILLAGE_3)
+    backup = _held(new, resident_id)
+    new.store_epoch = 2
+    new.storage = new.open_storage_again()
+    _put_back(new, resident_id, backup if rows_first else {name: [] for name in backup}, granted)
+    new.write(lambda c: new.residence.learn(c, granted))
+    if not rows_first:
+        region.flow(only=[VILLAGE_3])
+        assert new.state(resident_id) == "granted"
+        _put_back(new, resident_id, backup)
+    region.clock.ms += 600_000
+    region.flow(only=[VILLAGE_3])
+    assert new.state(resident_id) in {"holding", "settled"}
+    assert new.home(resident_id) == (VILLAGE_3, 2)
+    assert new.read(new.residence.moves.in_transfer) == {}
+
+
 def _wake(node: MovingNode, connection: Connection) -> None:
     node.residence.moves.wake(connection, node.clock.ms)
 
