@@ -13,7 +13,14 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from hierarchy_config.model import NodeId
-from node.residence.moves import LONGEST_PAUSE_MS, PATIENCE_MS, Move, MoveState, shipping
+from node.residence.moves import (
+    LONGEST_PAUSE_MS,
+    PATIENCE_MS,
+    Move,
+    MoveState,
+    settled,
+    shipping,
+)
 from node.residence.papers import FINGERPRINT_BYTES, fingerprint
 from node.residence.residence import AWAY_MS, Residence
 from node.storage.context import StoreContext
@@ -150,6 +157,12 @@ class MoveSteps:
             self._save(connection, replace(move, next_at=now_ms + _LATER_MS))
             return
         waits = self._residence.moves.never_held(connection, move, self._here)
+        if self._store.changelog.store_epoch > 1:
+            # That word may have come to a former life too. If the home before still ships, it does
+            # so again, and is owed the word from then on.
+            for each in waits:
+                self._save(connection, settled(each, now_ms))
+            waits = []
         is_held = self._residence.rows.is_held(connection, move.resident_id)
         state = move.state if waits or is_held else MoveState.SETTLED
         self._save(connection, replace(move, state=state, changed_at=now_ms, next_at=None))
@@ -263,8 +276,7 @@ class MoveSteps:
             return
         for each in former:
             self._residence.pass_settled(connection, each, _marks(move))
-        settled = replace(move, state=MoveState.SETTLED, changed_at=now_ms, next_at=None, held=None)
-        self._save(connection, settled)
+        self._save(connection, replace(settled(move, now_ms), held=None))
 
     def _not_held(self, connection: Connection, move: Move) -> list[RowChange]:
         held = _marks(move)

@@ -246,6 +246,27 @@ def test_a_new_home_put_back_has_who_came_back_to_it_from_above(
     assert new.read(new.residence.moves.in_transfer) == {}
 
 
+def test_a_home_he_passed_through_that_was_put_back_waits_for_no_word(
+    region: MovingRegion,
+) -> None:
+    """The next home's word came to its former life; it has nothing of him."""
+    resident_id = settle(region)
+    first = region.node(COUNTY).grant(resident_id, VILLAGE_3)
+    region.flow()
+    second = region.node(CITY).grant(resident_id, FAR_VILLAGE)
+    region.flow()
+    between = region.node(VILLAGE_3)
+    between.store_epoch = 2
+    between.storage = between.open_storage_again()
+    _put_back(between, resident_id, {name: [] for name in REPLICATED}, first, second)
+    for signed in (first, second):
+        between.write(partial(between.residence.learn, signed=signed))
+    region.flow()
+    moves = between.read(partial(between.residence.moves.of_resident, resident_id=resident_id))
+    assert [move.state.value for move in moves] == ["settled", "settled"]
+    assert between.read(between.residence.moves.in_transfer) == {}
+
+
 def _wake(node: MovingNode, connection: Connection) -> None:
     node.residence.moves.wake(connection, node.clock.ms)
 
