@@ -122,7 +122,7 @@ def _owes(place: ChaosPlace, node: NodeId, faults: Faults) -> str:
 
 
 def _not_granted(place: ChaosPlace, node: NodeId, _faults: Faults) -> str:
-    """Rows that wait for a grant: whoever is below a node that lost it tells it again."""
+    """Rows that wait for a grant: a node that lacks it asks the child that sent them."""
     with opened(place.place, node) as store:
         waiting = store.quarantine_causes()[Cause.HOME_NOT_GRANTED]
     return f"{node} has {waiting} rows that wait for a grant" if waiting else ""
